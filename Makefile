@@ -1,0 +1,34 @@
+# A small closed set of commands, the same as CI's. Everything runs in .venv, which `make venv` sets up with pip.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help venv demo test check format clean
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 10
+
+venv: .venv/.installed ## set up .venv with the versions that are tested
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: venv ## two minutes: one small network on bundled digits, Even-Even and Shake-Shake
+	$(BIN)/shakeshake demo
+
+test: venv ## every test, under ten minutes
+	$(BIN)/python -m pytest -n auto
+
+check: venv ## format, lint, types and the quick tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n auto -m 'not slow'
+
+format: venv ## put the code into its format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove what the commands above made, runs/ excepted
+	rm -rf .venv build dist src/*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

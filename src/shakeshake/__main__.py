@@ -1,0 +1,5 @@
+"""``python -m shakeshake``."""
+
+from .cli import main
+
+raise SystemExit(main())

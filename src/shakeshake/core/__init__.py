@@ -1,0 +1,1 @@
+"""The idea itself: rules, the mixing of branches, the layer. Knows torch alone."""

@@ -1,0 +1,83 @@
+"""mix: a weighted sum whose gradient uses other weights. Deterministic; whoever calls it draws the coefficients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+
+def mix(branches: Sequence[Tensor], alpha: Tensor, beta: Tensor) -> Tensor:
+    """Affine combination of branches with separate forward and backward coefficients (paper, section 1.2).
+
+        value      y = sum_b alpha_b * x_b
+        gradient   dL/dx_b = beta_b * dL/dy
+
+    branches: B tensors of one shape (N, ...), floating, of any rank; two or more for Shake-Shake (one is allowed: the
+        relatives of the method use it).
+    alpha, beta: (N, B), a row for each image, or (B,), one for the whole batch. They get no gradient; rows sum to 1 in
+        Shake-Shake, which is not checked here (it would wait for the device).
+
+    The result has the branches' dtype (coefficients are cast to it, so half precision stays half precision) and their
+    memory format. The backward keeps beta and nothing else: no feature map is saved. It can itself be differentiated;
+    ``torch.func.grad`` and ``torch.vmap`` over a leading axis work.
+
+    Raises InputError when shapes or dtypes do not fit each other.
+    """
+    branches = tuple(branches)
+    if not branches:
+        raise InputError("branches: got none, expected one tensor or more")
+    first = branches[0]
+    for index, x in enumerate(branches[1:], start=1):
+        if x.shape != first.shape:
+            raise InputError(
+                f"branches: branch {index} has shape {tuple(x.shape)}, expected {tuple(first.shape)} as branch 0"
+            )
+        if x.dtype != first.dtype:
+            raise InputError(f"branches: branch {index} has dtype {x.dtype}, expected {first.dtype} as branch 0")
+    if not first.is_floating_point():
+        raise InputError(f"branches: dtype is {first.dtype}, expected a floating one")
+    for name, coefficients in (("alpha", alpha), ("beta", beta)):
+        allowed = {(len(branches),)} | ({(first.shape[0], len(branches))} if first.dim() else set())
+        if tuple(coefficients.shape) not in allowed:
+            raise InputError(
+                f"{name}: shape is {tuple(coefficients.shape)}, expected "
+                + " or ".join(map(str, sorted(allowed, key=len)))
+                + " for these branches"
+            )
+    return _Mix.apply(alpha, beta, *branches)
+
+
+def _weight(coefficients: Tensor, branch: int, like: Tensor) -> Tensor:
+    """One branch's coefficient, shaped to broadcast over a feature map and in its dtype."""
+    column = coefficients[..., branch]
+    if column.dim():  # (N,) -> (N, 1, 1, ...)
+        column = column.reshape(column.shape + (1,) * (like.dim() - 1))
+    return column.to(like.dtype)
+
+
+class _Mix(torch.autograd.Function):
+    """The weighted sum with its own backward. Saves beta alone."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(alpha: Tensor, beta: Tensor, *branches: Tensor) -> Tensor:
+        y = branches[0] * _weight(alpha, 0, branches[0])
+        for b, x in enumerate(branches[1:], start=1):
+            y = torch.addcmul(y, x, _weight(alpha, b, x))
+        return y
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        _, beta, *branches = inputs
+        ctx.branches = len(branches)
+        ctx.save_for_backward(beta)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        (beta,) = ctx.saved_tensors
+        return (None, None, *(gradient * _weight(beta, b, gradient) for b in range(ctx.branches)))

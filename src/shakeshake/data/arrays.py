@@ -1,0 +1,242 @@
+"""Knows what a usable set of images is, and turns the arrays of an .npz or of a caller into one, or says what is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+
+SMALLEST, LARGEST = 8, 224  # pixels of a side
+_KEYS = ("x_train", "y_train", "x_test", "y_test")
+_PLAIN = 1 << 28  # bytes up to which an .npz may be as compressible as it likes
+_RATIO = 100  # images do not compress a hundredfold
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """images (N, C, H, W) uint8, contiguous; labels (N,) int64."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """Everything a run is trained and tested on. ``mean`` and ``std`` are per channel, in units of 0..255."""
+
+    name: str
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def channels(self) -> int:
+        return self.train.images.shape[1]
+
+    @property
+    def image_size(self) -> int:
+        """The side of the square images, in pixels."""
+        return self.train.images.shape[2]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """ "sha256:..." over shapes, pixels and labels of both splits and the class names: what exactly is trained on."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.test):
+            digest.update(repr(split.images.shape).encode())
+            digest.update(memoryview(np.ascontiguousarray(split.images)).cast("B"))
+            digest.update(memoryview(np.ascontiguousarray(split.labels, "<i8")).cast("B"))
+        digest.update(repr(self.classes).encode())
+        return f"sha256:{digest.hexdigest()}"
+
+
+def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of (N, C, H, W) uint8, from exact integer sums.
+
+    A channel of one single value has deviation 0, by which nothing can be divided; 1 is given instead, so that the
+    channel becomes zeros instead of not-a-numbers.
+    """
+    n, c, h, w = images.shape
+    sums, squares = np.zeros(c, np.int64), np.zeros(c, np.int64)
+    for start in range(0, n, 1024):
+        block = images[start : start + 1024].astype(np.int64)
+        sums += block.sum(axis=(0, 2, 3))
+        squares += (block * block).sum(axis=(0, 2, 3))
+    count = n * h * w
+    mean = sums / count
+    # The variance from whole numbers: a difference of two large floats would lose its digits.
+    variance = [(count * int(q) - int(s) ** 2) / count**2 for q, s in zip(squares, sums, strict=True)]
+    return tuple(mean.tolist()), tuple(v**0.5 if v > 0 else 1.0 for v in variance)
+
+
+def load_npz(path: Path) -> ImageData:
+    """The images of an .npz with x_train, y_train, x_test, y_test and perhaps classes; no pickle in it is ever read."""
+    if not path.is_file():
+        raise InputError(f"data: there is no file {path}, expected an .npz with {', '.join(_KEYS)}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            arrays = _checked_arrays(path, archive)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        raise InputError(
+            f"data: {path} is not a whole .npz file ({error}), expected one written by numpy.savez"
+        ) from error
+    except OSError as error:
+        raise InputError(f"data: {path} cannot be read ({error.strerror or error}), expected an .npz") from error
+    return from_arrays(**arrays, name=path.stem, source=str(path))
+
+
+def _checked_arrays(path: Path, archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
+    """The arrays, each read only after its header has promised plain values and a believable size."""
+    members = {info.filename: info for info in archive.infolist()}
+    missing = [key for key in _KEYS if f"{key}.npy" not in members]
+    if missing:
+        there = ", ".join(sorted(name.removesuffix(".npy") for name in members)) or "nothing"
+        raise InputError(f"data: {path} has no {', '.join(missing)}, expected {', '.join(_KEYS)} (it has {there})")
+    wanted = {key: members[f"{key}.npy"] for key in (*_KEYS, "classes") if f"{key}.npy" in members}
+    unpacked, packed = sum(i.file_size for i in wanted.values()), sum(i.compress_size for i in wanted.values())
+    if unpacked > _PLAIN and unpacked > _RATIO * packed:
+        raise InputError(
+            f"data: {path} would grow from {packed:,} to {unpacked:,} bytes, expected images, which do not compress so well"
+        )
+    arrays = {}
+    for key, info in wanted.items():
+        with archive.open(info) as stream:
+            try:
+                arrays[key] = np.lib.format.read_array(stream, allow_pickle=False)
+            except (ValueError, MemoryError) as error:  # an object array, or a header that is none
+                raise InputError(f"data: {key} in {path} is not a plain array ({_sentence(error)})") from error
+    return arrays
+
+
+def _sentence(error: Exception) -> str:
+    return str(error).split("\n")[0].rstrip(".") or type(error).__name__
+
+
+def from_arrays(
+    x_train: np.ndarray,
+    y_train: np.ndarray,
+    x_test: np.ndarray,
+    y_test: np.ndarray,
+    classes: np.ndarray | tuple[str, ...] | None = None,
+    *,
+    name: str = "arrays",
+    source: str = "the arrays",
+) -> ImageData:
+    """Images from arrays: x (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats in [0, 1]; y (N,) integers from 0."""
+    train = Split(_images("x_train", x_train, source), _labels("y_train", y_train, source))
+    test = Split(_images("x_test", x_test, source), _labels("y_test", y_test, source))
+    for which, split in (("train", train), ("test", test)):
+        if len(split.images) != len(split.labels):
+            raise InputError(
+                f"data: y_{which} in {source} has {len(split.labels):,} labels, "
+                f"expected one for each of the {len(split.images):,} images of x_{which}"
+            )
+    if train.images.shape[1:] != test.images.shape[1:]:
+        raise InputError(
+            f"data: x_test in {source} has images of {_shape(test)}, expected those of x_train, {_shape(train)}"
+        )
+    names = _classes(classes, train.labels, source)
+    absent = sorted(set(range(len(names))) - set(np.unique(train.labels).tolist()))
+    if absent:
+        raise InputError(
+            f"data: y_train in {source} has no image of class {absent[0]}, expected every class from 0 to {len(names) - 1}"
+        )
+    if int(test.labels.max()) >= len(names):
+        raise InputError(
+            f"data: y_test in {source} has the label {test.labels.max()}, expected 0 to {len(names) - 1} as in y_train"
+        )
+    return ImageData(name, train, test, names, *channel_statistics(train.images))
+
+
+def _shape(split: Split) -> str:
+    _, c, h, w = split.images.shape
+    return f"{h} x {w} pixels and {c} channel{'s' if c > 1 else ''}"
+
+
+def _images(key: str, x: np.ndarray, source: str) -> np.ndarray:
+    x = np.asarray(x)
+    if x.ndim == 3:
+        x = x[:, None]
+    elif x.ndim == 4 and x.shape[1] not in (1, 3) and x.shape[3] in (1, 3):
+        x = x.transpose(0, 3, 1, 2)
+    elif x.ndim != 4 or x.shape[1] not in (1, 3):
+        raise InputError(
+            f"data: {key} in {source} has the shape {x.shape}, expected (N, H, W), (N, H, W, C) or (N, C, H, W) "
+            f"with 1 or 3 channels"
+        )
+    n, _, h, w = x.shape
+    if n == 0:
+        raise InputError(f"data: {key} in {source} has no images, expected at least one")
+    if h != w or not SMALLEST <= h <= LARGEST:
+        raise InputError(
+            f"data: {key} in {source} has images of {h} x {w} pixels, expected squares of {SMALLEST} to {LARGEST}"
+        )
+    if x.dtype == np.uint8:
+        return np.ascontiguousarray(x)
+    if x.dtype.kind != "f":
+        raise InputError(f"data: {key} in {source} is {x.dtype}, expected uint8 (0 to 255) or floats (0 to 1)")
+    out = np.empty(x.shape, np.uint8)
+    for start in range(0, n, 1024):  # in blocks, since floats take four or eight times the room
+        block = x[start : start + 1024].astype(np.float64)
+        if not np.isfinite(block).all():
+            raise InputError(f"data: {key} in {source} has values that are not finite, expected floats from 0 to 1")
+        if block.min() < 0 or block.max() > 1:
+            raise InputError(
+                f"data: {key} in {source} has the value {block.min() if block.min() < 0 else block.max():g}, "
+                f"expected floats from 0 to 1, or uint8 for 0 to 255"
+            )
+        out[start : start + 1024] = np.rint(block * 255)
+    return out
+
+
+def _labels(key: str, y: np.ndarray, source: str) -> np.ndarray:
+    y = np.asarray(y)
+    if y.ndim == 2 and y.shape[1] == 1:  # as Keras hands out CIFAR
+        y = y[:, 0]
+    if y.ndim != 1:
+        raise InputError(f"data: {key} in {source} has the shape {y.shape}, expected (N,)")
+    if y.dtype.kind not in "iu":
+        raise InputError(f"data: {key} in {source} is {y.dtype}, expected integers from 0")
+    if len(y) and (int(y.min()) < 0 or int(y.max()) > np.iinfo(np.int32).max):
+        raise InputError(
+            f"data: {key} in {source} has the label {min(y.min(), 0) or y.max()}, expected integers from 0"
+        )
+    return np.ascontiguousarray(y, np.int64)
+
+
+def _classes(classes: np.ndarray | tuple[str, ...] | None, labels: np.ndarray, source: str) -> tuple[str, ...]:
+    highest = int(labels.max())
+    if classes is None:
+        names = tuple(str(k) for k in range(min(highest, len(labels)) + 1))
+    else:
+        array = np.asarray(classes)
+        if array.ndim != 1 or array.dtype.kind != "U":
+            raise InputError(
+                f"data: classes in {source} is {array.dtype} of shape {array.shape}, expected (k,) strings"
+            )
+        names = tuple(array.tolist())
+        if len(set(names)) != len(names) or not all(name.strip() for name in names):
+            raise InputError(f"data: classes in {source} has empty or repeated names, expected one name for each class")
+        if highest >= len(names):
+            raise InputError(
+                f"data: y_train in {source} has the label {highest}, expected 0 to {len(names) - 1} as classes has "
+                f"{len(names)} names"
+            )
+    if len(names) < 2:
+        raise InputError(f"data: y_train in {source} has only one class, expected at least two")
+    return names

@@ -1,0 +1,106 @@
+"""Batches of images that live on the device. Every random number of an epoch is a function of (seed, epoch)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import augment
+from .sources import Split
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What happens to a training image, in this order: normalise, flip, crop, Cutout, mixup. Fields as in Recipe."""
+
+    flip: bool = False
+    crop: int = 0
+    cutout: int = 0
+    mixup: float = 0.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images (N, C, H, W) float32, labels (N,) int64; under mixup also the second labels and the first ones' share."""
+
+    images: Tensor
+    labels: Tensor
+    second: Tensor | None = None
+    share: Tensor | None = None
+
+    def parts(self, most: int | None) -> list[Batch]:
+        """The batch cut into equal parts of at most ``most`` images."""
+        n = len(self.labels)
+        if most is None or n <= most:
+            return [self]
+        count = -(-n // most)
+        seconds = self.second.tensor_split(count) if self.second is not None else [None] * count
+        pairs = zip(self.images.tensor_split(count), self.labels.tensor_split(count), seconds, strict=True)
+        return [Batch(images, labels, second, self.share) for images, labels, second in pairs]
+
+
+class Loader:
+    """The training images on the device, batch by batch.
+
+    The order and the augmentation of an epoch depend on (seed, epoch) alone, not on the device and not on what was
+    asked for before: a run can start again at any step. The last batch is as short as it falls.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        *,
+        batch_size: int,
+        seed: int = 0,
+        augmentation: Augmentation | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.images = torch.from_numpy(split.images).to(device)
+        self.labels = torch.from_numpy(split.labels).to(device)
+        self.mean, self.std = (torch.tensor(v, dtype=torch.float32, device=device) for v in (mean, std))
+        self.batch_size, self.seed, self.augmentation = batch_size, seed, augmentation or Augmentation()
+        self.steps_per_epoch = -(-len(self.labels) // batch_size)
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, from ``first_step`` on."""
+        n, (height, width), how = len(self.labels), self.images.shape[-2:], self.augmentation
+        random = np.random.default_rng((self.seed, epoch))
+
+        def on_device(values: np.ndarray) -> Tensor:
+            return torch.from_numpy(values).to(self.images.device)
+
+        order = on_device(random.permutation(n))
+        # All are drawn whatever is switched on, so that switching one on leaves the others as they were.
+        mirrored = on_device(random.random(n) < 0.5)
+        corner = on_device(random.integers(0, 2 * how.crop + 1, (2, n)))
+        hole = on_device(random.integers(0, (height, width), (n, 2)))
+        shares = random.beta(how.mixup, how.mixup, self.steps_per_epoch) if how.mixup else None
+
+        for step in range(first_step, self.steps_per_epoch):
+            at = slice(step * self.batch_size, min(n, (step + 1) * self.batch_size))
+            chosen = order[at]
+            x, y = augment.normalise(self.images[chosen], self.mean, self.std), self.labels[chosen]
+            if how.flip:
+                x = augment.flip(x, mirrored[at])
+            if how.crop:
+                x = augment.crop(x, corner[0, at], corner[1, at], how.crop)
+            if how.cutout:
+                x = augment.cutout(x, hole[at, 0], hole[at, 1], how.cutout)
+            if shares is None:
+                yield Batch(x, y)
+            else:  # the order is random already, so the batch backwards is a random partner
+                partner = torch.arange(len(y) - 1, -1, -1, device=y.device)
+                share = torch.tensor(shares[step], dtype=x.dtype, device=x.device)
+                yield Batch(augment.mixup(x, partner, share), y, y[partner], share)
+
+    def plain(self, batch_size: int = 256) -> Iterator[Batch]:
+        """All images once in their own order, normalised and not augmented: for evaluation."""
+        for first in range(0, len(self.labels), batch_size):
+            at = slice(first, first + batch_size)
+            yield Batch(augment.normalise(self.images[at], self.mean, self.std), self.labels[at])

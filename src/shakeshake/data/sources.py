@@ -1,0 +1,174 @@
+"""Knows which data sets there are and gives any of them as checked arrays in memory: the one door to images."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from . import cifar as layouts
+from .arrays import ImageData, Split, channel_statistics, from_arrays, load_npz
+from .cifar import Cifar
+from .cifar_facts import CIFAR
+
+__all__ = ["ImageData", "Split", "from_arrays", "get", "list_data", "load_data", "verify", "where"]
+
+DIGITS_TEST = 450  # of the 1,797; the same images whatever the seed, so that runs can be compared
+
+
+def list_data() -> list[tuple[str, str]]:
+    """(name, description) of the data sets that have a name."""
+    return [
+        (
+            "digits",
+            "1,347 training and 450 test images of handwritten digits, 8 x 8 grey, 10 classes; bundled, no network",
+        ),
+        ("cifar10", "50,000 training and 10,000 test photographs, 32 x 32 colour, 10 classes; downloaded if absent"),
+        ("cifar100", "50,000 training and 10,000 test photographs, 32 x 32 colour, 100 classes; downloaded if absent"),
+    ]
+
+
+def load_data(
+    data: str,
+    *,
+    data_dir: str | Path | None = None,
+    train_size: int | None = None,
+    seed: int = 0,
+    progress: Callable[[str, int, int | None], None] | None = None,
+) -> ImageData:
+    """The images of ``data``: ``digits``, ``cifar10``, ``cifar100`` or the path of an ``.npz``.
+
+    data_dir     the one place where CIFAR lies or is downloaded to; default $SHAKESHAKE_DATA, then the user's cache
+    train_size   train on a subset of that many images with the classes in proportion, drawn by ``seed``; the test images stay
+    progress     called with (what, bytes here, bytes in all or None) during a download; default a bar if stderr is a terminal
+
+    Raises InputError, in one sentence, for anything that the user can mend.
+    """
+    if not isinstance(data, str | os.PathLike):
+        raise InputError(f"data: {data!r} is not a name or a path, expected {_NAMES} or the path of an .npz")
+    data = os.fspath(data)
+    if data == "digits":
+        images = _digits()
+    elif data in CIFAR:
+        images = _load_cifar(CIFAR[data], data_dir, progress)
+    else:
+        images = _load_path(data)
+    return images if train_size is None else _with_fewer(images, train_size, seed)
+
+
+def get(name: str, data_dir: str | Path | None = None) -> Path:
+    """Where the data set lies, after a download if it was nowhere; every file's md5 is checked by the loading of it."""
+    return _present(_cifar(name), data_dir).path
+
+
+def where(name: str, data_dir: str | Path | None = None) -> Path | None:
+    """The folder or archive with a complete copy, or None; nothing is downloaded and no md5 is checked."""
+    try:
+        found, _ = layouts.locate(_cifar(name), layouts.places(data_dir))
+    except OSError:
+        return None
+    return found.path if found else None
+
+
+def verify(name: str, data_dir: str | Path | None = None) -> list[tuple[str, str]]:
+    """(file, "ok" or what is wrong) for each official file, by its md5 and not by what is remembered of it."""
+    cifar = _cifar(name)
+    return layouts.verify(cifar, layouts.places(data_dir))
+
+
+_NAMES = ", ".join(name for name, _ in list_data())
+
+
+def _cifar(name: str) -> Cifar:
+    if name not in CIFAR:
+        raise InputError(f"name: {name!r} has no files of its own, expected {' or '.join(CIFAR)}")
+    return CIFAR[name]
+
+
+def _present(cifar: Cifar, data_dir: str | Path | None, progress: Callable | None = None) -> layouts.Found:
+    places = layouts.places(data_dir)
+    if found := layouts.find(cifar, places):
+        return found
+    from .download import obtain
+
+    return obtain(cifar, places[0], progress=progress)
+
+
+def _load_cifar(cifar: Cifar, data_dir: str | Path | None, progress: Callable | None) -> ImageData:
+    arrays = layouts.read(cifar, _present(cifar, data_dir, progress))
+    return ImageData(cifar.name, Split(*arrays[False]), Split(*arrays[True]), cifar.classes, cifar.mean, cifar.std)
+
+
+def _digits() -> ImageData:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
+    labels = bunch.target.astype(np.int64)
+    is_test = np.zeros(len(labels), bool)
+    is_test[stratified(labels, DIGITS_TEST, seed=0)] = True
+    train, test = Split(images[~is_test], labels[~is_test]), Split(images[is_test], labels[is_test])
+    return ImageData("digits", train, test, tuple("0123456789"), *channel_statistics(train.images))
+
+
+def _load_path(data: str) -> ImageData:
+    path = Path(data).expanduser()
+    if path.suffix.lower() == ".npz":
+        return load_npz(path)
+    if path.is_dir():
+        raise InputError(
+            f"data: {data} is a folder, which is not supported yet, expected {_NAMES} or the path of an .npz"
+        )
+    if path.exists():
+        raise InputError(
+            f"data: the file {data} has a kind that is not known, expected {_NAMES} or the path of an .npz"
+        )
+    close = difflib.get_close_matches(data.lower(), [name for name, _ in list_data()], cutoff=0.5)
+    hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+    raise InputError(f"data: {data!r} is neither a data set nor a file{hint}, expected {_NAMES} or the path of an .npz")
+
+
+def _with_fewer(images: ImageData, train_size: int, seed: int) -> ImageData:
+    here, classes = len(images.train), images.num_classes
+    if (
+        isinstance(train_size, bool)
+        or not isinstance(train_size, int | np.integer)
+        or not classes <= train_size <= here
+    ):
+        raise InputError(
+            f"train_size: {train_size!r} for {images.name}, expected a whole number from {classes} (one image of each class) "
+            f"to {here:,} (all training images)"
+        )
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise InputError(f"seed: {seed!r}, expected a whole number from 0")
+    kept = stratified(images.train.labels, int(train_size), int(seed))
+    train = Split(np.ascontiguousarray(images.train.images[kept]), images.train.labels[kept])
+    if images.name in CIFAR:  # its mean and deviation are the published ones, whatever the size
+        return dataclasses.replace(images, train=train)
+    mean, std = channel_statistics(train.images)
+    return dataclasses.replace(images, train=train, mean=mean, std=std)
+
+
+def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
+    """``size`` increasing indices into ``labels`` (0..k-1, all present; k <= size), the classes in proportion.
+
+    Largest remainders: each class gets its share rounded down or up, and the total is exact. A class whose share is less
+    than one image still gets one, taken from the class that is the most above its share.
+    """
+    counts = np.bincount(labels)
+    # Whole numbers throughout, so that no rounding of floats decides; ties go to the smaller label.
+    share, remainder = np.divmod(counts * size, counts.sum())
+    share[np.argsort(-remainder, kind="stable")[: size - share.sum()]] += 1
+    for absent in np.flatnonzero(share == 0):
+        surplus = np.where(share > 1, share * counts.sum() - counts * size, np.iinfo(np.int64).min)
+        share[np.argmax(surplus)] -= 1
+        share[absent] = 1
+    # RandomState, because its streams are promised never to change; SeedSequence, because it takes a seed of any size.
+    random = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed)))
+    kept = [random.permutation(np.flatnonzero(labels == k))[:n] for k, n in enumerate(share)]
+    return np.sort(np.concatenate(kept))

@@ -1,0 +1,12 @@
+"""The one exception that means "the user can mend this": ground floor, imports nothing."""
+
+
+class InputError(ValueError):
+    """Bad input, told in one sentence that names the parameter, the value and what was expected.
+
+    The command line prints it as one line and exits with code 2; from Python it is a ``ValueError``.
+    """
+
+
+class RunError(RuntimeError):
+    """A run that cannot go on (not finite, disk full), told in one sentence; the command line exits with code 1."""

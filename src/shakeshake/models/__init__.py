@@ -1,0 +1,1 @@
+"""The networks. Know core; a network's name is its specification."""

@@ -1,0 +1,114 @@
+"""What the networks are built from: convolutions, the stem, the paper's two-path skip, initialisation, the trunk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+
+def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    """A convolution without bias that keeps the size, up to its stride."""
+    return nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
+
+
+def stem_conv(in_channels: int, width: int, image_size: int) -> nn.Conv2d:
+    """The first convolution: 3x3 up to 64 pixels; 3x3 with stride 2 up to 128; 7x7 with stride 4 above.
+
+    The stride keeps the first stage at 64x64 or less, so that cost and field of view stay near those of CIFAR.
+    """
+    stride = 1 if image_size <= 64 else 2 if image_size <= 128 else 4
+    return conv(in_channels, width, max(3, 2 * stride - 1), stride)
+
+
+class TwoPathSkip(nn.Module):
+    """The skip where shapes change: two 1x1 paths, the second shifted by a pixel, joined, then BN.
+
+    Each path is a 1x1 average pooling with the stride, which only picks pixels, and a 1x1 convolution: a strided 1x1
+    convolution does both. The shift gives the second path pixels that the first one's stride passes over.
+    shift: ``"reference"``: right and down, ``out[i, j] = in[i-1, j-1]`` with zeros in row 0 and column 0;
+        ``"mirrored"``: left and up, as many reimplementations have it.
+
+    x: (N, in_channels, H, W), after the ReLU. Returns (N, out_channels, ceil(H/stride), ceil(W/stride)).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, shift: str = "reference") -> None:
+        super().__init__()
+        if shift not in ("reference", "mirrored"):
+            raise InputError(f"skip_shift: got {shift!r}, expected 'reference' or 'mirrored'")
+        self.padding = (1, -1, 1, -1) if shift == "reference" else (-1, 1, -1, 1)
+        self.conv1 = conv(in_channels, out_channels // 2, 1, stride)
+        self.conv2 = conv(in_channels, out_channels // 2, 1, stride)
+        self.bn = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(torch.cat((self.conv1(x), self.conv2(F.pad(x, self.padding))), dim=1))
+
+
+def initialise(model: nn.Module) -> None:
+    """The author's initialisation.
+
+    Convolutions N(0, sqrt(2 / (k * k * out_channels))), the fan-out not divided by the groups; BN 1 and 0; the linear
+    layer's bias 0 and its weight as PyTorch has it.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
+            nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))
+        elif isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+
+
+class Stage(nn.Module):
+    """Blocks one after the other; the first one changes shape."""
+
+    def __init__(self, blocks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class Trunk(nn.Module):
+    """Stem, stages, global average pool, linear layer: what every network here shares.
+
+    x: (N, C, H, W). Returns logits (N, num_classes). ``relu_after_stem`` and ``relu_before_pool`` say on which side of
+    the stages the network has its ReLU: post-activation networks the former, pre-activation ones the latter.
+    """
+
+    def __init__(
+        self,
+        stem: nn.Conv2d,
+        stages: list[Stage],
+        features: int,
+        num_classes: int,
+        *,
+        relu_after_stem: bool,
+        relu_before_pool: bool,
+    ) -> None:
+        super().__init__()
+        self.stem = nn.Sequential()
+        self.stem.add_module("conv", stem)
+        self.stem.add_module("bn", nn.BatchNorm2d(stem.out_channels))
+        self.stages = nn.ModuleList(stages)
+        self.fc = nn.Linear(features, num_classes)
+        self.relu_after_stem, self.relu_before_pool = relu_after_stem, relu_before_pool
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        if self.relu_after_stem:
+            x = F.relu(x, inplace=True)
+        for stage in self.stages:
+            x = stage(x)
+        if self.relu_before_pool:
+            x = F.relu(x)
+        return self.fc(x.mean(dim=(2, 3)))

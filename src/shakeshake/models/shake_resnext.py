@@ -1,0 +1,110 @@
+"""The paper's CIFAR-100 network, 29 2x4x64d and its relatives: ResNeXt blocks with shaken branches."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..core.layers import ShakeShake
+from ..core.rules import ShakeRule
+from .blocks import Stage, Trunk, conv, stem_conv
+
+
+class BottleneckBranch(nn.Module):
+    """conv1x1, BN, ReLU, grouped conv3x3(stride), BN, ReLU, conv1x1, BN."""
+
+    def __init__(self, in_channels: int, inner: int, out_channels: int, stride: int, cardinality: int) -> None:
+        super().__init__()
+        self.conv1 = conv(in_channels, inner, 1)
+        self.bn1 = nn.BatchNorm2d(inner)
+        self.conv2 = conv(inner, inner, 3, stride, groups=cardinality)
+        self.bn2 = nn.BatchNorm2d(inner)
+        self.conv3 = conv(inner, out_channels, 1)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
+        return self.bn3(self.conv3(x))
+
+
+class ProjectionSkip(nn.Module):
+    """conv1x1(stride), BN: the skip where the number of channels changes."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv = conv(in_channels, out_channels, 1, stride)
+        self.bn = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.conv(x))
+
+
+class ShakeResNeXtBlock(nn.Module):
+    """relu(skip(x) + shake(branch1(x), branch2(x)))."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        inner: int,
+        out_channels: int,
+        stride: int,
+        cardinality: int,
+        branches: int,
+        rule: ShakeRule,
+    ) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            BottleneckBranch(in_channels, inner, out_channels, stride, cardinality) for _ in range(branches)
+        )
+        self.shake = ShakeShake(rule)
+        self.skip = ProjectionSkip(in_channels, out_channels, stride) if in_channels != out_channels else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        skip = x if self.skip is None else self.skip(x)
+        return F.relu(skip + self.shake(*(branch(x) for branch in self.branches)))
+
+
+class ShakeResNeXt(Trunk):
+    """Post-activation ResNeXt with parallel branches (paper, section 2.2; author's release).
+
+    Stem conv3x3 to 64 channels, BN, ReLU; three stages of (depth - 2) / 9 blocks with n = 64, 128, 256: inner width
+    cardinality * floor(n * width / 64), 4n channels out, strides 1, 2, 2; global average pool, linear layer.
+
+    Images of more than 64 pixels get a strided stem, as in ShakeResNet. Module names:
+    ``stages.{s}.blocks.{b}.branches.{i}.{conv1,bn1,conv2,bn2,conv3,bn3}``, ``...skip.{conv,bn}``.
+    """
+
+    STEM_WIDTH = 64
+
+    def __init__(
+        self,
+        depth: int,
+        branches: int,
+        cardinality: int,
+        width: int,
+        *,
+        num_classes: int = 100,
+        rule: str | ShakeRule = "S-E-I",
+        in_channels: int = 3,
+        image_size: int = 32,
+    ) -> None:
+        rule = ShakeRule.parse(rule)
+        rule.check_branches(branches)
+        stages, channels = [], self.STEM_WIDTH
+        for index in range(3):
+            n, blocks = 64 * 2**index, []
+            inner = cardinality * (n * width // 64)
+            for block in range((depth - 2) // 9):
+                stride = 2 if index > 0 and block == 0 else 1
+                blocks.append(ShakeResNeXtBlock(channels, inner, 4 * n, stride, cardinality, branches, rule))
+                channels = 4 * n
+            stages.append(Stage(blocks))
+        super().__init__(
+            stem_conv(in_channels, self.STEM_WIDTH, image_size),
+            stages,
+            channels,
+            num_classes,
+            relu_after_stem=True,
+            relu_before_pool=False,
+        )

@@ -1,0 +1,72 @@
+"""Checkpoints that survive anything: written beside and renamed, checksummed, the last two kept."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import struct
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import RunError
+from .record import write_atomically
+
+NAME, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+
+# torch.save writes a zip file, and a zip file may end in a comment. Ours is the SHA-256 of everything before it, so
+# that the file stays one that `torch.load(path, weights_only=True)` reads.
+_PREFIX = b"sha256:"
+_COMMENT = len(_PREFIX) + 64
+
+
+def save(folder: Path, state: dict[str, Any]) -> None:
+    """Write ``state`` as the newest checkpoint and keep the one before.
+
+    At every moment at least one whole checkpoint is on disk, once there has been one. Raises OSError when it cannot be
+    written; then the checkpoints that were there are still there.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    body = buffer.getvalue()[:-2] + struct.pack("<H", _COMMENT)  # the comment's length is the last field of a zip
+    comment = _PREFIX + hashlib.sha256(body).hexdigest().encode()
+
+    def keep_the_one_before() -> None:
+        if (folder / NAME).exists():
+            os.replace(folder / NAME, folder / PREVIOUS)
+
+    write_atomically(folder / NAME, body + comment, before_rename=keep_the_one_before)
+
+
+def load(folder: Path) -> dict[str, Any] | None:
+    """The newest whole checkpoint, on the CPU, or None if none was ever written.
+
+    A broken one is passed over with a warning. Raises RunError when all there are are broken.
+    """
+    broken = []
+    for name in (NAME, PREVIOUS):
+        path = folder / name
+        if not path.exists():
+            continue
+        try:
+            state = _read(path)
+        except (ValueError, OSError) as error:
+            broken.append(f"{path}: {error}")
+            continue
+        for what in broken:
+            warnings.warn(f"{what}; going on from {name}, which is older", stacklevel=2)
+        return state
+    if broken:
+        raise RunError(f"no checkpoint can be read ({'; '.join(broken)}); start the run anew in another --out")
+    return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    body, comment = content[:-_COMMENT], content[-_COMMENT:]
+    if comment != _PREFIX + hashlib.sha256(body).hexdigest().encode():
+        raise ValueError("its checksum is wrong, it is damaged or was cut off")
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

@@ -1,0 +1,55 @@
+"""Which device and which precision a run gets: what `auto` means."""
+
+from __future__ import annotations
+
+import contextlib
+from contextlib import AbstractContextManager
+
+import torch
+
+from ..errors import InputError
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto``: CUDA, else Apple's GPU, else the CPU. Raises InputError for a device that is not there."""
+    if name == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(kind)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device: {name!r} is not a device, expected auto, cpu, cuda, cuda:1 or mps") from None
+    count = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+    }
+    if device.type not in count:
+        raise InputError(f"device: {name!r} is not supported, expected auto, cpu, cuda, cuda:1 or mps")
+    if (device.index or 0) >= count[device.type]:
+        found = f"{count[device.type] or 'no'} {device.type} device" + ("s" if count[device.type] > 1 else "")
+        raise InputError(f"device: {name!r} is not there, this machine has {found}; expected auto or cpu")
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """``auto``: bf16 where the device computes in it (AVX512-BF16, AMX, CUDA from 8.0 on), else fp32."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+    if device.type == "cpu":
+        has = torch.cpu.get_capabilities()
+        return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") else "fp32"
+    return "fp32"
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager:
+    """The context in which the forward pass runs."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
+
+
+def describe_device(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type

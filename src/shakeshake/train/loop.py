@@ -1,0 +1,266 @@
+"""fit(): a recipe becomes a run directory. It may be killed at any moment and gone on with by resume()."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data.loader import Loader
+from ..data.sources import ImageData, load_data
+from ..errors import InputError, RunError
+from ..models.trained import CONFIG, WEIGHTS, describe, load, weights_as_bytes
+from . import checkpoint
+from .device import choose_device, describe_device
+from .progress import Progress, TensorBoard
+from .recipe import Recipe
+from .record import RunDirectory, environment, new_run_path, write_atomically
+from .trainer import Trainer, evaluate
+
+
+class Stopped(KeyboardInterrupt):
+    """The run was asked to stop and has saved where it is."""
+
+
+def fit(recipe: Recipe, out: str | Path | None = None, *, quiet: bool = False) -> dict[str, Any]:
+    """Train as the recipe says and write the run directory ``out`` (by default a new folder under ``runs/``).
+
+    Returns what result.json holds. Raises InputError for what the caller can mend, RunError when the run cannot go on
+    (its last good checkpoint is kept), Stopped after SIGINT or SIGTERM (resumable).
+    """
+    trainer = Trainer(recipe, load_images(recipe))
+    run = RunDirectory.create(Path(out) if out is not None else new_run_path(recipe), recipe)
+    with run.locked():
+        run.write_json("environment.json", environment(**_devices(trainer)))
+        return _train(run, trainer, quiet=quiet)
+
+
+def resume(path: str | Path, *, data_dir: str | None = None, quiet: bool = False) -> dict[str, Any]:
+    """Go on with a run exactly where its last whole checkpoint left it; of a finished run, return the result.
+
+    data_dir: where the images are now, if they have moved. Raises as fit() does, and InputError for a folder that is
+    no run, a recipe that was edited, data that are gone or have changed.
+    """
+    run = RunDirectory.open(Path(path))
+    if run.finished:
+        return run.read_json("result.json")
+    with run.locked():
+        recipe = run.recipe()
+        state = checkpoint.load(run.path)
+        if state is not None:
+            _check_unchanged(run.path, recipe, state["recipe"])
+        if data_dir is not None:
+            recipe = recipe.replace(data_dir=data_dir)
+        data = load_images(recipe)
+        if state is not None and state["data"] != data.fingerprint:
+            raise InputError(
+                f"data: {recipe.data} has changed since {run.path} began, expected the images it began with"
+            )
+        trainer = Trainer(recipe, data)
+        if state is not None:
+            trainer.load_state_dict(state["trainer"])
+        if (run.path / "environment.json").exists():
+            past = run.read_json("environment.json")
+            now = environment(at_step=trainer.step, **_devices(trainer))
+            run.write_json("environment.json", {**past, "resumed": [*past.get("resumed", []), now]})
+        else:  # killed before it was written
+            run.write_json("environment.json", environment(**_devices(trainer)))
+        return _train(run, trainer, quiet=quiet)
+
+
+def evaluate_run(
+    path: str | Path, *, split: str = "test", data_dir: str | None = None, device: str = "auto"
+) -> dict[str, float]:
+    """Loss, error (%) and number of images of a trained run over its ``test`` or ``train`` split, in fp32.
+
+    Raises InputError for a run that is not finished and for images that are not those of the run.
+    """
+    run = RunDirectory.open(Path(path))
+    recipe, at = run.recipe(), choose_device(device)
+    model = load(run.path, at)
+    data = load_images(recipe if data_dir is None else recipe.replace(data_dir=data_dir))
+    if run.finished and run.read_json("result.json")["data_fingerprint"] != data.fingerprint:
+        raise InputError(f"data: {recipe.data} has changed since {run.path} was trained, expected the same images")
+    images = {"test": data.test, "train": data.train}[split]
+    loader = Loader(images, data.mean, data.std, batch_size=256, device=at)
+    return {**evaluate(model.network, loader, "fp32", at), "images": len(images.labels)}
+
+
+def load_images(recipe: Recipe) -> ImageData:
+    return load_data(recipe.data, data_dir=recipe.data_dir, train_size=recipe.train_size, seed=recipe.seed)
+
+
+def _train(run: RunDirectory, trainer: Trainer, *, quiet: bool) -> dict[str, Any]:
+    run.keep_metrics(trainer.epoch)
+    with (
+        stop_signals() as stop,
+        TensorBoard(run.path, trainer.step) as board,
+        Progress(trainer, quiet=quiet) as progress,
+    ):
+        keeper = Keeper(run, trainer, stop)
+        while trainer.epoch < trainer.recipe.epochs:
+            for batch in trainer.loader.epoch(trainer.epoch, trainer.index):
+                trainer.train_step(batch)
+                progress.step()
+                keeper.tick()
+            row = trainer.finish_epoch(keeper.tick) | keeper.timing()
+            run.append_metrics(row)
+            board.write(row)
+            progress.epoch(row)
+            trainer.start_epoch()
+            keeper.tick()
+        keeper.save()
+        return _finish(run, trainer)
+
+
+class Keeper:
+    """Saves checkpoints: every so many seconds, when the run is asked to stop, at the end."""
+
+    def __init__(self, run: RunDirectory, trainer: Trainer, stop: StopRequest) -> None:
+        self.run, self.trainer, self.stop = run, trainer, stop
+        self.looked = self.saved = time.perf_counter()
+
+    def tick(self) -> None:
+        """Between two steps: the place where a run may be saved and stopped."""
+        self._count_seconds()
+        if self.trainer.device.type == "cpu":  # elsewhere this would wait for the device: save() does it there
+            self._check_finite()
+        if self.stop.signal is not None or self.looked - self.saved >= self.trainer.recipe.checkpoint_every:
+            self.save()
+        if self.stop.signal is not None:
+            raise Stopped(
+                f"stopped by {signal.Signals(self.stop.signal).name} in epoch {self.trainer.epoch + 1}; "
+                f"go on with: shakeshake resume {self.run.path}"
+            )
+
+    def timing(self) -> dict[str, float]:
+        """Seconds of the epoch under way, its test included, and training images by second."""
+        self._count_seconds()
+        seconds = self.trainer.seconds
+        return {
+            "seconds": round(seconds, 3),
+            "images_per_second": round(len(self.trainer.data.train.labels) / seconds, 1),
+        }
+
+    def save(self) -> None:
+        self._check_finite()
+        state = {
+            "format": 1,
+            "recipe": self.trainer.recipe.to_dict(),
+            "data": self.trainer.data.fingerprint,
+            "trainer": self.trainer.state_dict(),
+        }
+        try:
+            checkpoint.save(self.run.path, state)
+        except OSError as error:
+            raise RunError(
+                f"the checkpoint cannot be written to {self.run.path}: {error.strerror}; the one before is kept, "
+                f"make room and go on with: shakeshake resume {self.run.path}"
+            ) from None
+        self.saved = time.perf_counter()
+
+    def _count_seconds(self) -> None:
+        now = time.perf_counter()
+        self.trainer.seconds += now - self.looked
+        self.looked = now
+
+    def _check_finite(self) -> None:
+        try:
+            self.trainer.check_finite()
+        except RunError as error:
+            kept = self.run.path / checkpoint.NAME
+            raise RunError(f"{error}. " + (f"{kept} is the last good checkpoint" if kept.exists() else "")) from None
+
+
+def _finish(run: RunDirectory, trainer: Trainer) -> dict[str, Any]:
+    """Write the model, and last of all the result: it is what makes a run finished."""
+    recipe, data, rows = trainer.recipe, trainer.data, run.metrics()
+    tested = [row for row in rows if row["test_error"] is not None]
+    best = min(tested, key=lambda row: row["test_error"])
+    result = {
+        "last_error": rows[-1]["test_error"],
+        "best_error": best["test_error"],
+        "best_epoch": best["epoch"],
+        "last_train_error": rows[-1]["train_error"],
+        "epochs": len(rows),
+        "steps": trainer.step,
+        "seconds": round(sum(row["seconds"] for row in rows), 1),
+        "train_images": len(data.train.labels),
+        "test_images": len(data.test.labels),
+        "parameters": sum(p.numel() for p in trainer.network.parameters()),
+        "precision": trainer.precision,
+        "data_fingerprint": data.fingerprint,
+    }
+    config = describe(
+        recipe.model,
+        recipe.rule,
+        classes=data.classes,
+        in_channels=data.channels,
+        image_size=data.image_size,
+        mean=data.mean,
+        std=data.std,
+        data=recipe.data,
+        test_error=result["last_error"],
+    )
+    try:
+        write_atomically(run.path / WEIGHTS, weights_as_bytes(trainer.tested_network))
+        run.write_json(CONFIG, config)
+        run.write_json("result.json", result)
+    except OSError as error:
+        raise RunError(
+            f"the trained model cannot be written to {run.path}: {error.strerror}; nothing is lost, "
+            f"make room and go on with: shakeshake resume {run.path}"
+        ) from None
+    return result
+
+
+class StopRequest:
+    """Which signal has asked the run to stop, if any."""
+
+    signal: int | None = None
+
+
+@contextmanager
+def stop_signals() -> Iterator[StopRequest]:
+    """Turn SIGINT and SIGTERM into a request that the loop answers between two steps; a second one acts at once."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, frame: object) -> None:
+        request.signal = number
+        signal.signal(number, before[number])
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _devices(trainer: Trainer) -> dict[str, Any]:
+    return {
+        "device": describe_device(trainer.device),
+        "threads": torch.get_num_threads(),
+        "precision": trainer.precision,
+    }
+
+
+def _check_unchanged(path: Path, recipe: Recipe, began: dict[str, Any]) -> None:
+    """A run goes on with the recipe it began with; where its data lie may change."""
+    for name, now in recipe.to_dict().items():
+        if name != "data_dir" and now != began.get(name):
+            raise InputError(
+                f"{name}: {path / 'recipe.json'} was edited since the run began, from {began.get(name)!r} to {now!r}; "
+                "put it back, or train a new run with the new value"
+            )

@@ -1,0 +1,117 @@
+"""What a run shows while it runs: a bar on a terminal, a line for each epoch elsewhere, TensorBoard events."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from .trainer import Trainer
+
+REFRESH = 0.2  # seconds; looking at the loss waits for the device, so it is done no more often than it is shown
+
+
+class Progress:
+    """Context manager; ``step()`` after each step, ``epoch(row)`` after each epoch."""
+
+    def __init__(self, trainer: Trainer, *, quiet: bool = False) -> None:
+        self.trainer, self.quiet = trainer, quiet
+        self.console = Console(stderr=True)
+        self.bar: Bar | None = None
+        self.shown = 0.0
+        self.last_row: dict[str, Any] = {}
+        self.started, self.first_step = time.perf_counter(), trainer.step
+
+    def __enter__(self) -> Progress:
+        if self.console.is_terminal and not self.quiet:
+            self.bar = Bar(
+                TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[state]}"),
+                TimeRemainingColumn(elapsed_when_finished=True),
+                console=self.console,
+            )
+            self.bar.start()
+            self.task = self.bar.add_task(
+                "", total=self.trainer.steps, completed=self.trainer.step, epoch=0, epochs=0, state=""
+            )
+            self._show()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.bar is not None:
+            self._show()
+            self.bar.stop()
+
+    def step(self) -> None:
+        if self.bar is not None and time.perf_counter() - self.shown >= REFRESH:
+            self._show()
+
+    def _show(self) -> None:
+        assert self.bar is not None
+        trainer, recipe, index = self.trainer, self.trainer.recipe, self.trainer.index
+        self.shown = time.perf_counter()
+        parts = []
+        if index:
+            parts.append(f"loss {float(trainer.losses[:index].mean()):.3f}")
+            parts.append(f"train error {100 * float(trainer.wrong[:index].sum()) / (index * recipe.batch_size):.1f} %")
+        if self.last_row.get("test_error") is not None:
+            parts.append(f"test error {self.last_row['test_error']:.2f} %")
+        if steps := trainer.step - self.first_step:
+            parts.append(f"{steps * recipe.batch_size / (self.shown - self.started):.0f} images/s")
+        self.bar.update(
+            self.task,
+            completed=trainer.step,
+            epoch=min(trainer.epoch + 1, recipe.epochs),
+            epochs=recipe.epochs,
+            state="  ".join(parts),
+        )
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        self.last_row = row
+        if self.bar is None and not self.quiet:
+            test = (
+                ""
+                if row["test_error"] is None
+                else f"  test loss {row['test_loss']:.4f} error {row['test_error']:.2f} %"
+            )
+            left = (self.trainer.recipe.epochs - row["epoch"]) * row["seconds"]
+            print(
+                f"epoch {row['epoch']}/{self.trainer.recipe.epochs}  lr {row['lr']:.4f}  "
+                f"train loss {row['train_loss']:.4f} error {row['train_error']:.2f} %{test}  "
+                f"{row['images_per_second']:.0f} images/s  {left / 60:.0f} min left",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+class TensorBoard:
+    """events.* in the run directory. A run that goes on writes a new file that takes over from its first step."""
+
+    NAMES = ("lr", "train_loss", "train_error", "test_loss", "test_error", "images_per_second")
+
+    def __init__(self, path: Path, first_step: int) -> None:
+        self.path, self.first_step = path, first_step
+
+    def __enter__(self) -> TensorBoard:
+        from torch.utils.tensorboard import SummaryWriter  # a second to import: only where a run needs it
+
+        self.writer = SummaryWriter(str(self.path), purge_step=self.first_step or None)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.writer.close()
+
+    def write(self, row: dict[str, Any]) -> None:
+        for name in self.NAMES:
+            if row[name] is not None:
+                self.writer.add_scalar(
+                    name.replace("_", "/", 1) if "error" in name or "loss" in name else name, row[name], row["step"]
+                )
+        self.writer.flush()

@@ -1,0 +1,202 @@
+"""The run directory: its files, who may write to it, and how they are written so that none is ever half there."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from .. import __version__
+from ..errors import InputError, RunError
+from .recipe import Recipe
+
+
+def write_atomically(path: Path, content: str | bytes, before_rename: Callable[[], None] | None = None) -> None:
+    """Write a file beside and rename it: whoever looks sees the old content or the new one, never a part.
+
+    Raises OSError (a full disk, say); then the old file is untouched and nothing is left beside it.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+        if before_rename is not None:
+            before_rename()
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+class RunDirectory:
+    """One run's files: recipe.json, environment.json, metrics.jsonl, checkpoints, model, result.json."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, recipe: Recipe) -> RunDirectory:
+        """A new run. Raises InputError when there is something at ``path`` already, or it cannot be written."""
+        if (path / "result.json").exists():
+            raise InputError(f"out: {path} holds a finished run, expected a new folder")
+        if (path / "recipe.json").exists():
+            raise InputError(
+                f"out: {path} holds another run; continue it with `shakeshake resume {path}` or name a new folder"
+            )
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if any(entry.name != ".lock" and not entry.name.endswith(".part") for entry in path.iterdir()):
+                raise InputError(f"out: {path} is not empty, expected a new folder")
+            write_atomically(path / "recipe.json", recipe.to_json())
+        except OSError as error:
+            raise InputError(f"out: {path} cannot be written: {error.strerror or error}") from None
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> RunDirectory:
+        """A run that is there. Raises InputError when it is none."""
+        if not path.is_dir():
+            raise InputError(f"run: {path} is not a folder, expected one that `shakeshake train` wrote")
+        if not (path / "recipe.json").is_file():
+            raise InputError(f"run: {path} holds no recipe.json, expected a folder that `shakeshake train` wrote")
+        return cls(path)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for one process. The system lets go of it when the process dies, however it does."""
+        try:
+            with FileLock(self.path / ".lock", timeout=0):
+                yield
+        except Timeout:
+            raise InputError(f"run: {self.path} is being trained by another process, expected one at rest") from None
+        except PermissionError:
+            raise InputError(f"out: {self.path} cannot be written: permission denied") from None
+
+    def recipe(self) -> Recipe:
+        try:
+            values = json.loads((self.path / "recipe.json").read_text())
+        except (ValueError, OSError) as error:
+            raise InputError(f"run: {self.path / 'recipe.json'} cannot be read: {error}") from None
+        return Recipe.from_dict(values)
+
+    @property
+    def finished(self) -> bool:
+        return (self.path / "result.json").exists()
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        try:
+            return json.loads((self.path / name).read_text())
+        except (ValueError, OSError) as error:
+            raise InputError(f"run: {self.path / name} cannot be read: {error}") from None
+
+    def write_json(self, name: str, values: dict[str, Any]) -> None:
+        write_atomically(self.path / name, json.dumps(values, indent=2, allow_nan=False) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl; a last line that a kill cut off is passed over."""
+        rows = []
+        with contextlib.suppress(FileNotFoundError):
+            for line in (self.path / "metrics.jsonl").read_text(errors="replace").splitlines():
+                try:
+                    rows.append(json.loads(line))
+                except ValueError:
+                    break
+        return rows
+
+    def append_metrics(self, row: dict[str, Any]) -> None:
+        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(row, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def keep_metrics(self, epochs: int) -> None:
+        """Drop what was written after the checkpoint that a run goes on from: it will be written again."""
+        kept = [row for row in self.metrics() if row["epoch"] <= epochs]
+        if len(kept) < epochs:
+            raise RunError(
+                f"{self.path / 'metrics.jsonl'} has {len(kept)} epochs, expected the {epochs} trained so far"
+            )
+        if (self.path / "metrics.jsonl").exists():
+            write_atomically(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def new_run_path(recipe: Recipe) -> Path:
+    """A folder under runs/ that is free: data, rule, a number."""
+    return free_path(Path("runs"), f"{Path(recipe.data).stem}-{recipe.rule}")
+
+
+def free_path(parent: Path, stem: str) -> Path:
+    """``parent/stem-N`` with a number above all that are there."""
+    taken = [re.fullmatch(re.escape(stem) + r"-(\d+)", entry.name) for entry in parent.glob("*")]
+    return parent / f"{stem}-{1 + max((int(m[1]) for m in taken if m), default=0)}"
+
+
+def environment(**more: Any) -> dict[str, Any]:
+    """Where a run runs: versions, machine, time, and whatever the caller adds (device, precision)."""
+
+    def version(package: str) -> str | None:
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return None
+
+    return {
+        "shakeshake": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("torch", "numpy")},
+        "platform": platform.platform(),
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        **more,
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["shakeshake", *sys.argv[1:]]),
+    }
+
+
+def cpu_name() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of this package's checkout, with a + if it is changed; None where it was installed."""
+    here = Path(__file__).resolve().parent
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        ask = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--exclude=*", "--abbrev=12"]
+        answer = subprocess.run(ask, capture_output=True, text=True, timeout=5, check=False)
+        tracked = subprocess.run(
+            ["git", "-C", str(here), "ls-files", "--error-unmatch", __file__],
+            capture_output=True,
+            timeout=5,
+            check=False,
+        )
+        if answer.returncode == 0 and tracked.returncode == 0:
+            return answer.stdout.strip()
+    return None

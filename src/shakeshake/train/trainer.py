@@ -1,0 +1,214 @@
+"""Trainer: everything that changes during a run, the step that changes it, the test, and its state for checkpoints."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from ..data.loader import Augmentation, Batch, Loader
+from ..data.sources import ImageData
+from ..errors import InputError, RunError
+from ..models.registry import create_model
+from .device import autocast, choose_device, choose_precision
+from .recipe import Recipe
+from .schedule import cosine
+
+
+def _seed(*parts: int | str) -> int:
+    """A seed of 63 bits that depends on all the parts."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "little") >> 1
+
+
+class Trainer:
+    """A network in training.
+
+    All randomness is a function of the recipe's seed and the step: a step needs no random state from before it, so a
+    run that goes on from a checkpoint computes what it would have computed without the interruption.
+    """
+
+    def __init__(self, recipe: Recipe, data: ImageData) -> None:
+        n = len(data.train.labels)
+        if recipe.batch_size > n:
+            raise InputError(f"batch_size: {recipe.batch_size} is larger than the data, expected at most {n} images")
+        self.recipe, self.data = recipe, data
+        self.device = choose_device(recipe.device)
+        self.precision = choose_precision(recipe.precision, self.device)
+        torch.backends.cudnn.deterministic = True  # a resumed run has to compute the same bits
+        torch.manual_seed(_seed(recipe.seed, "weights"))
+        self.network = create_model(
+            recipe.model,
+            num_classes=data.num_classes,
+            rule=recipe.rule,
+            in_channels=data.channels,
+            image_size=data.image_size,
+        ).to(self.device)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.ema = (
+            AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+            if recipe.ema
+            else None
+        )
+        self.optimizer = torch.optim.SGD(
+            self.network.parameters(),
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            nesterov=recipe.momentum > 0,
+            weight_decay=recipe.weight_decay,
+        )
+        self.loader = Loader(
+            data.train,
+            data.mean,
+            data.std,
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            augmentation=Augmentation(recipe.flip, recipe.crop, recipe.cutout, recipe.mixup),
+            device=self.device,
+        )
+        self.tests = Loader(data.test, data.mean, data.std, batch_size=256, device=self.device)
+        self.steps_per_epoch = self.loader.steps_per_epoch
+        self.steps = recipe.epochs * self.steps_per_epoch
+        self.epoch = 0  # epochs finished, tested and recorded
+        self.index = 0  # steps finished in the epoch under way
+        self.seconds = 0.0  # what the epoch under way has taken so far
+        # Loss and wrong answers of every step of this epoch stay on the device: reading them would wait for it.
+        self.losses = torch.zeros(self.steps_per_epoch, device=self.device)
+        self.wrong = torch.zeros(self.steps_per_epoch, device=self.device)
+
+    @property
+    def step(self) -> int:
+        """Finished steps of the whole run."""
+        return self.epoch * self.steps_per_epoch + self.index
+
+    @property
+    def tested_network(self) -> nn.Module:
+        """The network whose error counts: the average of the weights where there is one."""
+        return self.ema.module if self.ema is not None else self.network
+
+    def lr_at(self, step: int) -> float:
+        return cosine(step, self.steps, self.recipe.lr, round(self.recipe.warmup_epochs * self.steps_per_epoch))
+
+    def train_step(self, batch: Batch) -> None:
+        """One step of the optimiser: gradients of the batch's parts, averaged over its images."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr_at(self.step)
+        torch.manual_seed(_seed(self.recipe.seed, "shake", self.step))
+        self.network.train()
+        loss_sum, wrong = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        for part in batch.parts(self.recipe.bn_images):
+            with autocast(self.precision, self.device):
+                logits = self.network(part.images)
+            loss = self._loss(logits.float(), part) * (len(part.labels) / len(batch.labels))
+            loss.backward()
+            loss_sum += loss.detach()
+            wrong += (logits.detach().argmax(dim=1) != part.labels).sum()
+        if self.recipe.clip_norm:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.update_parameters(self.network)
+        self.losses[self.index], self.wrong[self.index] = loss_sum, wrong
+        self.index += 1
+
+    def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        smoothing = self.recipe.label_smoothing
+        loss = F.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
+        if batch.second is None or batch.share is None:
+            return loss
+        return torch.lerp(F.cross_entropy(logits, batch.second, label_smoothing=smoothing), loss, batch.share)
+
+    def check_finite(self) -> None:
+        """Raise RunError, naming epoch and step, if a loss of this epoch was not finite. Waits for the device."""
+        bad = (~torch.isfinite(self.losses)).nonzero()
+        if len(bad):
+            index = int(bad[0])
+            self._not_finite(f"step {index + 1} of {self.steps_per_epoch}", float(self.losses[index]))
+
+    def _not_finite(self, where: str, loss: float) -> NoReturn:
+        raise RunError(
+            f"epoch {self.epoch + 1}, {where}: the loss is {loss:g}; likely cures: a lower --lr (now "
+            f"{self.recipe.lr:g}), --warmup-epochs 5, --clip-norm 1 or --precision fp32"
+        )
+
+    def finish_epoch(self, tick: Callable[[], None] = lambda: None) -> dict[str, Any]:
+        """Test if it is time to, and return the epoch's row of metrics: errors in %, training ones as they were seen.
+
+        ``tick`` is called after every batch of the test and may raise; finish_epoch can then be called again.
+        """
+        self.check_finite()
+        epoch, n = self.epoch + 1, len(self.data.train.labels)
+        sizes = torch.full_like(self.losses, float(self.recipe.batch_size))
+        sizes[-1] = n - self.recipe.batch_size * (self.steps_per_epoch - 1)
+        row: dict[str, Any] = {
+            "epoch": epoch,
+            "step": self.step,
+            "lr": self.lr_at(self.step - 1),
+            "train_loss": float((self.losses * sizes).sum()) / n,
+            "train_error": 100.0 * float(self.wrong.sum()) / n,
+            "test_loss": None,
+            "test_error": None,
+        }
+        if epoch % self.recipe.eval_every == 0 or epoch == self.recipe.epochs:
+            tested = evaluate(self.tested_network, self.tests, self.precision, self.device, tick)
+            if not math.isfinite(tested["loss"]):
+                self._not_finite("test", tested["loss"])
+            row |= {"test_loss": tested["loss"], "test_error": tested["error"]}
+        return row
+
+    def start_epoch(self) -> None:
+        """The epoch under way is recorded: begin the next one."""
+        self.epoch, self.index, self.seconds = self.epoch + 1, 0, 0.0
+        self.losses.zero_()
+        self.wrong.zero_()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "index": self.index,
+            "seconds": self.seconds,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": self.ema.state_dict() if self.ema is not None else None,
+            "losses": self.losses,
+            "wrong": self.wrong,
+            "precision": self.precision,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epoch, self.index, self.seconds = state["epoch"], state["index"], state["seconds"]
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        self.losses.copy_(state["losses"])
+        self.wrong.copy_(state["wrong"])
+        self.precision = state["precision"]
+
+
+@torch.no_grad()
+def evaluate(
+    network: nn.Module,
+    loader: Loader,
+    precision: str,
+    device: torch.device,
+    tick: Callable[[], None] = lambda: None,
+) -> dict[str, float]:
+    """Mean cross-entropy and error (%) of a network in evaluation mode over all of a loader's images."""
+    network.eval()
+    loss = torch.zeros((), device=device)
+    wrong = torch.zeros((), device=device)
+    for batch in loader.plain():
+        with autocast(precision, device):
+            logits = network(batch.images.contiguous(memory_format=torch.channels_last))
+        loss += F.cross_entropy(logits.float(), batch.labels, reduction="sum")
+        wrong += (logits.argmax(dim=1) != batch.labels).sum()
+        tick()
+    n = len(loader.labels)
+    return {"loss": float(loss) / n, "error": 100.0 * float(wrong) / n}

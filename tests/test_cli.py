@@ -1,0 +1,226 @@
+"""The command line as a process: what a newcomer types, and every mistake in one sentence with exit code 2."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+TINY = "--model shake_resnet8_2x4d --train-size 60 --batch-size 20 --epochs 1 --precision fp32 --device cpu".split()
+
+
+def shakeshake(*arguments: object, code: int = 0, env: dict | None = None, cwd: Path | None = None) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "shakeshake", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **(env or {})},
+        cwd=cwd,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    if code == 2:
+        assert len(done.stderr.strip().splitlines()) == 1, "one line: " + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "finished"
+    shakeshake("train", "digits", *TINY, "--out", run)
+    return run
+
+
+def test_a_run_directory_holds_what_it_promises(finished):
+    names = {entry.name.split(".out.")[0] for entry in finished.iterdir()}
+    assert names >= {"recipe.json", "environment.json", "metrics.jsonl", "events", "checkpoint.pt"}
+    assert names >= {"model.safetensors", "config.json", "result.json", "report.html"}
+    recipe, environment = (json.loads((finished / f"{n}.json").read_text()) for n in ("recipe", "environment"))
+    assert recipe["data"] == "digits"
+    assert environment["precision"] == "fp32"
+    assert environment["torch"]
+    (row,) = (json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines())
+    assert list(row) == [
+        *("epoch", "step", "lr", "train_loss", "train_error", "test_loss", "test_error"),
+        *("seconds", "images_per_second"),
+    ]
+    assert row["lr"] == 0.0, "the last step's rate"
+    assert json.loads((finished / "result.json").read_text())["last_error"] == row["test_error"]
+
+
+def test_eval_measures_what_training_recorded(finished):
+    """The saved model, loaded anew, has the error of the last row: weights, classes and preprocessing are all there."""
+    row = json.loads((finished / "metrics.jsonl").read_text().splitlines()[-1])
+    told = shakeshake("eval", finished, "--device", "cpu")
+    assert f"test error {row['test_error']:.2f} %  loss {row['test_loss']:.4f}  450 images" in told
+    assert "60 images" in shakeshake("eval", finished, "--split", "train")
+
+
+def test_resume_of_a_finished_run_tells_its_result(finished):
+    before = {entry: entry.stat().st_mtime_ns for entry in finished.iterdir() if entry.name != "report.html"}
+    assert "at the last epoch" in shakeshake("resume", finished)
+    assert before == {entry: entry.stat().st_mtime_ns for entry in before}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ["train", "digits", "--model", "shake_resnet27_2x32d"],
+            r"model: .*shake_resnet26_2x32d or shake_resnet32_2x32d",
+        ),
+        (["train", "digits", "--rule", "S-K"], r"rule: 'S-K' is not a rule, expected"),
+        (["train", "digits", "--rule", "X-S-I"], r"rule: 'X-S-I'"),
+        (["train", "digit"], r"data: 'digit'.*digits"),
+        (["train", "digits", "--epoch", "3"], r"option '--epoch'.*--epochs"),
+        (["train", "digits", "--epochs", "0"], r"epochs: got 0, expected 1 or more"),
+        (["train", "digits", "--epochs", "three"], r"--epochs.*three"),
+        (["train", "digits", "--batch-size", "5000"], r"batch_size: 5000 is larger than the data"),
+        (["train", "digits", "--lr", "-0.1"], r"lr: got -0.1"),
+        (["train", "digits", "--lr", "nan"], r"lr: got nan"),
+        (["train", "digits", "--recipe", "paper"], r"recipe: 'paper'.*paper_cifar10"),
+        (["train", "digits", "--train-size", "5"], r"train_size: "),
+        (["train", "digits", "--device", "cuda:7"], r"device: 'cuda:7' is not there"),
+        (["train", "digits", "--device", "gpu"], r"device: 'gpu'"),
+        (["train"], r"DATA"),
+        (["trian", "digits"], r"'trian'.*train"),
+        (["resume", "no/such/run"], r"run: no/such/run is not a folder"),
+        (["models", "vgg*"], r"pattern: 'vgg\*'"),
+        (["data", "get", "imagenet"], r"'imagenet'.*cifar10"),
+        (["eval", "."], r"run: \. holds no recipe.json"),
+    ],
+)
+def test_a_mistake_is_one_sentence(arguments, expected, tmp_path):
+    if arguments[:1] == ["train"]:
+        arguments = [*arguments, "--out", str(tmp_path / "run")]
+    assert re.search(expected, shakeshake(*arguments, code=2, cwd=tmp_path))
+    assert not (tmp_path / "run").exists(), "nothing is written"
+
+
+def test_out_is_never_overwritten(finished, tmp_path):
+    before = (finished / "result.json").read_bytes()
+    assert "holds a finished run" in shakeshake("train", "digits", *TINY, "--out", finished, code=2)
+    assert (finished / "result.json").read_bytes() == before
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "recipe.json").write_text("{}")
+    assert "holds another run" in shakeshake("train", "digits", *TINY, "--out", other, code=2)
+    thesis = tmp_path / "thesis"
+    thesis.mkdir()
+    (thesis / "chapter1.tex").write_text("work")
+    assert "not empty" in shakeshake("train", "digits", *TINY, "--out", thesis, code=2)
+    assert os.listdir(thesis) == ["chapter1.tex"]
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in shakeshake("train", "digits", *TINY, "--out", tmp_path / "file" / "run", code=2)
+
+
+@pytest.fixture
+def unfinished(finished, tmp_path) -> Path:
+    """A run that has a checkpoint and is not finished."""
+    run = tmp_path / "unfinished"
+    run.mkdir()
+    for name in ("recipe.json", "environment.json", "metrics.jsonl", "checkpoint.pt"):
+        (run / name).write_bytes((finished / name).read_bytes())
+    return run
+
+
+def edit(run: Path, **changes: object) -> None:
+    recipe = json.loads((run / "recipe.json").read_text())
+    (run / "recipe.json").write_text(json.dumps(recipe | changes))
+
+
+def test_resume_refuses_an_edited_recipe(unfinished):
+    edit(unfinished, epochs=7)
+    before = (unfinished / "checkpoint.pt").read_bytes()
+    assert "epochs: " in (told := shakeshake("resume", unfinished, code=2))
+    assert "from 1 to 7" in told
+    edit(unfinished, epochs=0)
+    assert "epochs: got 0" in shakeshake("resume", unfinished, code=2)
+    (unfinished / "recipe.json").write_text("{")
+    assert "recipe.json cannot be read" in shakeshake("resume", unfinished, code=2)
+    assert (unfinished / "checkpoint.pt").read_bytes() == before
+
+
+def npz(path: Path, **changes: object) -> Path:
+    rng = np.random.default_rng(0)
+    arrays = {
+        "x_train": rng.integers(0, 256, (60, 8, 8), dtype=np.uint8),
+        "y_train": np.arange(60) % 3,
+        "x_test": rng.integers(0, 256, (30, 8, 8), dtype=np.uint8),
+        "y_test": np.arange(30) % 3,
+    }
+    np.savez(path, **{k: v for k, v in (arrays | changes).items() if v is not None})
+    return path
+
+
+def test_resume_notices_data_that_changed_or_are_gone(tmp_path):
+    data, run = npz(tmp_path / "mine.npz"), tmp_path / "run"
+    shakeshake("train", data, *TINY, "--out", run)
+    (run / "result.json").unlink()
+    npz(data, y_test=(np.arange(30) + 1) % 3)
+    assert "has changed since" in shakeshake("resume", run, code=2)
+    data.unlink()
+    assert "mine.npz" in shakeshake("resume", run, code=2)
+    npz(data)
+    shakeshake("resume", run)
+
+
+def test_an_npz_trains_and_its_mistakes_are_named(tmp_path):
+    for changes, expected in (
+        ({"x_test": None}, "x_test"),
+        ({"x_train": np.full((60, 8, 8), np.nan)}, "finite"),
+        ({"y_train": np.arange(60) % 3 - 1}, "y_train"),
+    ):
+        told = shakeshake("train", npz(tmp_path / "bad.npz", **changes), "--out", tmp_path / "run", code=2)
+        assert expected in told
+        assert "bad.npz" in told
+
+
+def test_a_truncated_cifar_file(tmp_path):
+    folder = tmp_path / "cifar-10-batches-bin"
+    folder.mkdir()
+    for name in [f"data_batch_{k}.bin" for k in range(1, 6)] + ["test_batch.bin"]:
+        (folder / name).write_bytes(b"\0" * 30_000)
+    arguments = ["train", "cifar10", "--data-dir", tmp_path, "--out", tmp_path / "run"]
+    told = shakeshake(*arguments, code=2)
+    assert "data_batch_1.bin" in told
+    assert "30730000" in told.replace(",", "").replace("_", "")
+    assert (folder / "data_batch_1.bin").stat().st_size == 30_000, "the user's file is left alone"
+
+
+def test_help_is_quick_and_loads_no_torch():
+    code = "import sys; from shakeshake.cli import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code, "--help"], check=True, capture_output=True, timeout=20)
+    told = shakeshake("train", "--help")
+    assert "--weight-decay" in told
+    assert "--checkpoint-every" in told
+    for command in ("resume", "eval", "report", "models", "data", "doctor", "demo"):
+        assert "usage: shakeshake" in shakeshake(command, "--help")
+
+
+def test_models_data_and_doctor_answer(tmp_path):
+    assert "2,923,162" in shakeshake("models", "shake_resnet26*")
+    assert "digits" in shakeshake("data")
+    told = shakeshake("doctor", env={"XDG_CACHE_HOME": str(tmp_path), "SHAKESHAKE_DATA": str(tmp_path)})
+    assert "precision" in told
+    assert "not here" in told
+
+
+@pytest.mark.slow
+def test_the_demo_shows_both_errors(tmp_path):
+    told = shakeshake("demo", "--out", tmp_path / "demo", "--epochs", 2)
+    errors = re.findall(r"^(?:Even-Even|Shake-Shake).*?([\d.]+) %\s+([\d.]+) %$", told, re.MULTILINE)
+    results = [json.loads((tmp_path / "demo" / rule / "result.json").read_text()) for rule in ("E-E-B", "S-S-I")]
+    assert [float(test) for test, _ in errors] == [round(r["last_error"], 2) for r in results]
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert "E-E-B" in page
+    assert "S-S-I" in page

@@ -1,0 +1,58 @@
+"""Checkpoints: whole or not there; a broken one falls back to the one before."""
+
+import os
+
+import pytest
+import torch
+
+from shakeshake.errors import RunError
+from shakeshake.train import checkpoint
+
+
+def state(n):
+    return {"n": n, "tensor": torch.full((100,), float(n))}
+
+
+def test_round_trip_and_plain_torch_load(tmp_path):
+    checkpoint.save(tmp_path, state(1))
+    checkpoint.save(tmp_path, state(2))
+    assert checkpoint.load(tmp_path)["n"] == 2
+    assert torch.load(tmp_path / checkpoint.NAME, weights_only=True)["n"] == 2, "a file that torch reads"
+    assert torch.load(tmp_path / checkpoint.PREVIOUS, weights_only=True)["n"] == 1, "the one before is kept"
+    assert checkpoint.load(tmp_path / "nothing here") is None
+
+
+@pytest.mark.parametrize("damage", ["cut off", "one bit", "empty"])
+def test_a_broken_checkpoint_falls_back_with_a_warning(tmp_path, damage):
+    checkpoint.save(tmp_path, state(1))
+    checkpoint.save(tmp_path, state(2))
+    path = tmp_path / checkpoint.NAME
+    content = bytearray(path.read_bytes())
+    if damage == "one bit":
+        content[len(content) // 2] ^= 1
+    path.write_bytes({"cut off": content[:-100], "one bit": content, "empty": b""}[damage])
+    with pytest.warns(UserWarning, match=r"checkpoint\.pt.*damaged.*checkpoint\.previous\.pt"):
+        assert checkpoint.load(tmp_path)["n"] == 1
+    (tmp_path / checkpoint.PREVIOUS).write_bytes(b"also broken")
+    with pytest.raises(RunError, match="no checkpoint can be read"):
+        checkpoint.load(tmp_path)
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, state(1))
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.save(tmp_path, state(2))
+    assert checkpoint.load(tmp_path)["n"] == 1
+    assert [entry.name for entry in tmp_path.iterdir()] == [checkpoint.NAME], "nothing half-written stays"
+
+
+def test_only_the_previous_one_is_there(tmp_path):
+    """A kill between the two renames of save()."""
+    checkpoint.save(tmp_path, state(1))
+    os.replace(tmp_path / checkpoint.NAME, tmp_path / checkpoint.PREVIOUS)
+    assert checkpoint.load(tmp_path)["n"] == 1

@@ -1,0 +1,99 @@
+"""Recipes and the schedule: the paper's point by point, and every wrong value said with its name."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shakeshake.errors import InputError
+from shakeshake.train.recipe import PRESETS, Recipe, paper_cifar10, paper_cifar100, preset
+from shakeshake.train.schedule import cosine
+
+OFF = {"warmup_epochs": 0, "clip_norm": 0, "label_smoothing": 0, "ema": 0, "cutout": 0, "mixup": 0}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "published"),
+    [
+        (
+            paper_cifar10(),
+            {"model": "shake_resnet26_2x32d", "rule": "S-S-I", "batch_size": 128, "bn_images": 64, "lr": 0.2}
+            | {"weight_decay": 1e-4},
+        ),
+        (
+            paper_cifar100(),
+            {"model": "shake_resnext29_2x4x64d", "rule": "S-E-I", "batch_size": 32, "bn_images": 16, "lr": 0.025}
+            | {"weight_decay": 5e-4},
+        ),
+    ],
+)
+def test_paper_recipes_are_the_papers(recipe, published):
+    both = {"epochs": 1800, "momentum": 0.9, "flip": True, "crop": 4, "train_size": None}
+    values = recipe.to_dict()
+    assert {name: values[name] for name in published | both | OFF} == published | both | OFF
+
+
+def test_json_round_trip():
+    for name in PRESETS:
+        recipe = preset(name)
+        assert Recipe.from_dict(json.loads(recipe.to_json())) == recipe
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("epochs", 0),
+        ("epochs", 2.5),
+        ("batch_size", -1),
+        ("lr", -0.1),
+        ("lr", math.nan),
+        ("lr", math.inf),
+        ("weight_decay", math.nan),
+        ("momentum", 1.0),
+        ("label_smoothing", 1.0),
+        ("ema", -0.5),
+        ("warmup_epochs", 31),
+        ("bn_images", 0),
+        ("train_size", 0),
+        ("seed", -1),
+        ("flip", "yes"),
+        ("precision", "fp16"),
+        ("rule", "S-K"),
+        ("model", "shake_resnet27_2x32d"),
+        ("colour", "blue"),
+    ],
+)
+def test_a_wrong_value_is_named(field, value):
+    with pytest.raises(InputError) as raised:
+        Recipe().replace(**{field: value})
+    message = str(raised.value)
+    assert message.startswith(field)
+    assert "\n" not in message
+
+
+def test_recipe_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Recipe().lr = 1.0
+
+
+@given(steps=st.integers(2, 10_000), lr=st.floats(1e-6, 10.0))
+def test_cosine_starts_at_lr_and_ends_at_exactly_zero(steps, lr):
+    assert cosine(0, steps, lr) == lr
+    assert cosine(steps - 1, steps, lr) == 0.0
+    middle = [cosine(s, steps, lr) for s in range(0, steps, max(1, steps // 50))]
+    assert middle == sorted(middle, reverse=True)
+
+
+def test_cosine_is_per_step_and_warms_up():
+    rates = [cosine(s, 101, 0.2) for s in range(101)]
+    assert rates[50] == pytest.approx(0.1)
+    assert all(a > b for a, b in zip(rates, rates[1:], strict=False)), "the rate falls at every step, not every epoch"
+    warm = [cosine(s, 110, 0.2, warmup_steps=10) for s in range(110)]
+    assert warm[0] == pytest.approx(0.2 / 11)
+    assert warm[10] == max(warm) == 0.2
+    assert warm[-1] == 0.0
+    with pytest.raises(InputError):
+        cosine(101, 101, 0.2)

@@ -1,0 +1,158 @@
+"""A run that is killed and resumed ends as if nothing had happened: same weights, same metrics, bit for bit."""
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from shakeshake.train import checkpoint
+
+HERE = Path(__file__).parent
+TIMES = ("seconds", "images_per_second")  # the only figures that may differ
+
+
+def outcome(run: Path) -> tuple[bytes, list[dict], dict]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    result = json.loads((run / "result.json").read_text())
+    rows, result = ([{k: v for k, v in row.items() if k not in TIMES} for row in some] for some in (rows, [result]))
+    return (run / "model.safetensors").read_bytes(), rows, result[0]
+
+
+def shakeshake(*arguments: object, **more) -> subprocess.Popen:
+    command = [sys.executable, "-m", "shakeshake", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+
+
+def finish(process: subprocess.Popen, code: int = 0) -> str:
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == code, err
+    assert "Traceback" not in err, err
+    return out + err
+
+
+def start(out: Path, *more: object, **options) -> subprocess.Popen:
+    recipe = "--model shake_resnet8_2x4d --rule S-S-I --train-size 60 --batch-size 20 --precision fp32 --device cpu"
+    return shakeshake("train", "digits", *recipe.split(), "--checkpoint-every", 0, "--out", out, *more, **options)
+
+
+def wait_for(path: Path, process: subprocess.Popen, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, f"{path} did not appear"
+        time.sleep(0.01)
+
+
+def check_crashes(out: Path, first: int, last: int, stride: int) -> int:
+    command = [sys.executable, str(HERE / "crash.py"), str(out), str(first), str(last), str(stride)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    alone = outcome(out / "alone")
+    for name in told["killed"]:
+        assert outcome(out / name) == alone, f"{name} differs from the uninterrupted run"
+    assert told["killed"]
+    return told["points"]
+
+
+def test_killed_while_it_writes(tmp_path):
+    """SIGKILL just before and after some of the moments at which a file is made safe or takes its name."""
+    assert check_crashes(tmp_path, 1, 10_000, 9) > 40
+
+
+@pytest.mark.slow
+def test_killed_at_every_write(tmp_path):
+    check_crashes(tmp_path, 2, 10_000, 2)
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment(tmp_path):
+    finish(start(tmp_path / "alone", "--epochs", 6))
+    process = start(tmp_path / "killed", "--epochs", 6)
+    wait_for(tmp_path / "killed" / checkpoint.NAME, process)
+    moments = random.Random(0)
+    for _ in range(3):
+        time.sleep(moments.uniform(0.0, 0.3))
+        process.kill()
+        process.wait()
+        before = (tmp_path / "killed" / checkpoint.NAME).stat().st_mtime_ns
+        process = shakeshake("resume", tmp_path / "killed")
+        while process.poll() is None and (tmp_path / "killed" / checkpoint.NAME).stat().st_mtime_ns == before:
+            time.sleep(0.01)
+    finish(process)
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "alone")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_exits_130(tmp_path, number):
+    run = tmp_path / "run"
+    process = start(run, "--epochs", 10_000, "--checkpoint-every", 3600)
+    wait_for(run / "metrics.jsonl", process)
+    began = time.monotonic()
+    process.send_signal(number)
+    message = finish(process, code=130)
+    assert time.monotonic() - began < 5
+    assert f"shakeshake resume {run}" in message
+    state = checkpoint.load(run)["trainer"]
+    assert state["epoch"] >= len((run / "metrics.jsonl").read_text().splitlines()) - 1
+
+
+def test_resume_goes_back_to_the_whole_checkpoint(tmp_path):
+    """The newest checkpoint is damaged: the run falls back, says so, and still ends the same."""
+    finish(start(tmp_path / "alone", "--epochs", 3))
+    finish(start(tmp_path / "hurt", "--epochs", 3))
+    run = tmp_path / "hurt"
+    (run / "result.json").unlink()
+    (run / checkpoint.NAME).write_bytes((run / checkpoint.NAME).read_bytes()[:-7])
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write('{"epoch": 4, "st')
+    assert "damaged" in finish(shakeshake("resume", run))
+    assert outcome(run) == outcome(tmp_path / "alone")
+
+
+def test_a_full_disk_stops_the_run_and_keeps_the_checkpoint(tmp_path):
+    run = tmp_path / "run"
+    finish(start(tmp_path / "alone", "--epochs", 1))
+    size = (tmp_path / "alone" / checkpoint.NAME).stat().st_size
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))  # noqa: E731
+    message = finish(start(run, "--epochs", 1, preexec_fn=limit), code=1)
+    assert "checkpoint cannot be written" in message
+    assert not list(run.glob("*.part"))
+    assert not list(run.glob(".*.part"))
+    finish(shakeshake("resume", run))
+    assert outcome(run) == outcome(tmp_path / "alone")
+
+
+def test_a_run_that_diverges_names_the_step_and_keeps_a_good_checkpoint(tmp_path):
+    run = tmp_path / "run"
+    message = finish(start(run, "--epochs", 50, "--lr", 1e18), code=1)
+    assert "the loss is" in message
+    assert "--lr" in message
+    state = checkpoint.load(run)
+    assert all(torch.isfinite(t).all() for t in state["trainer"]["network"].values())
+    assert not (run / "result.json").exists()
+
+
+def test_two_processes_do_not_train_one_run(tmp_path):
+    run = tmp_path / "run"
+    process = start(run, "--epochs", 10_000)
+    wait_for(run / checkpoint.NAME, process)
+    assert "another process" in finish(shakeshake("resume", run), code=2)
+    process.kill()
+    process.communicate()
+
+
+def test_a_python_caller_gets_the_same_run(tmp_path):
+    """Same recipe, same machine: the same bits, from Python and from the command line, and twice."""
+    finish(start(tmp_path / "a", "--epochs", 1))
+    finish(start(tmp_path / "b", "--epochs", 1))
+    assert outcome(tmp_path / "a") == outcome(tmp_path / "b")
+    assert os.listdir(tmp_path / "a")

@@ -1,0 +1,143 @@
+"""One step of training against the same step written out, and what the options do."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from shakeshake.core.rules import ShakeRule
+from shakeshake.data.sources import load_data
+from shakeshake.errors import InputError, RunError
+from shakeshake.train.recipe import Recipe
+from shakeshake.train.trainer import Trainer, evaluate
+
+SMALL = Recipe(
+    data="digits", model="shake_resnet8_2x4d", rule="E-E-B", train_size=100, epochs=2, batch_size=40, bn_images=None
+).replace(flip=False, crop=1, precision="fp32", device="cpu", lr=0.1, weight_decay=0.01)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_data("digits", train_size=100)
+
+
+def test_a_step_is_nesterov_with_weight_decay_on_every_parameter(digits):
+    trainer = Trainer(SMALL, digits)
+    slow = copy.deepcopy(trainer.network)
+    velocity = [torch.zeros_like(p) for p in slow.parameters()]
+    for batch in trainer.loader.epoch(0):
+        lr = trainer.lr_at(trainer.step)
+        trainer.train_step(batch)
+        loss = F.cross_entropy(slow.train()(batch.images), batch.labels)
+        gradients = torch.autograd.grad(loss, list(slow.parameters()))
+        with torch.no_grad():
+            for p, g, v in zip(slow.parameters(), gradients, velocity, strict=True):
+                g = g + 0.01 * p
+                v.mul_(0.9).add_(g)
+                p.sub_(lr * (g + 0.9 * v))
+    for (name, ours), theirs in zip(trainer.network.named_parameters(), slow.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5), name
+
+
+def test_parts_of_a_batch_have_statistics_and_coefficients_of_their_own(digits, monkeypatch):
+    """bn_images: what several devices without synchronised BN compute, gradients averaged over the images."""
+    drawn = []
+    draw = ShakeRule.draw
+    monkeypatch.setattr(ShakeRule, "draw", lambda *a, **k: drawn.append(draw(*a, **k)) or drawn[-1])
+    recipe = SMALL.replace(rule="S-S-I", bn_images=20, weight_decay=0.0, momentum=0.0)
+    trainer = Trainer(recipe, digits)
+    slow = copy.deepcopy(trainer.network)
+    batch = next(trainer.loader.epoch(0))
+    trainer.train_step(batch)
+    assert [len(alpha) for alpha, _ in drawn] == [20] * 6, "3 blocks, 2 parts"
+    assert len({float(alpha[0, 0]) for alpha, _ in drawn}) == 6, "fresh for every block and part"
+
+    ours = iter(list(drawn))
+    monkeypatch.setattr(ShakeRule, "draw", lambda *a, **k: next(ours))
+    total = [torch.zeros_like(p) for p in slow.parameters()]
+    for part in (slice(0, 20), slice(20, 40)):
+        loss = F.cross_entropy(slow.train()(batch.images[part]), batch.labels[part])
+        for t, g in zip(total, torch.autograd.grad(loss, list(slow.parameters())), strict=True):
+            t += g / 2
+    for p, q, g in zip(trainer.network.parameters(), slow.parameters(), total, strict=True):
+        assert torch.allclose(p, q - recipe.lr * g, atol=1e-6)
+
+
+def test_the_short_last_batch_counts_by_its_images(digits):
+    trainer = Trainer(SMALL, digits)
+    for batch in trainer.loader.epoch(0):
+        trainer.train_step(batch)
+    trainer.losses.copy_(torch.tensor([1.0, 2.0, 6.0]))
+    trainer.wrong.copy_(torch.tensor([4.0, 8.0, 3.0]))
+    row = trainer.finish_epoch()
+    assert row["train_loss"] == pytest.approx((40 * 1 + 40 * 2 + 20 * 6) / 100)
+    assert row["train_error"] == pytest.approx(15.0)
+
+
+def test_the_average_of_the_weights_is_what_is_tested(digits):
+    trainer = Trainer(SMALL.replace(ema=0.5), digits)
+    expected = {}
+    for batch in trainer.loader.epoch(0):
+        trainer.train_step(batch)
+        now = {k: p.detach().clone() for k, p in trainer.network.named_parameters()}
+        expected = {k: 0.5 * expected[k] + 0.5 * v for k, v in now.items()} if expected else now
+    for name, value in trainer.tested_network.named_parameters():
+        assert torch.allclose(value, expected[name], atol=1e-6), name
+    tested = evaluate(trainer.tested_network, trainer.tests, "fp32", trainer.device)
+    assert trainer.finish_epoch()["test_error"] is None or tested["error"] >= 0
+
+
+def test_options_change_the_loss_as_their_papers_say(digits):
+    trainer = Trainer(SMALL.replace(label_smoothing=0.1), digits)
+    batch = next(trainer.loader.epoch(0))
+    logits = torch.randn(len(batch.labels), 10)
+    target = torch.full_like(logits, 0.1 / 10).scatter_(1, batch.labels[:, None], 0.9 + 0.1 / 10)
+    by_hand = -(target * logits.log_softmax(1)).sum(1).mean()
+    assert trainer._loss(logits, batch) == pytest.approx(float(by_hand), rel=1e-5)
+
+    mixing = Trainer(SMALL.replace(mixup=0.4), digits)
+    batch = next(mixing.loader.epoch(0))
+    by_hand = batch.share * F.cross_entropy(logits, batch.labels) + (1 - batch.share) * F.cross_entropy(
+        logits, batch.second
+    )
+    assert mixing._loss(logits, batch) == pytest.approx(float(by_hand), rel=1e-5)
+
+
+def test_clipping_limits_the_gradient(digits):
+    trainer = Trainer(SMALL.replace(clip_norm=1e-3, momentum=0.0, weight_decay=0.0, lr=1.0), digits)
+    before = [p.detach().clone() for p in trainer.network.parameters()]
+    trainer.train_step(next(trainer.loader.epoch(0)))
+    moved = torch.cat([(p - q).flatten() for p, q in zip(trainer.network.parameters(), before, strict=True)])
+    assert float(moved.detach().norm()) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_a_run_that_is_not_finite_says_where(digits):
+    trainer = Trainer(SMALL, digits)
+    batches = trainer.loader.epoch(0)
+    trainer.train_step(next(batches))
+    trainer.check_finite()
+    with torch.no_grad():
+        trainer.network.fc.weight.fill_(np.inf)
+    trainer.train_step(next(batches))
+    with pytest.raises(RunError, match=r"epoch 1, step 2 of 3: the loss is nan.*lr.*clip"):
+        trainer.check_finite()
+
+
+def test_a_batch_larger_than_the_data_is_refused(digits):
+    with pytest.raises(InputError, match="batch_size: 101"):
+        Trainer(SMALL.replace(batch_size=101), digits)
+
+
+def test_bf16_follows_fp32(digits):
+    """Loss curves of the two precisions agree within noise; no activation is promoted on the way."""
+    curves = {}
+    for precision in ("fp32", "bf16"):
+        trainer = Trainer(SMALL.replace(precision=precision, epochs=4, rule="S-E-I"), digits)
+        for epoch in range(4):
+            for batch in trainer.loader.epoch(epoch):
+                trainer.train_step(batch)
+            curves.setdefault(precision, []).append(trainer.finish_epoch()["train_loss"])
+            trainer.start_epoch()
+    assert curves["bf16"] == pytest.approx(curves["fp32"], rel=0.1)
