@@ -1,6 +1,6 @@
 """Run by test_resume: train in forked children that kill themselves at the n-th step of writing files.
 
-    python crash.py OUT [SIGKILL points: first stop stride]
+    python crash.py OUT FIRST LAST STRIDE    (which points to die at)
 
 Prints one JSON object: the number of points, and the folders of the run that was killed again and again and of the one
 that was left alone.
@@ -12,14 +12,16 @@ import signal
 import sys
 from pathlib import Path
 
-import torch.utils.tensorboard  # noqa: F401  (imported once, before forking)
+import numpy as np
+import torch._dynamo  # noqa: F401  what takes long to import, imported once before forking
+import torch.utils.tensorboard  # noqa: F401
 
 from shakeshake.train import loop, record
 from shakeshake.train.recipe import Recipe
 
-RECIPE = Recipe(
-    data="digits", model="shake_resnet8_2x4d", rule="S-S-I", train_size=50, epochs=2, batch_size=20
-).replace(flip=True, crop=1, checkpoint_every=0.0, device="cpu", precision="fp32", ema=0.9, mixup=0.2, clip_norm=5.0)
+RECIPE = Recipe(data="tiny.npz", model="shake_resnet8_2x4d", rule="S-S-I", epochs=2, batch_size=20, crop=1).replace(
+    checkpoint_every=0.0, device="cpu", precision="fp32", ema=0.9, mixup=0.2, clip_norm=5.0, cutout=3
+)
 POINTS = ("fsync", "replace", "unlink")
 
 
@@ -63,6 +65,12 @@ def main() -> None:
     out, first, last, stride = Path(sys.argv[1]), *map(int, sys.argv[2:5])
     record.environment = lambda **more: {"note": "left out: asking git would take most of the time", **more}
     loop.environment = record.environment
+    torch.set_num_threads(1)  # threads do not survive a fork
+    out.mkdir(exist_ok=True)
+    os.chdir(out)
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    labels = np.arange(60) % 3
+    np.savez("tiny.npz", x_train=images[:50], y_train=labels[:50], x_test=images[50:], y_test=labels[50:])
     points = child(lambda: loop.fit(RECIPE, out / "alone", quiet=True), None)
     killed = []
     for n in range(first, min(last, points) + 1, stride):

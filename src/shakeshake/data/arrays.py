@@ -1,9 +1,10 @@
-"""Knows what a usable set of images is, and turns the arrays of an .npz or of a caller into one, or says what is wrong."""
+"""Knows what a usable set of images is; makes one of the arrays of an .npz or of a caller, or says what is wrong."""
 
 from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from ..errors import InputError
 SMALLEST, LARGEST = 8, 224  # pixels of a side
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 _PLAIN = 1 << 28  # bytes up to which an .npz may be as compressible as it likes
-_RATIO = 100  # images do not compress a hundredfold
+_RATIO = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +56,12 @@ class ImageData:
 
     @cached_property
     def fingerprint(self) -> str:
-        """ "sha256:..." over shapes, pixels and labels of both splits and the class names: what exactly is trained on."""
+        """sha256:... over shapes, pixels and labels of both splits and the class names: exactly what is trained on."""
         digest = hashlib.sha256()
         for split in (self.train, self.test):
             digest.update(repr(split.images.shape).encode())
-            digest.update(memoryview(np.ascontiguousarray(split.images)).cast("B"))
-            digest.update(memoryview(np.ascontiguousarray(split.labels, "<i8")).cast("B"))
+            digest.update(np.ascontiguousarray(split.images).data)
+            digest.update(np.ascontiguousarray(split.labels, "<i8").data)
         digest.update(repr(self.classes).encode())
         return f"sha256:{digest.hexdigest()}"
 
@@ -91,7 +92,7 @@ def load_npz(path: Path) -> ImageData:
     try:
         with zipfile.ZipFile(path) as archive:
             arrays = _checked_arrays(path, archive)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise InputError(
             f"data: {path} is not a whole .npz file ({error}), expected one written by numpy.savez"
         ) from error
@@ -111,7 +112,8 @@ def _checked_arrays(path: Path, archive: zipfile.ZipFile) -> dict[str, np.ndarra
     unpacked, packed = sum(i.file_size for i in wanted.values()), sum(i.compress_size for i in wanted.values())
     if unpacked > _PLAIN and unpacked > _RATIO * packed:
         raise InputError(
-            f"data: {path} would grow from {packed:,} to {unpacked:,} bytes, expected images, which do not compress so well"
+            f"data: {path} would grow from {packed:,} to {unpacked:,} bytes, "
+            f"expected images, which do not compress a hundredfold"
         )
     arrays = {}
     for key, info in wanted.items():
@@ -119,7 +121,10 @@ def _checked_arrays(path: Path, archive: zipfile.ZipFile) -> dict[str, np.ndarra
             try:
                 arrays[key] = np.lib.format.read_array(stream, allow_pickle=False)
             except (ValueError, MemoryError) as error:  # an object array, or a header that is none
-                raise InputError(f"data: {key} in {path} is not a plain array ({_sentence(error)})") from error
+                raise InputError(
+                    f"data: {key} in {path} is not a plain array ({_sentence(error)}), "
+                    f"expected numbers, or strings as classes"
+                ) from error
     return arrays
 
 
@@ -137,7 +142,10 @@ def from_arrays(
     name: str = "arrays",
     source: str = "the arrays",
 ) -> ImageData:
-    """Images from arrays: x (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats in [0, 1]; y (N,) integers from 0."""
+    """Images from arrays: x (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats in [0, 1]; y (N,) integers from 0.
+
+    ``source`` is how a message of InputError calls the place where the arrays came from.
+    """
     train = Split(_images("x_train", x_train, source), _labels("y_train", y_train, source))
     test = Split(_images("x_test", x_test, source), _labels("y_test", y_test, source))
     for which, split in (("train", train), ("test", test)):
@@ -154,7 +162,8 @@ def from_arrays(
     absent = sorted(set(range(len(names))) - set(np.unique(train.labels).tolist()))
     if absent:
         raise InputError(
-            f"data: y_train in {source} has no image of class {absent[0]}, expected every class from 0 to {len(names) - 1}"
+            f"data: y_train in {source} has no image of class {absent[0]}, "
+            f"expected every class from 0 to {len(names) - 1}"
         )
     if int(test.labels.max()) >= len(names):
         raise InputError(

@@ -1,12 +1,11 @@
-"""Knows the official CIFAR files: their names, sizes and md5s, and how to read any of the layouts people have on disk."""
+"""Knows what the official CIFAR files are and how to read them, checked, in any of the layouts people have on disk."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import os
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from .checked import Checked, cache_dir
 from .python_layout import PIXELS, decode
 
 BINARY, PYTHON = "binary", "python"
@@ -32,7 +32,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Cifar:
-    """What is official about one of the two data sets. ``labels`` are the label bytes of a record; the last one is used."""
+    """What is official about one data set. ``labels`` are the label bytes of a record; the last one is used."""
 
     name: str
     binary: str
@@ -76,12 +76,6 @@ class Found:
         return [base / getattr(part, self.layout) for part in cifar.parts]
 
 
-def cache_dir() -> Path:
-    """The user's cache folder of this package; nothing is created here."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "shakeshake"
-
-
 def places(data_dir: str | Path | None) -> list[Path]:
     """Where to look, in this order; a download goes to the first. A ``data_dir`` that is given is the only place."""
     if data_dir is not None:
@@ -103,9 +97,9 @@ def locate(cifar: Cifar, among: Sequence[Path]) -> tuple[Found | None, Found | N
                 if any(there) and folder.name == cifar.folder(layout) and incomplete is None:
                     incomplete = found
         for layout in (BINARY, PYTHON):
-            archive = place / cifar.archives[layout]
-            if archive.is_file():
-                return Found(archive, layout, is_archive=True), None
+            for archive in (place / cifar.archives[layout], place):
+                if archive.name == cifar.archives[layout] and archive.is_file():
+                    return Found(archive, layout, is_archive=True), None
     return None, incomplete
 
 
@@ -125,7 +119,7 @@ def find(cifar: Cifar, among: Sequence[Path]) -> Found | None:
 
 
 def records(cifar: Cifar, found: Found) -> Iterator[tuple[Part, np.ndarray]]:
-    """Each part with its records, (images, labels + 3072) uint8, whatever the layout; sizes are checked, md5s are not."""
+    """Each part with its records, (images, labels + 3072) uint8, in any layout; sizes are checked, md5s are not."""
     try:
         if found.is_archive:
             yield from _archive_records(cifar, found)
@@ -151,11 +145,11 @@ def _archive_records(cifar: Cifar, found: Found) -> Iterator[tuple[Part, np.ndar
                 # A member as large as several batches is not read: a batch of the python layout also has names in it.
                 content = stream.read() if member.size <= 4 * part.images * cifar.record else b""
                 yield part, _records(cifar, part, found.layout, file, member.size, content)
-    except (tarfile.TarError, EOFError, ValueError) as error:
+    except (tarfile.TarError, zlib.error, EOFError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(_broken_archive(cifar, found, error)) from error
-    except OSError as error:  # zlib errors come as OSError or zlib.error, an unreadable file as one with an errno
+    except OSError as error:  # gzip's own has no errno, that of an unreadable file has one
         if error.errno is not None:
             raise
         raise InputError(_broken_archive(cifar, found, error)) from error
@@ -191,44 +185,12 @@ def _records(cifar: Cifar, part: Part, layout: str, file: Path, size: int, sourc
 
 def check(cifar: Cifar, part: Part, content: np.ndarray, file: Path) -> None:
     """Raises unless these records are, byte for byte, those of the official binary file."""
-    md5 = hashlib.md5(memoryview(np.ascontiguousarray(content)).cast("B"), usedforsecurity=False).hexdigest()
+    md5 = hashlib.md5(np.ascontiguousarray(content).data, usedforsecurity=False).hexdigest()
     if md5 != part.md5:
         raise InputError(
             f"{cifar.name}: the images and labels of {file} are not the official ones "
             f"(md5 {md5} as {part.binary}, expected {part.md5})"
         )
-
-
-class Checked:
-    """Which files have passed their md5 check, so that the next start does not hash them again.
-
-    Kept as ``checked.json`` in the cache folder: resolved path -> size, mtime_ns and the md5s that were found right. A file
-    that changes is hashed again; where the cache folder cannot be written, every file is, every time.
-    """
-
-    def __init__(self) -> None:
-        self.path = cache_dir() / "checked.json"
-        self.entries: dict = {}
-        with contextlib.suppress(OSError, ValueError):
-            entries = json.loads(self.path.read_text("utf-8"))
-            self.entries = entries if isinstance(entries, dict) else {}
-
-    def knows(self, file: Path, md5: str) -> bool:
-        entry = self.entries.get(str(file.resolve()))
-        return isinstance(entry, dict) and _state(file).items() <= entry.items() and md5 in entry.get("md5", ())
-
-    def remember(self, files: dict[Path, list[str]]) -> None:
-        with contextlib.suppress(OSError):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.entries |= {str(file.resolve()): {**_state(file), "md5": md5s} for file, md5s in files.items()}
-            new = self.path.with_name(f"checked.{os.getpid()}.new")
-            new.write_text(json.dumps(self.entries, indent=1), "utf-8")
-            new.replace(self.path)
-
-
-def _state(file: Path) -> dict[str, int]:
-    stat = file.stat()
-    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
 
 
 def read(cifar: Cifar, found: Found) -> dict[bool, tuple[np.ndarray, np.ndarray]]:

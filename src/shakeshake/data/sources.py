@@ -43,9 +43,9 @@ def load_data(
 ) -> ImageData:
     """The images of ``data``: ``digits``, ``cifar10``, ``cifar100`` or the path of an ``.npz``.
 
-    data_dir     the one place where CIFAR lies or is downloaded to; default $SHAKESHAKE_DATA, then the user's cache
-    train_size   train on a subset of that many images with the classes in proportion, drawn by ``seed``; the test images stay
-    progress     called with (what, bytes here, bytes in all or None) during a download; default a bar if stderr is a terminal
+    data_dir    the one place where CIFAR lies or is downloaded to; default $SHAKESHAKE_DATA, then the user's cache
+    train_size  so many training images only, with the classes in proportion, drawn by ``seed``; the test images stay
+    progress    called with (what, bytes here, bytes in all or None) in a download; default a bar on a terminal
 
     Raises InputError, in one sentence, for anything that the user can mend.
     """
@@ -58,12 +58,14 @@ def load_data(
         images = _load_cifar(CIFAR[data], data_dir, progress)
     else:
         images = _load_path(data)
-    return images if train_size is None else _with_fewer(images, train_size, seed)
+    return images if train_size is None else _with_fewer(images, train_size, seed, published=data in CIFAR)
 
 
 def get(name: str, data_dir: str | Path | None = None) -> Path:
-    """Where the data set lies, after a download if it was nowhere; every file's md5 is checked by the loading of it."""
-    return _present(_cifar(name), data_dir).path
+    """Where the data set lies, after a download if it was nowhere; its md5s are known to be right."""
+    found = _present(_cifar(name), data_dir)
+    layouts.read(_cifar(name), found)
+    return found.path
 
 
 def where(name: str, data_dir: str | Path | None = None) -> Path | None:
@@ -133,7 +135,7 @@ def _load_path(data: str) -> ImageData:
     raise InputError(f"data: {data!r} is neither a data set nor a file{hint}, expected {_NAMES} or the path of an .npz")
 
 
-def _with_fewer(images: ImageData, train_size: int, seed: int) -> ImageData:
+def _with_fewer(images: ImageData, train_size: int, seed: int, published: bool) -> ImageData:
     here, classes = len(images.train), images.num_classes
     if (
         isinstance(train_size, bool)
@@ -141,14 +143,14 @@ def _with_fewer(images: ImageData, train_size: int, seed: int) -> ImageData:
         or not classes <= train_size <= here
     ):
         raise InputError(
-            f"train_size: {train_size!r} for {images.name}, expected a whole number from {classes} (one image of each class) "
-            f"to {here:,} (all training images)"
+            f"train_size: {train_size!r} for {images.name}, expected a whole number from {classes} (one image of each "
+            f"class) to {here:,} (all training images)"
         )
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise InputError(f"seed: {seed!r}, expected a whole number from 0")
     kept = stratified(images.train.labels, int(train_size), int(seed))
     train = Split(np.ascontiguousarray(images.train.images[kept]), images.train.labels[kept])
-    if images.name in CIFAR:  # its mean and deviation are the published ones, whatever the size
+    if published:  # the mean and deviation of CIFAR are constants, whatever is trained on
         return dataclasses.replace(images, train=train)
     mean, std = channel_statistics(train.images)
     return dataclasses.replace(images, train=train, mean=mean, std=std)
@@ -157,8 +159,8 @@ def _with_fewer(images: ImageData, train_size: int, seed: int) -> ImageData:
 def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
     """``size`` increasing indices into ``labels`` (0..k-1, all present; k <= size), the classes in proportion.
 
-    Largest remainders: each class gets its share rounded down or up, and the total is exact. A class whose share is less
-    than one image still gets one, taken from the class that is the most above its share.
+    Largest remainders: each class gets its share rounded down or up, and the total is exact. A class whose share is
+    less than one image still gets one, taken from the class that is the most above its share.
     """
     counts = np.bincount(labels)
     # Whole numbers throughout, so that no rounding of floats decides; ties go to the smaller label.

@@ -1,0 +1,211 @@
+"""A CIFAR of ten images a file, in every layout, and a file server on this machine: nothing here reaches a network."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import struct
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shakeshake.data.cifar import Cifar, Part
+from shakeshake.data.cifar_facts import CIFAR
+
+N = 10
+
+
+def short(text: bytes) -> bytes:
+    return b"U" + bytes([len(text)]) + text
+
+
+def python2_pickle(labels: dict[str, list[int]], pixels: bytes, rows: int) -> bytes:
+    """What Python 2's cPickle wrote under protocol 2 for the official files: lists in chunks of 1,000."""
+    memo = 0
+
+    def put() -> bytes:
+        nonlocal memo
+        memo += 1
+        return b"q" + bytes([memo]) if memo < 256 else b"r" + struct.pack("<I", memo)
+
+    def integer(value: int) -> bytes:
+        return b"K" + bytes([value]) if value < 256 else b"M" + struct.pack("<H", value)
+
+    def listed(items: list[bytes]) -> bytes:
+        chunks = [b"(" + b"".join(items[i : i + 1000]) + b"e" for i in range(0, len(items), 1000)]
+        return b"]" + put() + b"".join(chunks)
+
+    out = [b"\x80\x02}", put(), b"(", short(b"batch_label"), put(), short(b"training batch 1 of 5"), put()]
+    for name, values in labels.items():
+        out += [short(name.encode()), put(), listed([integer(value) for value in values])]
+    out += [short(b"data"), put(), b"cnumpy.core.multiarray\n_reconstruct\n", put(), b"cnumpy\nndarray\n", put()]
+    out += [b"K\x00\x85", put(), short(b"b"), put(), b"\x87", put(), b"R", put()]
+    out += [b"(K\x01", integer(rows), integer(3072), b"\x86", put(), b"cnumpy\ndtype\n", put(), short(b"u1"), put()]
+    out += [b"K\x00K\x01\x87", put(), b"R", put(), b"(K\x03", short(b"|"), put()]
+    out += [
+        b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00t",
+        put(),
+        b"b\x89T",
+        struct.pack("<i", len(pixels)),
+        pixels,
+        put(),
+    ]
+    out += [b"t", put(), b"b", short(b"filenames"), put()]
+    out += [listed([short(b"image_%06d.png" % i) + put() for i in range(rows)]), b"u."]
+    return b"".join(out)
+
+
+@pytest.fixture(name="python2_pickle")
+def python2_pickle_fixture() -> Callable[..., bytes]:
+    return python2_pickle
+
+
+@pytest.fixture(name="tar_gz")
+def tar_gz_fixture() -> Callable[..., bytes]:
+    return tar_gz
+
+
+@dataclasses.dataclass
+class Mini:
+    """A small data set with the official names: ``cifar`` has its md5s, ``content`` the bytes of its binary files."""
+
+    cifar: Cifar
+    content: dict[str, bytes]
+
+    def files(self, layout: str) -> dict[str, bytes]:
+        """Path below a folder -> bytes, in the "binary" or the "python" layout."""
+        folder = self.cifar.folder(layout)
+        return {f"{folder}/{getattr(part, layout)}": self.bytes_of(part, layout) for part in self.cifar.parts}
+
+    def bytes_of(self, part: Part, layout: str) -> bytes:
+        if layout == "binary":
+            return self.content[part.binary]
+        rows = np.frombuffer(self.content[part.binary], np.uint8).reshape(part.images, -1)
+        columns = len(self.cifar.labels)
+        labels = {name: rows[:, k].tolist() for k, name in enumerate(self.cifar.labels)}
+        return python2_pickle(labels, rows[:, columns:].tobytes(), part.images)
+
+    def archive(self, layout: str) -> bytes:
+        return tar_gz(self.files(layout))
+
+    def lay(self, folder: Path, layout: str, archived: bool = False) -> Path:
+        """Puts the layout below ``folder`` and returns the archive, or the folder with the official name."""
+        if archived:
+            path = folder / self.cifar.archives[layout]
+            path.write_bytes(self.archive(layout))
+            return path
+        for name, content in self.files(layout).items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(content)
+        return folder / self.cifar.folder(layout)
+
+
+def tar_gz(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No data, no cache, no proxy, no npm and no site but an address of this machine where nobody answers."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.delenv("SHAKESHAKE_DATA", raising=False)
+    monkeypatch.setenv("SHAKESHAKE_CIFAR_URL", "http://127.0.0.1:9/")
+    monkeypatch.setenv("no_proxy", "*")
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+
+
+@pytest.fixture(params=["cifar10", "cifar100"])
+def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, isolated: None) -> Mini:
+    return make_mini(request.param, monkeypatch)
+
+
+@pytest.fixture
+def mini(monkeypatch: pytest.MonkeyPatch, isolated: None) -> Mini:
+    return make_mini("cifar10", monkeypatch)
+
+
+def make_mini(name: str, monkeypatch: pytest.MonkeyPatch) -> Mini:
+    official = CIFAR[name]
+    random = np.random.default_rng(0)
+    content, parts = {}, []
+    for part in official.parts:
+        rows = random.integers(0, 256, (N, official.record), dtype=np.uint8)
+        rows[:, : len(official.labels)] = random.integers(0, len(official.classes), (N, len(official.labels)))
+        content[part.binary] = rows.tobytes()
+        md5 = hashlib.md5(content[part.binary], usedforsecurity=False).hexdigest()
+        parts.append(dataclasses.replace(part, images=N, md5=md5))
+    cifar = dataclasses.replace(official, parts=tuple(parts))
+    monkeypatch.setitem(CIFAR, name, cifar)
+    return Mini(cifar, content)
+
+
+class Site:
+    """A file server whose faults are set by the test; ``asked`` are (path, Range header) of each request."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.asked: list[tuple[str, str | None]] = []
+        self.cuts: list[int] = []  # the next answers break off after so many bytes
+        self.bad: list[bytes] = []  # the next answers are this instead
+        self.knows_ranges = True
+        self.redirect: str | None = None
+        self.delay = threading.Event()  # never set: a wait on it is a pause that the end of the test need not outlast
+        self.seconds = 0.0
+        site = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                site.answer(self)
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/"
+
+    def answer(self, to: BaseHTTPRequestHandler) -> None:
+        asked = to.headers.get("Range")
+        self.asked.append((to.path, asked))
+        self.delay.wait(self.seconds)
+        content = self.bad.pop(0) if self.bad else self.files.get(to.path)
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.knows_ranges else 0
+        if content is None or self.redirect or (start and start >= len(content)):
+            to.send_response(302 if self.redirect else 404 if content is None else 416)
+            if self.redirect:
+                to.send_header("Location", self.redirect)
+            elif content is not None:
+                to.send_header("Content-Range", f"bytes */{len(content)}")
+            to.send_header("Content-Length", "0")
+            to.end_headers()
+            return
+        to.send_response(206 if start else 200)
+        if start:
+            to.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        to.send_header("Content-Length", str(len(content) - start))
+        to.end_headers()
+        to.wfile.write(content[start : start + self.cuts.pop(0)] if self.cuts else content[start:])
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch, isolated: None) -> Iterator[Site]:
+    site = Site()
+    monkeypatch.setenv("SHAKESHAKE_CIFAR_URL", site.url)
+    thread = threading.Thread(target=site.server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield site
+    site.server.shutdown()
+    thread.join()
+    site.server.server_close()

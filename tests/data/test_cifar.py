@@ -1,0 +1,211 @@
+"""CIFAR is read right from every layout, wrong files are named, and no pickle is executed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shakeshake.data import cifar as layouts
+from shakeshake.data.arrays import channel_statistics
+from shakeshake.data.cifar_facts import CIFAR
+from shakeshake.data.python_layout import decode
+from shakeshake.data.sources import load_data, verify, where
+from shakeshake.errors import InputError
+
+REAL = os.environ.get("SHAKESHAKE_DATA")
+needs_real = pytest.mark.skipif(not REAL, reason="SHAKESHAKE_DATA does not name a folder with the official CIFAR files")
+LAYOUTS = [("binary", False), ("python", False), ("binary", True), ("python", True)]
+
+
+@pytest.mark.parametrize(("layout", "archived"), LAYOUTS)
+def test_every_layout_gives_the_same_images(either, tmp_path, layout, archived):
+    place = either.lay(tmp_path, layout, archived)
+    data = load_data(either.cifar.name, data_dir=tmp_path)
+    columns = len(either.cifar.labels)
+    for split, is_test in ((data.train, False), (data.test, True)):
+        content = b"".join(either.content[part.binary] for part in either.cifar.parts if part.is_test is is_test)
+        rows = np.frombuffer(content, np.uint8).reshape(-1, either.cifar.record)
+        np.testing.assert_array_equal(split.images, rows[:, columns:].reshape(-1, 3, 32, 32))
+        np.testing.assert_array_equal(split.labels, rows[:, columns - 1])
+        assert split.images.flags.c_contiguous
+        assert (split.images.dtype, split.labels.dtype) == (np.uint8, np.int64)
+    assert where(either.cifar.name, tmp_path) == place
+    assert {status for _, status in verify(either.cifar.name, tmp_path)} == {"ok"}
+    # The folder or archive itself may be named as well as the folder that it lies in.
+    assert load_data(either.cifar.name, data_dir=place).fingerprint == data.fingerprint
+
+
+def test_an_archive_in_another_order_and_with_other_members(mini, tmp_path, tar_gz):
+    path = mini.lay(tmp_path, "binary", archived=True)
+    before = load_data("cifar10", data_dir=tmp_path).fingerprint
+    turned = {f"./{name}": content for name, content in reversed(mini.files("binary").items())}
+    path.write_bytes(tar_gz({"../escape": b"x", **turned}))
+    assert load_data("cifar10", data_dir=tmp_path).fingerprint == before
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == [path.name]  # nothing was extracted
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # numpy.core, the module of the time, has moved
+def test_the_python_layout_is_decoded_as_unpickling_would(python2_pickle):
+    """More than 1,000 images, so that the lists come in chunks; the pickles of Python 2 and of every protocol since."""
+    n = 1001
+    random = np.random.default_rng(1)
+    pixels = random.integers(0, 256, (n, 3072), dtype=np.uint8)
+    coarse, fine = random.integers(0, 20, n).tolist(), random.integers(0, 100, n).tolist()
+    expected = np.column_stack([np.array([coarse, fine], np.uint8).T, pixels])
+    stream = python2_pickle({"fine_labels": fine, "coarse_labels": coarse}, pixels.tobytes(), n)
+    unpickled = pickle.loads(stream, encoding="latin1")  # noqa: S301 - made here, to prove that it is a faithful stream
+    assert (unpickled["data"] == pixels).all()
+    assert unpickled["fine_labels"] == fine
+    np.testing.assert_array_equal(decode(stream, n, ("coarse_labels", "fine_labels")), expected)
+    names = [f"image_{i}.png" for i in range(n)]
+    items = {"fine_labels": fine, "filenames": names, "coarse_labels": coarse, "data": pixels, "batch_label": "1"}
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        for written in (items, {key.encode(): value for key, value in items.items()}):
+            stream = pickle.dumps(written, protocol)
+            np.testing.assert_array_equal(decode(stream, n, ("coarse_labels", "fine_labels")), expected)
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.system, (f"touch {os.environ['SHAKESHAKE_HOSTILE']}",)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 5])
+def test_a_hostile_pickle_is_inert(mini, tmp_path, monkeypatch, protocol):
+    mark = tmp_path / "was_here"
+    monkeypatch.setenv("SHAKESHAKE_HOSTILE", str(mark))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    folder = mini.lay(tmp_path, "python")
+    stream = pickle.dumps([Hostile()], protocol)
+    pickle.loads(stream)  # noqa: S301 - the stream does its deed when it is unpickled
+    assert mark.exists()
+    mark.unlink()
+    (folder / "data_batch_1").write_bytes(stream)
+    with pytest.raises(InputError, match=r"data_batch_1 of .* bytes is not a whole batch"):
+        load_data("cifar10", data_dir=tmp_path)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(("layout", "archived"), LAYOUTS)
+def test_a_truncated_file_is_named_and_left_alone(either, tmp_path, layout, archived):
+    path = either.lay(tmp_path, layout, archived)
+    file = path if archived else path / getattr(either.cifar.parts[-1], layout)
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError) as error:
+        load_data(either.cifar.name, data_dir=tmp_path)
+    assert file.name in str(error.value)
+    assert f"{len(content) // 2:,} bytes" in str(error.value)
+    assert "expected" in str(error.value)
+    assert len(file.read_bytes()) == len(content) // 2
+    assert [status for _, status in verify(either.cifar.name, tmp_path)].count("ok") < len(either.cifar.parts)
+
+
+@pytest.mark.parametrize("layout", ["binary", "python"])
+@pytest.mark.parametrize("what", ["pixel", "label"])
+def test_one_altered_byte_is_found(mini, tmp_path, layout, what):
+    file = mini.lay(tmp_path, layout) / getattr(mini.cifar.parts[2], layout)
+    content = bytearray(file.read_bytes())
+    rows = np.frombuffer(mini.content[mini.cifar.parts[2].binary], np.uint8).reshape(-1, 3073)
+    places = {
+        ("binary", "pixel"): 1,
+        ("binary", "label"): 0,
+        ("python", "pixel"): content.find(rows[:, 1:].tobytes()),
+        ("python", "label"): content.find(b"(K" + bytes([rows[0, 0]]) + b"K") + 2,
+    }
+    at = places[layout, what]
+    content[at] ^= 1
+    file.write_bytes(content)
+    expected = rf"{file.name} are not the official ones \(md5 .*expected {mini.cifar.parts[2].md5}"
+    with pytest.raises(InputError, match=expected):
+        load_data("cifar10", data_dir=tmp_path)
+    assert file.read_bytes() == content
+
+
+def test_a_right_file_is_hashed_once_and_a_changed_one_again(mini, tmp_path, monkeypatch):
+    file = mini.lay(tmp_path, "binary") / "data_batch_2.bin"
+    load_data("cifar10", data_dir=tmp_path)
+    hashed = []
+    check = layouts.check
+    monkeypatch.setattr(layouts, "check", lambda *arguments: (hashed.append(arguments[-1].name), check(*arguments)))
+    load_data("cifar10", data_dir=tmp_path)
+    assert hashed == []
+    os.utime(file)
+    load_data("cifar10", data_dir=tmp_path)
+    assert hashed == ["data_batch_2.bin"]
+    # Neither size nor time betrays this change: `verify` reads every byte all the same.
+    stat = file.stat()
+    file.write_bytes(bytes(stat.st_size))
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    load_data("cifar10", data_dir=tmp_path)
+    assert [status == "ok" for _, status in verify("cifar10", tmp_path)] == [True, False, True, True, True, True]
+
+
+def test_a_cache_that_cannot_be_written_does_not_matter(mini, tmp_path):
+    (tmp_path / "xdg").write_text("a file where the cache folder should be")
+    mini.lay(tmp_path, "binary")
+    for _ in range(2):
+        assert len(load_data("cifar10", data_dir=tmp_path).train) == 50
+
+
+def test_places_in_their_order(mini, tmp_path, monkeypatch):
+    named, cache, own = tmp_path / "named", tmp_path / "xdg" / "shakeshake", tmp_path / "own"
+    for folder in (named, cache, own):
+        folder.mkdir(parents=True)
+    mini.lay(cache, "binary")
+    assert where("cifar10") == cache / "cifar-10-batches-bin"
+    monkeypatch.setenv("SHAKESHAKE_DATA", str(named))
+    assert where("cifar10") == cache / "cifar-10-batches-bin"
+    mini.lay(named, "python")
+    assert where("cifar10") == named / "cifar-10-batches-py"
+    assert where("cifar10", own) is None  # a folder that is given is the only place
+
+
+def test_a_folder_that_lacks_a_file_is_not_replaced(mini, tmp_path):
+    folder = mini.lay(tmp_path, "binary")
+    (folder / "data_batch_3.bin").unlink()
+    with pytest.raises(InputError, match=r"cifar-10-batches-bin lacks the file data_batch_3.bin, expected all 6"):
+        load_data("cifar10", data_dir=tmp_path)
+    assert "missing" in {status for _, status in verify("cifar10", tmp_path)}
+    # A complete copy beside it is used instead.
+    mini.lay(tmp_path, "python", archived=True)
+    assert len(load_data("cifar10", data_dir=tmp_path).train) == 50
+
+
+@needs_real
+@pytest.mark.usefixtures("isolated")
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_the_official_files(name):
+    if where(name, REAL) is None:
+        pytest.skip(f"SHAKESHAKE_DATA has no {name}")
+    data = load_data(name, data_dir=REAL)
+    assert data.train.images.shape == (50_000, 3, 32, 32)
+    assert data.test.images.shape == (10_000, 3, 32, 32)
+    k = data.num_classes
+    assert (np.bincount(data.train.labels, minlength=k) == 50_000 // k).all()
+    assert (np.bincount(data.test.labels, minlength=k) == 10_000 // k).all()
+    first = {"cifar10": "frog truck truck deer automobile", "cifar100": "cattle dinosaur apple boy aquarium_fish"}
+    assert " ".join(data.classes[label] for label in data.train.labels[:5]) == first[name]
+    mean, std = channel_statistics(data.train.images)
+    np.testing.assert_allclose(mean, data.mean, atol=0.051)  # published with one decimal
+    np.testing.assert_allclose(std, data.std, atol=0.051)
+
+
+@needs_real
+def test_an_official_batch_survives_the_python_layout(python2_pickle):
+    cifar = CIFAR["cifar10"]
+    part = cifar.parts[-1]
+    file = Path(REAL, cifar.binary, part.binary)
+    if not file.exists():
+        pytest.skip(f"SHAKESHAKE_DATA has no {cifar.binary}")
+    content = file.read_bytes()
+    rows = np.frombuffer(content, np.uint8).reshape(-1, 3073)
+    decoded = decode(
+        python2_pickle({"labels": rows[:, 0].tolist()}, rows[:, 1:].tobytes(), 10_000), 10_000, ("labels",)
+    )
+    assert hashlib.md5(decoded.tobytes(), usedforsecurity=False).hexdigest() == part.md5

@@ -1,0 +1,239 @@
+"""Digits, arrays of one's own, subsets and fingerprints; and every mistake is told in one sentence."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shakeshake.data.sources import from_arrays, get, list_data, load_data, stratified, verify, where
+from shakeshake.errors import InputError
+
+
+def arrays(**changes):
+    """Good arrays: 12 training and 6 test images of 3 classes, 8 x 8 grey; None takes one away."""
+    random = np.random.default_rng(0)
+    good = {
+        "x_train": random.integers(0, 256, (12, 8, 8), dtype=np.uint8),
+        "y_train": np.arange(12) % 3,
+        "x_test": random.integers(0, 256, (6, 8, 8), dtype=np.uint8),
+        "y_test": np.arange(6) % 3,
+    }
+    return {key: value for key, value in (good | changes).items() if value is not None}
+
+
+def saved(path, **changes):
+    np.savez(path, **arrays(**changes))
+    return str(path)
+
+
+def fails(data, *words, **options):
+    with pytest.raises(InputError) as error:
+        load_data(data, **options)
+    message = str(error.value)
+    assert "expected" in message
+    assert "\n" not in message
+    for word in words:
+        assert word in message, message
+    return message
+
+
+def test_digits():
+    data = load_data("digits")
+    assert (data.name, data.num_classes, data.channels, data.image_size) == ("digits", 10, 1, 8)
+    assert data.train.images.shape == (1347, 1, 8, 8)
+    assert data.test.images.shape == (450, 1, 8, 8)
+    assert (data.train.images.min(), data.train.images.max()) == (0, 255)
+    whole = np.bincount(np.concatenate([data.train.labels, data.test.labels]))
+    assert (abs(np.bincount(data.test.labels) - whole * 450 / 1797) < 1).all()
+    np.testing.assert_allclose(data.mean, data.train.images.mean())
+    np.testing.assert_allclose(data.std, data.train.images.std())
+    # Results are compared across machines and years: the split and the pixels must not drift.
+    assert data.fingerprint == "sha256:ee0d404f6d0b6835b4fe7cec5d482b4758ebafe4c86b3f801d16f1b29bc84cd0"
+    assert data.fingerprint == load_data("digits", seed=5).fingerprint
+
+
+def test_list_data_names_what_can_be_loaded():
+    assert [name for name, _ in list_data()] == ["digits", "cifar10", "cifar100"]
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1), (1, 8, 8), (8, 8, 3), (3, 8, 8), (224, 224, 3)])
+def test_npz_in_every_shape_and_as_floats(tmp_path, shape):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, *shape), dtype=np.uint8)
+    y = np.array([2, 0, 1], np.uint8)
+    images = {"x_train": pixels, "y_train": y, "x_test": pixels[:1], "y_test": y[:1, None]}
+    data = load_data(saved(tmp_path / "mine.npz", **images, classes=np.array(["a", "b", "c"])))
+    expected = pixels[:, None] if len(shape) == 2 else np.moveaxis(pixels, -1, 1) if shape[-1] < 8 else pixels
+    np.testing.assert_array_equal(data.train.images, expected)
+    assert data.train.images.flags.c_contiguous
+    np.testing.assert_array_equal(data.train.labels, [2, 0, 1])
+    assert (data.name, data.classes, data.image_size) == ("mine", ("a", "b", "c"), shape[1])
+    for kind in (np.float16, np.float32, ">f8"):
+        images["x_train"] = (pixels / 255).astype(kind)
+        assert (load_data(saved(tmp_path / "f.npz", **images)).train.images == expected).all()
+
+
+def test_a_channel_of_one_value_can_be_normalised(tmp_path):
+    data = load_data(saved(tmp_path / "flat.npz", x_train=np.full((12, 8, 8), 7, np.uint8)))
+    assert (data.mean, data.std) == ((7.0,), (1.0,))
+
+
+OBJECTS = np.array([{}] * 12, dtype=object)
+MISTAKES = {
+    "no key": ({"y_test": None, "x_test": None}, "no x_test, y_test", "x_train, y_train"),
+    "object labels": ({"y_train": OBJECTS}, "y_train", "not a plain array"),
+    "object images": ({"x_train": OBJECTS}, "x_train", "not a plain array"),
+    "flat images": ({"x_train": np.zeros((12, 64), np.uint8)}, "x_train", "(12, 64)", "(N, H, W)"),
+    "two channels": ({"x_train": np.zeros((12, 8, 8, 2), np.uint8)}, "x_train", "(12, 8, 8, 2)", "1 or 3 channels"),
+    "not square": ({"x_train": np.zeros((12, 8, 9), np.uint8)}, "x_train", "8 x 9", "squares"),
+    "too small": ({"x_train": np.zeros((12, 7, 7), np.uint8)}, "x_train", "7 x 7", "8 to 224"),
+    "too large": ({"x_train": np.zeros((12, 225, 225), np.uint8)}, "x_train", "225 x 225", "8 to 224"),
+    "no images": ({"x_test": np.zeros((0, 8, 8), np.uint8), "y_test": np.zeros(0, int)}, "x_test", "no images"),
+    "wide integers": ({"x_train": np.zeros((12, 8, 8), np.int64)}, "x_train", "int64", "uint8"),
+    "truth values": ({"x_train": np.zeros((12, 8, 8), bool)}, "x_train", "bool", "uint8"),
+    "complex": ({"x_train": np.zeros((12, 8, 8), complex)}, "x_train", "complex128", "uint8"),
+    "nan": ({"x_train": np.full((12, 8, 8), np.nan)}, "x_train", "not finite"),
+    "floats to 255": ({"x_test": np.full((6, 8, 8), 255.0)}, "x_test", "255", "from 0 to 1"),
+    "negative floats": ({"x_test": np.full((6, 8, 8), -0.5)}, "x_test", "-0.5", "from 0 to 1"),
+    "float labels": ({"y_train": np.arange(12) % 3 / 1.0}, "y_train", "float64", "integers"),
+    "one-hot labels": ({"y_train": np.eye(12, 3, dtype=int)}, "y_train", "(12, 3)", "(N,)"),
+    "label -1": ({"y_train": np.arange(12) % 3 - 1}, "y_train", "-1", "from 0"),
+    "label missing": ({"y_train": np.arange(12) % 3 * 2}, "y_train", "class 1", "0 to 4"),
+    "huge label": ({"y_train": np.arange(12) % 3 * (1 << 29)}, "y_train", "no image of class"),
+    "label beyond all": ({"y_train": np.full(12, 1 << 63, np.uint64)}, "y_train", "9223372036854775808"),
+    "one class": ({"y_train": np.zeros(12, int), "y_test": np.zeros(6, int)}, "y_train", "at least two"),
+    "test label": ({"y_test": np.arange(6)}, "y_test", "label 5", "0 to 2"),
+    "few labels": ({"y_train": np.arange(11) % 3}, "y_train", "11 labels", "12 images"),
+    "other test size": ({"x_test": np.zeros((6, 16, 16), np.uint8)}, "x_test", "16 x 16", "8 x 8"),
+    "other test channels": ({"x_test": np.zeros((6, 3, 8, 8), np.uint8)}, "x_test", "3 channels", "1 channel"),
+    "number classes": ({"classes": np.arange(3)}, "classes", "int64", "strings"),
+    "repeated classes": ({"classes": np.array(["a", "b", "a"])}, "classes", "repeated"),
+    "few classes": ({"classes": np.array(["a", "b"])}, "y_train", "label 2", "2 names"),
+    "many classes": ({"classes": np.array(["a", "b", "c", "d"])}, "y_train", "class 3", "0 to 3"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_npz_mistakes(tmp_path, mistake):
+    changes, *words = MISTAKES[mistake]
+    fails(saved(tmp_path / "mine.npz", **changes), str(tmp_path / "mine.npz"), *words)
+
+
+def test_npz_files_that_are_broken(tmp_path):
+    path = tmp_path / "mine.npz"
+    saved(path)
+    good = path.read_bytes()
+    for broken in (b"", b"PK", b"hello", good[:-30], good[: len(good) // 2]):
+        path.write_bytes(broken)
+        fails(str(path), str(path), "not a whole .npz")
+    at = good.index(arrays()["x_train"].tobytes()[:64])
+    path.write_bytes(good[:at] + b"\xff" + good[at + 1 :])
+    fails(str(path), str(path), "CRC")
+    np.savez_compressed(
+        path, **arrays(x_train=np.random.default_rng(0).integers(0, 256, (12, 64, 64)).astype(np.uint8))
+    )
+    packed = bytearray(path.read_bytes())
+    packed[200:300] = b"\xff" * 100  # inside the deflated images
+    path.write_bytes(packed)
+    fails(str(path), str(path))
+    fails(str(tmp_path / "absent.npz"), "absent.npz", "no file")
+    (tmp_path / "folder.npz").mkdir()
+    fails(str(tmp_path / "folder.npz"), "folder.npz")
+
+
+def test_npz_bombs(tmp_path):
+    """Neither a member that grows a thousandfold nor a header that promises the world takes memory."""
+    path = tmp_path / "bomb.npz"
+    saved(path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in ("y_train.npy", "x_test.npy", "y_test.npy")}
+
+    def npy(shape):
+        header = repr({"descr": "|u1", "fortran_order": False, "shape": shape}).encode()
+        header += b" " * (64 - (len(header) + 11) % 64) + b"\n"
+        return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header
+
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("x_train.npy", "w") as stream:
+            stream.write(npy((5000, 250, 250)))
+            for _ in range(300):
+                stream.write(bytes(1 << 20))
+        for name, content in members.items():
+            archive.writestr(name, content)
+    fails(str(path), "bomb.npz", "grow", "hundredfold")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x_train.npy", npy((1 << 40, 64, 64)) + bytes(100))
+        for name, content in members.items():
+            archive.writestr(name, content)
+    fails(str(path), "bomb.npz", "x_train")
+
+
+@pytest.mark.usefixtures("isolated")
+def test_names_that_are_unknown(tmp_path):
+    assert "did you mean cifar10" in fails("cifr10", "'cifr10'", "digits, cifar10, cifar100")
+    assert "did you mean digits" in fails("Digit")
+    assert "did you mean" not in fails("/no/such/thing")
+    fails(str(tmp_path), "a folder", "not supported yet", ".npz")
+    (tmp_path / "photos.zip").touch()
+    fails(str(tmp_path / "photos.zip"), "photos.zip")
+    fails(None, "None")
+    for door in (get, verify, where):
+        with pytest.raises(InputError, match="'digits' has no files of its own, expected cifar10 or cifar100"):
+            door("digits")
+
+
+@pytest.mark.parametrize("train_size", [9, 1348, 0, -5, 10.0, True, "10"])
+def test_train_size_mistakes(train_size):
+    fails("digits", "train_size", repr(train_size), "10 (one image of each class) to 1,347", train_size=train_size)
+
+
+def test_a_subset_is_of_the_training_images_only():
+    whole, part = load_data("digits"), load_data("digits", train_size=200, seed=3)
+    assert part.train.images.shape == (200, 1, 8, 8)
+    np.testing.assert_array_equal(part.test.images, whole.test.images)
+    assert part.mean == (part.train.images.mean(dtype=np.float64),)
+    again, other = load_data("digits", train_size=200, seed=3), load_data("digits", train_size=200, seed=4)
+    assert part.fingerprint == again.fingerprint
+    assert len({whole.fingerprint, part.fingerprint, other.fingerprint}) == 3
+    fails("digits", "seed", "-1", train_size=200, seed=-1)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.data())
+def test_stratified(draw):
+    """Exact total, no image twice, every class kept, shares within one image where each class has at least one."""
+    counts = draw.draw(st.lists(st.integers(1, 60), min_size=2, max_size=12))
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
+    size = draw.draw(st.integers(len(counts), len(labels)))
+    seed = draw.draw(st.integers(0, 2**70))
+    kept = stratified(labels, size, seed)
+    assert len(kept) == size
+    assert (np.diff(kept) > 0).all()
+    got = np.bincount(labels[kept], minlength=len(counts))
+    share = np.array(counts) * size / len(labels)
+    assert got.min() >= 1
+    assert (got <= counts).all()
+    if share.min() >= 1:
+        assert (abs(got - share) < 1).all()
+    np.testing.assert_array_equal(kept, stratified(labels, size, seed))
+
+
+def test_the_fingerprint_is_of_pixels_labels_and_classes():
+    base = from_arrays(**arrays())
+    pixel, label = arrays(), arrays()
+    pixel["x_test"][-1, -1, -1] ^= 1
+    label["y_test"][0] = 1
+    named = from_arrays(**arrays(), classes=("a", "b", "c"), name="other")
+    split = arrays()  # the same bytes, cut elsewhere
+    split["x_train"], split["x_test"] = np.split(np.concatenate([split["x_train"], split["x_test"]]), [11])
+    split["y_train"], split["y_test"] = np.split(np.concatenate([split["y_train"], split["y_test"]]), [11])
+    prints = {
+        data.fingerprint for data in (base, from_arrays(**pixel), from_arrays(**label), named, from_arrays(**split))
+    }
+    assert len(prints) == 5
+    assert all(text.startswith("sha256:") and len(text) == 71 for text in prints)
+    assert base.fingerprint == from_arrays(**arrays(), name="other").fingerprint
