@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-TINY = "--model shake_resnet8_2x4d --train-size 60 --batch-size 20 --epochs 1 --precision fp32 --device cpu".split()
+TINY = [*("--model", "shake_resnet8_2x4d", "--train-size", "60", "--batch-size", "20", "--epochs", "1")]
+TINY += ["--precision", "fp32", "--device", "cpu"]
 
 
 def shakeshake(*arguments: object, code: int = 0, env: dict | None = None, cwd: Path | None = None) -> str:

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch._dynamo  # noqa: F401  what takes long to import, imported once before forking
-import torch.utils.tensorboard  # noqa: F401
+import torch._dynamo  # what takes long to import is imported once, before forking
+import torch.utils.tensorboard
 
 from shakeshake.train import loop, record
 from shakeshake.train.recipe import Recipe
@@ -31,20 +31,24 @@ def child(task, kill_at: int | None) -> int:
     pid = os.fork()
     if pid == 0:
         count = 0
-        for name in POINTS:
 
-            def operation(*args, _real=getattr(os, name), **more):
-                nonlocal count
-                count += 1
-                if count == kill_at:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                result = _real(*args, **more)
-                count += 1
-                if count == kill_at:
-                    os.kill(os.getpid(), signal.SIGKILL)
+        def tick():
+            nonlocal count
+            count += 1
+            if count == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def deadly(real):
+            def operation(*args, **more):
+                tick()
+                result = real(*args, **more)
+                tick()
                 return result
 
-            setattr(os, name, operation)
+            return operation
+
+        for name in POINTS:
+            setattr(os, name, deadly(getattr(os, name)))
         try:
             task()
             os.write(write, str(count).encode())

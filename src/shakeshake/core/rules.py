@@ -19,6 +19,7 @@ UPDATE_RULES = ("M1", "M2", "M3", "M4", "M5")
 _FORWARD = {"E": "Even", "S": "Shake"}
 _BACKWARD = {"E": "Even", "S": "Shake", "K": "Keep"} | {m: m for m in UPDATE_RULES}
 _LEVEL = {"B": "Batch", "I": "Image"}
+_DECIMALS = 12  # of a strength and of the ends of a range, so that a rule is read as it was printed
 _EXPECTED = (
     "forward-backward-level, optionally with a range of alpha, such as S-S-I, E-E-B, S-M3-I, S-0.7-I or "
     "S-E-I[0.4,0.6]: forward E or S; backward E, S, K, M1 to M5 or a strength from 0 to 1; level B or I"
@@ -59,7 +60,7 @@ class ShakeRule:
         if isinstance(self.backward, int | float):
             if not 0.0 <= self.backward <= 1.0:
                 raise InputError(f"rule: strength is {self.backward}, expected a number from 0 to 1")
-            object.__setattr__(self, "backward", float(self.backward))
+            object.__setattr__(self, "backward", round(float(self.backward), _DECIMALS))
         elif self.backward not in _BACKWARD.values():
             raise InputError(
                 f"rule: backward is {self.backward!r}, expected Even, Shake, Keep, M1 to M5 or a strength from 0 to 1"
@@ -69,6 +70,8 @@ class ShakeRule:
                 f"rule: {self} has an even forward pass, expected a shaken one (S-...): "
                 "M1 to M5, strengths and ranges say where beta lies relative to a random alpha"
             )
+        for end in ("low", "high"):
+            object.__setattr__(self, end, round(float(getattr(self, end)), _DECIMALS))
         if not 0.0 <= self.low < self.high <= 1.0:
             raise InputError(f"rule: range of alpha is [{self.low:g},{self.high:g}], expected 0 <= low < high <= 1")
 
@@ -101,11 +104,11 @@ class ShakeRule:
 
     def __str__(self) -> str:
         if isinstance(self.backward, float):
-            backward = f"{self.backward:.12g}"
+            backward = _plain(self.backward)
         else:
             backward = self.backward if self.backward in UPDATE_RULES else self.backward[0]
         text = f"{self.forward[0]}-{backward}-{self.level[0]}"
-        return text if (self.low, self.high) == (0.0, 1.0) else f"{text}[{self.low:.12g},{self.high:.12g}]"
+        return text if (self.low, self.high) == (0.0, 1.0) else f"{text}[{_plain(self.low)},{_plain(self.high)}]"
 
     @property
     def needs_two_branches(self) -> bool:
@@ -172,6 +175,11 @@ class ShakeRule:
         if isinstance(self.backward, float):
             return alpha, torch.lerp(alpha, alpha.flip(-1), self.backward)
         return alpha, _update_rule(self.backward, alpha, generator)
+
+
+def _plain(number: float) -> str:
+    """0.7 for 0.7, 0.00001 for 1e-5, 1 for 1.0."""
+    return f"{number:.{_DECIMALS}f}".rstrip("0").rstrip(".")
 
 
 def _update_rule(method: str, alpha: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:

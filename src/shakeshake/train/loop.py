@@ -149,7 +149,7 @@ class Keeper:
         }
 
     def save(self) -> None:
-        self._check_finite()
+        self._check_finite(weights=True)
         state = {
             "format": 1,
             "recipe": self.trainer.recipe.to_dict(),
@@ -170,9 +170,11 @@ class Keeper:
         self.trainer.seconds += now - self.looked
         self.looked = now
 
-    def _check_finite(self) -> None:
+    def _check_finite(self, weights: bool = False) -> None:
         try:
             self.trainer.check_finite()
+            if weights:
+                self.trainer.check_weights()
         except RunError as error:
             kept = self.run.path / checkpoint.NAME
             raise RunError(f"{error}. " + (f"{kept} is the last good checkpoint" if kept.exists() else "")) from None

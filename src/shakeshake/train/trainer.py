@@ -129,11 +129,17 @@ class Trainer:
         bad = (~torch.isfinite(self.losses)).nonzero()
         if len(bad):
             index = int(bad[0])
-            self._not_finite(f"step {index + 1} of {self.steps_per_epoch}", float(self.losses[index]))
+            self._not_finite(f"step {index + 1} of {self.steps_per_epoch}", f"the loss is {self.losses[index]:g}")
 
-    def _not_finite(self, where: str, loss: float) -> NoReturn:
+    def check_weights(self) -> None:
+        """Raise RunError if a weight or a running statistic is not finite: before they are saved."""
+        for name, value in self.network.state_dict().items():
+            if not torch.isfinite(value).all():
+                self._not_finite(f"after step {self.index} of {self.steps_per_epoch}", f"{name} is not finite")
+
+    def _not_finite(self, where: str, what: str) -> NoReturn:
         raise RunError(
-            f"epoch {self.epoch + 1}, {where}: the loss is {loss:g}; likely cures: a lower --lr (now "
+            f"epoch {self.epoch + 1}, {where}: {what}; likely cures: a lower --lr (now "
             f"{self.recipe.lr:g}), --warmup-epochs 5, --clip-norm 1 or --precision fp32"
         )
 
@@ -158,7 +164,7 @@ class Trainer:
         if epoch % self.recipe.eval_every == 0 or epoch == self.recipe.epochs:
             tested = evaluate(self.tested_network, self.tests, self.precision, self.device, tick)
             if not math.isfinite(tested["loss"]):
-                self._not_finite("test", tested["loss"])
+                self._not_finite("test", f"the loss is {tested['loss']:g}")
             row |= {"test_loss": tested["loss"], "test_error": tested["error"]}
         return row
 

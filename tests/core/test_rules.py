@@ -1,0 +1,159 @@
+"""The coefficients: Table 4 of the paper, uniformity, independence, levels, names."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from shakeshake import InputError, ShakeRule
+
+N = 20_000
+LEAST_P = 1e-4  # of a Kolmogorov-Smirnov test at a fixed seed
+
+
+def draw(rule, n=N, branches=2, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    alpha, beta = ShakeRule.parse(rule).draw(n, branches, generator=generator)
+    return alpha.double().numpy(), beta.double().numpy()
+
+
+strengths = st.floats(0, 1)
+ranges = st.tuples(strengths, strengths).filter(lambda r: r[0] + 1e-9 < r[1])
+
+
+@given(
+    backward=st.sampled_from(["Even", "Shake", "Keep", "M1", "M2", "M3", "M4", "M5"]) | strengths,
+    level=st.sampled_from(["Batch", "Image"]),
+    bounds=st.just((0.0, 1.0)) | ranges,
+)
+def test_a_rule_is_read_as_it_is_written(backward, level, bounds):
+    rule = ShakeRule("Shake", backward, level, *bounds)
+    assert ShakeRule.parse(str(rule)) == rule
+
+
+def test_names_are_the_papers():
+    assert str(ShakeRule("Even", "Even", "Batch")) == "E-E-B"
+    assert str(ShakeRule("Shake", "M3", "Image")) == "S-M3-I"
+    assert str(ShakeRule("Shake", 0.7, "Image")) == "S-0.7-I"
+    assert ShakeRule.parse("S-E-I[0.4,0.6]") == ShakeRule("Shake", "Even", "Image", 0.4, 0.6)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *("S-K", "X-S-I", "S-S", "s-s-i", "", "S-S-I-", "S-1.5-I", "S-nan-I", "S-M6-I", "S-E-I[0.6,0.4]", None, 3),
+        *("E-M1-I", "E-0.5-I", "K-S-I", "S-E-I[0..4,1]"),
+    ],
+)
+def test_what_is_no_rule_is_named(wrong):
+    with pytest.raises(InputError, match=r"^rule: ") as raised:
+        ShakeRule.parse(wrong)
+    assert "expected" in str(raised.value)
+
+
+@pytest.mark.parametrize("rule", ["S-S-I", "E-S-I", "S-K-I", "S-E-I", "E-E-I", "S-M2-I", "S-0.3-I"])
+def test_rows_sum_to_one(rule):
+    for coefficients in draw(rule):
+        assert np.allclose(coefficients.sum(1), 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("branches", [2, 3, 5])
+def test_uniform_on_the_simplex(branches):
+    """Each coordinate of Dirichlet(1, ..., 1) is Beta(1, N - 1): U(0, 1) at two branches."""
+    for coefficients in draw("S-S-I", branches=branches):
+        assert np.allclose(coefficients.sum(1), 1.0, atol=1e-6)
+        for b in range(branches):
+            assert stats.kstest(coefficients[:, b], stats.beta(1, branches - 1).cdf).pvalue > LEAST_P
+
+
+def test_alpha_and_beta_are_independent_under_shake():
+    alpha, beta = (c[:, 0] for c in draw("S-S-I"))
+    bound = 4 / math.sqrt(N)  # four standard deviations of a rank correlation
+    assert abs(stats.spearmanr(alpha, beta).statistic) < bound
+    assert abs(stats.spearmanr(abs(alpha - 0.5), abs(beta - 0.5)).statistic) < bound
+    assert abs(np.abs(beta - alpha).mean() - 1 / 3) < 0.01
+
+
+def test_even_and_keep():
+    alpha, beta = draw("E-E-I", branches=3)
+    assert (alpha == np.float32(1 / 3)).all()
+    assert (beta == alpha).all()
+    alpha, beta = draw("E-S-I")
+    assert (alpha == 0.5).all()
+    assert stats.kstest(beta[:, 0], "uniform").pvalue > LEAST_P
+    alpha, beta = draw("S-E-I")
+    assert (beta == 0.5).all()
+    assert stats.kstest(alpha[:, 0], "uniform").pvalue > LEAST_P
+    alpha, beta = draw("S-K-I", branches=4)
+    assert (alpha == beta).all()
+
+
+TABLE_4 = {  # ends of the interval of beta: alpha < 0.5, alpha >= 0.5
+    "M2": (lambda a: (0 * a, a), lambda a: (a, 0 * a + 1)),
+    "M3": (lambda a: (a, 0 * a + 0.5), lambda a: (0 * a + 0.5, a)),
+    "M4": (lambda a: (0 * a + 0.5, 1 - a), lambda a: (1 - a, 0 * a + 0.5)),
+    "M5": (lambda a: (1 - a, 0 * a + 1), lambda a: (0 * a, 1 - a)),
+}
+
+
+@pytest.mark.parametrize("method", TABLE_4)
+def test_update_rules_of_table_4(method):
+    alpha, beta = (c[:, 0] for c in draw(f"S-{method}-I"))
+    assert stats.kstest(alpha, "uniform").pvalue > LEAST_P
+    for side, ends in zip((alpha < 0.5, alpha >= 0.5), TABLE_4[method], strict=True):
+        low, high = ends(alpha[side])
+        place = (beta[side] - low) / (high - low).clip(1e-9)
+        wide = high - low > 1e-3  # elsewhere rounding decides
+        assert place[wide].min() > -1e-3
+        assert place[wide].max() < 1 + 1e-3
+        assert stats.kstest(place[wide].clip(0, 1), "uniform").pvalue > LEAST_P
+
+
+@pytest.mark.parametrize("s", [0.0, 0.2, 0.5, 0.7, 1.0])
+def test_strength(s):
+    """beta = (1 - s) alpha + s (1 - alpha): Keep at 0, Even at 0.5, M1 at 1, E|beta - alpha| = s / 2."""
+    alpha, beta = (c[:, 0] for c in draw(f"S-{s:g}-I"))
+    assert np.allclose(beta, (1 - s) * alpha + s * (1 - alpha), atol=1e-6)
+    assert np.abs(beta - alpha).mean() == pytest.approx(s / 2, abs=0.005)
+    same = {0.0: "S-K-I", 0.5: "S-E-I", 1.0: "S-M1-I"}.get(s)
+    if same:
+        assert np.allclose(draw(same)[1][:, 0], beta, atol=1e-6)
+
+
+def test_a_range_of_alpha():
+    alpha, beta = draw("S-E-I[0.4,0.6]")
+    assert stats.kstest(alpha[:, 0], stats.uniform(0.4, 0.2).cdf).pvalue > LEAST_P
+    assert np.allclose(alpha.sum(1), 1.0, atol=1e-6)
+    assert (beta == 0.5).all()
+
+
+def test_levels():
+    alpha, beta = draw("S-S-I", n=8)
+    assert alpha.shape == beta.shape == (8, 2)
+    assert len(set(alpha[:, 0])) == 8, "one per image"
+    alpha, beta = draw("S-S-B", n=8)
+    assert alpha.shape == beta.shape == (2,), "one per batch"
+
+
+def test_draws_are_fresh_and_follow_the_generator():
+    generator = torch.Generator().manual_seed(5)
+    rule = ShakeRule.parse("S-S-I")
+    first, second = rule.draw(4, 2, generator=generator), rule.draw(4, 2, generator=generator)
+    assert not torch.equal(first[0], second[0])
+    assert not torch.equal(first[0], first[1])
+    again = rule.draw(4, 2, generator=torch.Generator().manual_seed(5))
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert rule.draw(4, 2, device="meta")[0].device.type == "meta", "drawn on the tensor's device"
+
+
+@pytest.mark.parametrize("rule", ["S-M1-I", "S-M4-B", "S-0.7-I", "S-E-I[0.4,0.6]"])
+def test_rules_for_two_branches_say_so(rule):
+    with pytest.raises(InputError, match=r"two branches, was given 3"):
+        ShakeRule.parse(rule).draw(4, 3)
+    with pytest.raises(InputError, match="given 1 branch"):
+        ShakeRule.parse("S-S-I").draw(4, 1)
