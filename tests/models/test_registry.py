@@ -1,0 +1,117 @@
+"""Names that are specifications: the paper's parameter counts, every size of input, and what is nearly right."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from shakeshake import InputError, create_model, list_models
+from shakeshake.models.registry import count_parameters
+from shakeshake.models.trained import describe, load, weights_as_bytes
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "parameters"),
+    [
+        ("shake_resnet26_2x32d", 10, 2_923_162),
+        ("shake_resnet26_2x64d", 10, 11_653_978),
+        ("shake_resnet26_2x96d", 10, 26_192_922),
+        ("shake_resnet26_2x112d", 10, 35_640_442),
+        ("shake_resnet20_2x16d", 10, 541_082),
+        ("shake_resnext29_2x4x64d", 100, 34_529_700),
+    ],
+)
+def test_published_parameter_counts(name, classes, parameters):
+    assert count_parameters(name, num_classes=classes) == parameters
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_listed_network_is_one(name):
+    with torch.device("meta"):
+        model = create_model(name)
+        assert model(torch.empty(2, 3, 32, 32)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("size", [8, 9, 28, 64, 65, 128, 129, 224])
+def test_every_size_of_input(size):
+    model = create_model("shake_resnet8_3x4d", image_size=size, in_channels=1, num_classes=3)
+    inside = []
+    model.stages[0].register_forward_hook(lambda module, x, y: inside.append(y.shape[-1]))
+    model(torch.randn(2, 1, size, size)).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    assert inside[0] <= 64, "a larger image gets a strided stem"
+
+
+@pytest.mark.parametrize(
+    ("name", "closest"),
+    [
+        ("shake_resnet27_2x32d", "shake_resnet26_2x32d or shake_resnet32_2x32d"),
+        ("shakeresnet26_2x32d", "shake_resnet26_2x32d"),
+        ("shake_resnet26-2x96d", "shake_resnet26_2x96d"),
+        ("Shake_ResNet26_2x64d", "shake_resnet26_2x64d"),
+        ("shake_resnet26_1x32d", "shake_resnet26_2x32d"),
+        ("shake_resnet26_2x33d", "shake_resnet26_2x34d"),
+        ("shake_resnext30_2x4x64d", "shake_resnext29_2x4x64d or shake_resnext38_2x4x64d"),
+        ("vgg", "shake_"),
+    ],
+)
+def test_a_name_that_is_nearly_right_gets_the_closest(name, closest):
+    with pytest.raises(InputError, match="the closest valid names are") as raised:
+        create_model(name)
+    assert closest in str(raised.value)
+    for suggested in str(raised.value).split("names are ")[1].split(" or "):
+        assert count_parameters(suggested)
+
+
+@pytest.mark.parametrize(
+    "option", [{"num_classes": 1}, {"image_size": 7}, {"image_size": 225}, {"in_channels": 2}, {"skip_shift": "left"}]
+)
+def test_options_out_of_range_are_named(option):
+    with pytest.raises(InputError, match=f"^{next(iter(option))}: "):
+        create_model("shake_resnet8_2x4d", **option)
+
+
+def test_a_rule_for_two_branches_is_refused_with_three():
+    with pytest.raises(InputError, match="two branches"):
+        create_model("shake_resnet8_3x4d", rule="S-M1-I")
+
+
+def test_saved_and_loaded(tmp_path):
+    """The same outputs, with preprocessing; and every kind of damage is one sentence."""
+    torch.manual_seed(0)
+    model = create_model("shake_resnet8_2x4d", num_classes=3, image_size=8, in_channels=1)
+    model(torch.randn(4, 1, 8, 8))  # running statistics that are not their initial ones
+    config = describe(
+        "shake_resnet8_2x4d", "S-S-I", classes="abc", in_channels=1, image_size=8, mean=[100.0], std=[50.0]
+    )
+    (tmp_path / "model.safetensors").write_bytes(weights_as_bytes(model))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    loaded = load(tmp_path)
+    images = torch.randint(0, 256, (5, 1, 8, 8), dtype=torch.uint8)
+    assert loaded.classes == ("a", "b", "c")
+    assert torch.allclose(loaded(images), model.eval()((images.float() - 100) / 50), atol=1e-6)
+    assert torch.allclose(loaded.predict(images).sum(1), torch.ones(5))
+    with pytest.raises(InputError, match="images: dtype"):
+        loaded(images.float())
+    with pytest.raises(InputError, match=r"images: shape is \(5, 1, 8, 7\)"):
+        loaded(images[..., 1:])
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(whole[:-10])
+    with pytest.raises(InputError, match=r"model.safetensors is damaged"):
+        load(tmp_path)
+    (tmp_path / "config.json").write_text('{"format": 1}')
+    with pytest.raises(InputError, match=r"config.json is damaged"):
+        load(tmp_path)
+    with pytest.raises(InputError, match=r"holds no config.json"):
+        load(tmp_path / "nowhere")
+
+
+def test_names_are_checked_without_torch():
+    code = (
+        "import sys, shakeshake; from shakeshake.models.registry import check_model; "
+        "from shakeshake.train.recipe import Recipe; check_model('shake_resnet26_2x32d'); Recipe(); "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
