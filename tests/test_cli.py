@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 TINY = [*("--model", "shake_resnet8_2x4d", "--train-size", "60", "--batch-size", "20", "--epochs", "1")]
 TINY += ["--precision", "fp32", "--device", "cpu"]
@@ -52,6 +53,8 @@ def test_a_run_directory_holds_what_it_promises(finished):
         *("seconds", "images_per_second"),
     ]
     assert row["lr"] == 0.0, "the last step's rate"
+    events = EventAccumulator(str(finished)).Reload()
+    assert events.Scalars("error/test")[0].value == pytest.approx(row["test_error"])
     assert json.loads((finished / "result.json").read_text())["last_error"] == row["test_error"]
 
 

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -116,7 +117,6 @@ def train(arguments: Sequence[str]) -> int:
     from .train.record import new_run_path
 
     run = out or new_run_path(recipe)
-    print(f"{recipe.model} {recipe.rule} on {recipe.data}, {recipe.epochs} epochs -> {run}", file=sys.stderr)
     return _finished(run, fit(recipe, run))
 
 
@@ -272,6 +272,10 @@ def _help() -> str:
     )
 
 
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"shakeshake: warning: {message}", file=sys.stderr)
+
+
 def _terminated(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
@@ -288,6 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return DONE
     try:
         signal.signal(signal.SIGTERM, _terminated)
+        warnings.showwarning = _warn
         if command not in DOORS:
             close = difflib.get_close_matches(command, DOORS, n=1)
             hint = f"the closest is {close[0]}" if close else f"expected one of {', '.join(DOORS)}"

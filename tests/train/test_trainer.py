@@ -141,3 +141,17 @@ def test_bf16_follows_fp32(digits):
             curves.setdefault(precision, []).append(trainer.finish_epoch()["train_loss"])
             trainer.start_epoch()
     assert curves["bf16"] == pytest.approx(curves["fp32"], rel=0.1)
+
+
+def test_golden_loss_curve(digits):
+    """Six steps of everything at once: a change of any number on the way shows here."""
+    recipe = SMALL.replace(model="shake_resnet8_2x8d", rule="S-S-I", flip=True, bn_images=20, epochs=3)
+    trainer, curve = Trainer(recipe.replace(lr=0.05, weight_decay=1e-4), digits), []
+    for epoch in range(3):
+        for batch in trainer.loader.epoch(epoch):
+            trainer.train_step(batch)
+        row = trainer.finish_epoch()
+        curve.append((row["train_loss"], row["test_loss"]))
+        trainer.start_epoch()
+    golden = [(2.36035, 2.30381), (2.32791, 2.30131), (2.33251, 2.30031)]
+    assert np.allclose(curve, golden, rtol=1e-3)

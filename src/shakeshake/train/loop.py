@@ -34,8 +34,10 @@ def fit(recipe: Recipe, out: str | Path | None = None, *, quiet: bool = False) -
     Returns what result.json holds. Raises InputError for what the caller can mend, RunError when the run cannot go on
     (its last good checkpoint is kept), Stopped after SIGINT or SIGTERM (resumable).
     """
+    run = RunDirectory(Path(out) if out is not None else new_run_path(recipe))
+    run.check_new()
     trainer = Trainer(recipe, load_images(recipe))
-    run = RunDirectory.create(Path(out) if out is not None else new_run_path(recipe), recipe)
+    run.create(recipe)
     with run.locked():
         run.write_json("environment.json", environment(**_devices(trainer)))
         return _train(run, trainer, quiet=quiet)
@@ -101,7 +103,7 @@ def _train(run: RunDirectory, trainer: Trainer, *, quiet: bool) -> dict[str, Any
     with (
         stop_signals() as stop,
         TensorBoard(run.path, trainer.step) as board,
-        Progress(trainer, quiet=quiet) as progress,
+        Progress(trainer, run.path, quiet=quiet) as progress,
     ):
         keeper = Keeper(run, trainer, stop)
         while trainer.epoch < trainer.recipe.epochs:

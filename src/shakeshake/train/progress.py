@@ -13,14 +13,22 @@ from rich.progress import Progress as Bar
 
 from .trainer import Trainer
 
+TAGS = {  # metric -> name in TensorBoard
+    "train_loss": "loss/train",
+    "test_loss": "loss/test",
+    "train_error": "error/train",
+    "test_error": "error/test",
+    "lr": "lr",
+    "images_per_second": "images_per_second",
+}
 REFRESH = 0.2  # seconds; looking at the loss waits for the device, so it is done no more often than it is shown
 
 
 class Progress:
     """Context manager; ``step()`` after each step, ``epoch(row)`` after each epoch."""
 
-    def __init__(self, trainer: Trainer, *, quiet: bool = False) -> None:
-        self.trainer, self.quiet = trainer, quiet
+    def __init__(self, trainer: Trainer, path: Path, *, quiet: bool = False) -> None:
+        self.trainer, self.path, self.quiet = trainer, path, quiet
         self.console = Console(stderr=True)
         self.bar: Bar | None = None
         self.shown = 0.0
@@ -28,6 +36,8 @@ class Progress:
         self.started, self.first_step = time.perf_counter(), trainer.step
 
     def __enter__(self) -> Progress:
+        if not self.quiet:
+            self._announce()
         if self.console.is_terminal and not self.quiet:
             self.bar = Bar(
                 TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
@@ -43,6 +53,17 @@ class Progress:
             )
             self._show()
         return self
+
+    def _announce(self) -> None:
+        trainer, recipe = self.trainer, self.trainer.recipe
+        begin = f", goes on after {trainer.step} of {trainer.steps} steps" if trainer.step else ""
+        print(
+            f"{recipe.model} {recipe.rule} on {len(trainer.data.train.labels)} images of {recipe.data}, "
+            f"{recipe.epochs} epochs of {trainer.steps_per_epoch} steps, {trainer.device}, {trainer.precision} "
+            f"-> {self.path}{begin}",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def __exit__(self, *error: object) -> None:
         if self.bar is not None:
@@ -94,8 +115,6 @@ class Progress:
 class TensorBoard:
     """events.* in the run directory. A run that goes on writes a new file that takes over from its first step."""
 
-    NAMES = ("lr", "train_loss", "train_error", "test_loss", "test_error", "images_per_second")
-
     def __init__(self, path: Path, first_step: int) -> None:
         self.path, self.first_step = path, first_step
 
@@ -109,9 +128,7 @@ class TensorBoard:
         self.writer.close()
 
     def write(self, row: dict[str, Any]) -> None:
-        for name in self.NAMES:
+        for name, tag in TAGS.items():
             if row[name] is not None:
-                self.writer.add_scalar(
-                    name.replace("_", "/", 1) if "error" in name or "loss" in name else name, row[name], row["step"]
-                )
+                self.writer.add_scalar(tag, row[name], row["step"])
         self.writer.flush()

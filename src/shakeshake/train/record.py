@@ -57,23 +57,29 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    @classmethod
-    def create(cls, path: Path, recipe: Recipe) -> RunDirectory:
-        """A new run. Raises InputError when there is something at ``path`` already, or it cannot be written."""
-        if (path / "result.json").exists():
-            raise InputError(f"out: {path} holds a finished run, expected a new folder")
-        if (path / "recipe.json").exists():
+    def check_new(self) -> None:
+        """Raise InputError when there is something here already. Writes nothing."""
+        if self.finished:
+            raise InputError(f"out: {self.path} holds a finished run, expected a new folder")
+        if (self.path / "recipe.json").exists():
             raise InputError(
-                f"out: {path} holds another run; continue it with `shakeshake resume {path}` or name a new folder"
+                f"out: {self.path} holds another run; go on with it by `shakeshake resume {self.path}`, "
+                "or name a new folder"
             )
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            if any(entry.name != ".lock" and not entry.name.endswith(".part") for entry in path.iterdir()):
-                raise InputError(f"out: {path} is not empty, expected a new folder")
-            write_atomically(path / "recipe.json", recipe.to_json())
+            if self.path.exists() and any(not _is_rubbish(entry) for entry in self.path.iterdir()):
+                raise InputError(f"out: {self.path} is not empty, expected a new folder")
         except OSError as error:
-            raise InputError(f"out: {path} cannot be written: {error.strerror or error}") from None
-        return cls(path)
+            raise InputError(f"out: {self.path} cannot be a run directory: {error.strerror}") from None
+
+    def create(self, recipe: Recipe) -> None:
+        """Make the directory and write the recipe. Raises InputError as check_new, and when it cannot be written."""
+        self.check_new()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.path / "recipe.json", recipe.to_json())
+        except OSError as error:
+            raise InputError(f"out: {self.path} cannot be written: {error.strerror or error}") from None
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
@@ -141,6 +147,11 @@ class RunDirectory:
             )
         if (self.path / "metrics.jsonl").exists():
             write_atomically(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def _is_rubbish(entry: Path) -> bool:
+    """What a run that was killed before it had a recipe leaves behind."""
+    return entry.name == ".lock" or entry.name.endswith(".part")
 
 
 def new_run_path(recipe: Recipe) -> Path:
