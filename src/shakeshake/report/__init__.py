@@ -1,1 +1,1 @@
-"""One self-contained HTML page from run directories. Loads no torch."""
+"""Run directories turned into one page and into figures. Knows the files of a run, not torch."""

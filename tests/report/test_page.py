@@ -1,0 +1,224 @@
+"""The report as a reader meets it: in a real browser, from broken runs, under hostile names."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+
+from shakeshake.errors import InputError
+from shakeshake.report.figures import write_curves
+from shakeshake.report.page import write_report
+
+HOSTILE = "<script>alert(1)<\\script>\"'><img src=x onerror=alert(2)>\n😀 &lt; $x^{$"
+CLOSING = "</script><script>alert(3)</script></title><img src=x onerror=alert(4)>"
+
+
+def write_run(
+    path: Path, *, epochs: int = 30, finished: bool = True, last: float = 6.0, noise: int = 0, **recipe: Any
+) -> Path:
+    path.mkdir(parents=True)
+    recipe = {"data": "digits", "model": "shake_resnet8_2x16d", "rule": "S-S-I", "epochs": 30, "seed": 0, **recipe}
+    (path / "recipe.json").write_text(json.dumps(recipe))
+    (path / "environment.json").write_text(json.dumps({"python": "3.11", "device": "cpu", "commit": None}))
+    rows = [
+        {
+            "epoch": epoch,
+            "step": 10 * epoch,
+            "lr": 0.1 * (1 + math.cos(math.pi * epoch / epochs)),
+            "train_loss": 2 / epoch + noise * (epoch * 7919 % 13),
+            "train_error": 80 / epoch + noise * (epoch * 7919 % 13),
+            "test_loss": 2.5 / epoch + noise * (epoch * 6007 % 17) if noise or epoch % 2 == 0 else None,
+            "test_error": last + 80 / epoch - 80 / epochs + noise * (epoch * 6007 % 17)
+            if noise or epoch % 2 == 0
+            else None,
+            "seconds": 1.5,
+            "images_per_second": 200.0 + epoch,
+        }
+        for epoch in range(1, epochs + 1)
+    ]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if finished:
+        result = {"last_error": last, "best_error": last, "best_epoch": epochs, "last_train_error": 80 / epochs}
+        (path / "result.json").write_text(json.dumps({**result, "epochs": epochs, "test_images": 400}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    chromium, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("needs chromium and chromedriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    quiet = "no-first-run disable-background-networking disable-component-update disable-sync disable-quic"
+    for switch in f"headless=new no-sandbox disable-gpu {quiet}".split():
+        options.add_argument(f"--{switch}")
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    chrome = webdriver.Chrome(options=options, service=Service(driver))
+    yield chrome
+    chrome.quit()
+
+
+def look(browser: webdriver.Chrome, page: Path, width: int = 1200) -> None:
+    screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    browser.get_log("performance")
+    browser.get(page.as_uri())
+
+
+def asked_for(browser: webdriver.Chrome) -> set[str]:
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    return {m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"}
+
+
+def overflow(browser: webdriver.Chrome) -> int:
+    return browser.execute_script("const page = document.documentElement; return page.scrollWidth - page.clientWidth")
+
+
+def hover(browser: webdriver.Chrome, chart: str) -> str:
+    figure = browser.find_element(By.CSS_SELECTOR, f"[data-chart={chart}]")
+    svg = next(svg for svg in figure.find_elements(By.TAG_NAME, "svg") if svg.is_displayed())
+    webdriver.ActionChains(browser).move_to_element(svg).perform()
+    return figure.find_element(By.CLASS_NAME, "tip").text
+
+
+def test_two_runs_side_by_side(browser, tmp_path):
+    runs = [write_run(tmp_path / "plain", rule="E-E-B", last=7.0), write_run(tmp_path / "shaken")]
+    page = write_report(runs, tmp_path / "report.html")
+    assert page.stat().st_size < 300_000
+    look(browser, page)
+    assert browser.get_log("browser") == []
+    assert {url for url in asked_for(browser) if not url.startswith("data:")} == {page.as_uri()}
+    told = browser.find_element(By.CLASS_NAME, "lead").text
+    assert "1.00 points lower with S-S-I than with E-E-B" in told.replace("\u00a0", " ")
+    assert "4 of 400 test images" in told
+    assert "one seed is no finding" in told
+    heads = [cell.text for cell in browser.find_elements(By.CLASS_NAME, "head")]
+    assert [head.replace("\u00a0", " ") for head in heads] == ["7.00 %", "6.00 %"]
+    labels = [svg.get_attribute("aria-label") for svg in browser.find_elements(By.CSS_SELECTOR, "svg[role=img]")]
+    assert len(labels) == 4
+    assert sum("shaken, test error: 43.33 %" in label or "shaken, test loss: 1.25" in label for label in labels) == 3
+    assert "shaken: from 0.1995 to 0." in labels[3]
+
+
+def test_charts_answer_on_hover(browser, tmp_path):
+    look(browser, write_report([write_run(tmp_path / "a"), write_run(tmp_path / "b")], tmp_path / "report.html"))
+    # The middle of the drawing is a little left of the middle of the frame.
+    assert "epoch 15" in hover(browser, "error")
+    assert "5.33 %" in hover(browser, "error")
+    assert "0.1429" in hover(browser, "loss")
+    assert browser.find_elements(By.CLASS_NAME, "cursor")
+    assert "0.1" in hover(browser, "lr")
+
+
+def test_a_phone_needs_no_scrolling_sideways(browser, tmp_path):
+    runs = [write_run(tmp_path / ("long_name_" * 12)), write_run(tmp_path / "b", data="photos/" + "deep" * 40)]
+    look(browser, write_report(runs, tmp_path / "report.html"), width=380)
+    assert overflow(browser) == 0
+    for details in browser.find_elements(By.TAG_NAME, "summary"):
+        details.click()
+    assert overflow(browser) == 0
+    assert "epoch" in hover(browser, "error")
+    assert overflow(browser) == 0
+
+
+def test_hostile_names_are_inert(browser, tmp_path):
+    """Not even a policy that forbids other scripts has anything to forbid: the names are text and nothing else."""
+    runs = [write_run(tmp_path / HOSTILE, rule=CLOSING, seed={CLOSING: [CLOSING]}), write_run(tmp_path / "b")]
+    look(browser, write_report(runs, tmp_path / "report.html"))
+    assert browser.get_log("browser") == []  # a refused script or image would be logged
+    assert len(browser.find_elements(By.TAG_NAME, "script")) == 2
+    assert browser.find_elements(By.TAG_NAME, "img") == []
+    assert "<script>alert(1)" in browser.find_element(By.CSS_SELECTOR, "tbody th").text
+    assert "<script>alert(1)" in hover(browser, "error")
+    look(browser, write_curves(runs, tmp_path / "curves.svg"))
+    assert browser.execute_script("return document.documentElement.tagName") == "svg"
+    assert browser.execute_script("return document.querySelectorAll('script, img').length") == 0
+    assert write_curves(runs, tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_broken_run_is_told_and_the_good_one_shown(tmp_path):
+    good, cut, lost = write_run(tmp_path / "good"), write_run(tmp_path / "cut", finished=False), tmp_path / "lost"
+    with open(cut / "metrics.jsonl", "r+") as file:
+        lines = file.read().splitlines(keepends=True)
+        file.seek(0)
+        file.truncate()
+        file.write(
+            "".join([*lines[:6], "not json\n", '{"epoch": 8, "train_error": 250, "lr": 1e999}\n', '{"epoch": 9, "tr'])
+        )
+    (cut / "recipe.json").write_text('{"epochs": 30, "rule": ')
+    (cut / "environment.json").write_text("[]")
+    lost.mkdir()
+    page = write_report([good, cut, lost, tmp_path / "nowhere"], tmp_path / "report.html").read_text()
+    notes = page[page.index('role="note"') : page.index("</aside>")]
+    for told in (
+        "cut: recipe.json is not valid JSON",
+        "cut: metrics.jsonl is broken in line 7</li>",
+        "cut: metrics.jsonl has values of lr, train_error that cannot be",
+        "cut: environment.json holds no JSON object",
+        "cut: is not finished, this is how it stands after 8 epochs",
+        "lost: not shown, because recipe.json is missing; metrics.jsonl is missing",
+        "nowhere: there is no such folder",
+    ):
+        assert told in notes
+    assert "6.00\u00a0%" in page
+    assert "<bdi>good</bdi>" in page
+    assert "<bdi>lost</bdi>" not in page
+
+
+def test_no_readable_run_is_one_sentence(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"^runs: empty: not shown, because .*; expected a folder") as told:
+        write_report([tmp_path / "empty"], tmp_path / "report.html")
+    assert "\n" not in str(told.value)
+    assert not (tmp_path / "report.html").exists()
+    run = write_run(tmp_path / "run")
+    with pytest.raises(InputError, match=r"^out: .* cannot be written"):
+        write_report([run], tmp_path / "absent" / "report.html")
+    with pytest.raises(InputError, match=r"expected a name that ends in \.svg or \.png"):
+        write_curves([run], tmp_path / "curves.pdf")
+
+
+def test_seeds_are_averaged_and_unfinished_runs_left_out(tmp_path):
+    runs = [write_run(tmp_path / f"s{seed}", seed=seed, last=5.0 + seed) for seed in range(3)]
+    runs.append(write_run(tmp_path / "going", seed=3, last=90, epochs=4, finished=False))
+    page = write_report(runs, tmp_path / "report.html").read_text()
+    assert "S-S-I</span> 6.00\u00a0% on average over 3 seeds (5.00 to 7.00 %)" in page
+    assert '<span class="whole">S-S-I</span>' in page
+    assert "Unfinished runs are left out" in page
+
+
+@pytest.mark.parametrize("epochs", [1, 1800])
+def test_one_epoch_and_the_papers_1800(tmp_path, epochs):
+    runs = [write_run(tmp_path / name, epochs=epochs, noise=1, rule=name) for name in ("E-E-B", "S-S-I")]
+    assert write_report(runs, tmp_path / "report.html").stat().st_size < 300_000
+
+
+def test_the_same_runs_give_the_same_bytes_and_no_torch(tmp_path):
+    """In two processes, because what is random in a process (hashes, ids) is drawn when it starts."""
+    runs = [write_run(tmp_path / name) for name in ("a", "b")]
+    code = (
+        "import sys; from pathlib import Path; from shakeshake.report import figures, page; "
+        "out, *runs = map(Path, sys.argv[1:]); page.write_report(runs, out / 'r.html'); "
+        "[figures.write_curves(runs, out / f'c.{kind}') for kind in ('svg', 'png')]; "
+        "assert 'torch' not in sys.modules and 'matplotlib.pyplot' not in sys.modules"
+    )
+    written = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        subprocess.run([sys.executable, "-W", "error", "-c", code, tmp_path / name, *runs], check=True)
+        written.append({file.name: file.read_bytes() for file in (tmp_path / name).iterdir()})
+    assert written[0] == written[1]
+    assert set(written[0]) == {"r.html", "c.svg", "c.png"}
