@@ -104,7 +104,7 @@ def sentences(records: Sequence[RunRecord]) -> list[str]:
 def _one(record: RunRecord) -> list[str]:
     if record.last_error is None:
         return ["This run has no test error yet."]
-    when = "in its last epoch" if record.finished else f"so far, after {record.epochs} epochs,"
+    when = "in its last epoch" if record.finished else f"so far, after {record.last_tested} epochs,"
     told = [f"{record.short} has a test error of {percent(record.last_error)} {when}{_size(record)}."]
     if record.gap is not None:
         told.append(
@@ -179,7 +179,7 @@ def _title(records: Sequence[RunRecord]) -> str:
 def _shown(record: RunRecord) -> dict[str, Any]:
     """A run as the cells of its row and the tables of its details."""
     best = record.best
-    of = "" if record.finished else f"epoch {record.epochs or 0}"
+    of = "" if record.finished else f"epoch {record.last_tested or 0}"
     cells = [
         ("model", _cell(record.recipe.get("model"))),
         ("rule", _cell(record.recipe.get("rule"))),

@@ -59,6 +59,12 @@ class RunRecord:
         return value if value is not None else self._last_tested("test_error")
 
     @property
+    def last_tested(self) -> int | None:
+        """The epoch that last_error is of."""
+        tested = self.series("test_error")[0]
+        return tested[-1] if tested else self.epochs
+
+    @property
     def train_error(self) -> float | None:
         """Train error of that same epoch, in %."""
         value = number(self.result.get("last_train_error"))
