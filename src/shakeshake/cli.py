@@ -69,8 +69,12 @@ def field_help(cls: type) -> dict[str, str]:
 
 
 def train(arguments: Sequence[str]) -> int:
-    from .train.recipe import PRESETS, Recipe, preset, quick
+    from .train.recipe import PRESETS, Recipe, preset
 
+    ahead = Parser(prog="shakeshake train", add_help=False, allow_abbrev=False)
+    ahead.add_argument("--recipe", default="quick")
+    start = ahead.parse_known_args(arguments)[0].recipe  # so that the help below shows this recipe's values
+    defaults, described = preset(start), field_help(Recipe)
     parser = _parser(
         "train",
         "Train a network and write everything about it into a run directory.\n"
@@ -83,14 +87,12 @@ def train(arguments: Sequence[str]) -> int:
     parser.add_argument("data", metavar="DATA", help=field_help(Recipe)["data"])
     parser.add_argument(
         "--recipe",
-        default="quick",
         metavar="NAME",
         help=f"where the other options start from: {', '.join(PRESETS)} (default quick)",
     )
     parser.add_argument(
         "--out", type=Path, metavar="RUN", help="the run directory, a new folder (default runs/DATA-RULE-N)"
     )
-    defaults, described = quick(), field_help(Recipe)
     for field in dataclasses.fields(Recipe):
         if field.name == "data":
             continue
@@ -101,16 +103,18 @@ def train(arguments: Sequence[str]) -> int:
         elif "int" in types:
             more = {"type": _none_or(int) if "None" in types else int, "metavar": "N"}
         elif "float" in types:
-            more = {"type": float}
+            more = {"type": float, "metavar": "X"}
         default = getattr(defaults, field.name)
+        shown = f"{default:g}" if isinstance(default, float) else "none" if default is None else default
         parser.add_argument(
             f"--{field.name.replace('_', '-')}",
             default=argparse.SUPPRESS,
-            help=f"{described[field.name]} (quick: {'none' if default is None else default})".replace("%", "%%"),
+            help=f"{described[field.name].removesuffix('.')} ({start}: {shown})".replace("%", "%%"),
             **more,
         )
     given = vars(parser.parse_args(arguments))
-    out, start, data = given.pop("out"), given.pop("recipe"), given.pop("data")
+    out, data = given.pop("out"), given.pop("data")
+    del given["recipe"]
     recipe = preset(start, data).replace(**given)
 
     from .train.loop import fit

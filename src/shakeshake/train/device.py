@@ -52,4 +52,5 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager:
 def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
+    threads = torch.get_num_threads()
+    return f"cpu, {threads} thread{'s' if threads > 1 else ''}" if device.type == "cpu" else device.type

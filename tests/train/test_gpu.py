@@ -1,0 +1,49 @@
+"""What only a CUDA device can show: a step on it, and a run that goes on there with the same bits."""
+
+import pytest
+import torch
+
+from shakeshake import ShakeRule
+from shakeshake.data.sources import load_data
+from shakeshake.train.recipe import Recipe
+from shakeshake.train.trainer import Trainer
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, there is none"),
+]
+
+RECIPE = Recipe(data="digits", model="shake_resnet8_2x16d", rule="S-S-I", train_size=200, epochs=2, batch_size=64)
+
+
+def train(trainer: Trainer, steps: int) -> None:
+    while steps:
+        for batch in trainer.loader.epoch(trainer.epoch, trainer.index):
+            trainer.train_step(batch)
+            steps -= 1
+            if not steps:
+                break
+        if trainer.index == trainer.steps_per_epoch:
+            trainer.finish_epoch()
+            trainer.start_epoch()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_goes_on_with_the_same_bits(precision):
+    data = load_data("digits", train_size=200)
+    recipe = RECIPE.replace(device="cuda", precision=precision)
+    alone = Trainer(recipe, data)
+    train(alone, 7)
+    broken = Trainer(recipe, data)
+    train(broken, 3)
+    again = Trainer(recipe.replace(), data)
+    again.load_state_dict(broken.state_dict())
+    train(again, 4)
+    for (name, a), b in zip(alone.network.state_dict().items(), again.network.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_coefficients_are_drawn_on_the_device():
+    alpha, beta = ShakeRule.parse("S-M3-I").draw(4, 2, device="cuda")
+    assert alpha.is_cuda
+    assert beta.is_cuda
