@@ -18,13 +18,13 @@ demo: venv ## two minutes: one small network on bundled digits, Even-Even and Sh
 	$(BIN)/shakeshake demo
 
 test: venv ## every test, under ten minutes
-	$(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 check: venv ## format, lint, types and the quick tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n auto -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m 'not slow'
 
 format: venv ## put the code into its format
 	$(BIN)/ruff format .
