@@ -15,9 +15,9 @@ KNOWS = {
     "core": {"errors"},
     "models": {"errors", "core"},
     "data": {"errors"},
-    "train": {"errors", "core", "models", "data", ""},  # "" is the package itself, for its version
+    "train": {"errors", "core", "models", "data"},
     "report": {"errors", "train.record"},
-    "doctor": {"data", "train", ""},
+    "doctor": {"data", "train", ""},  # "" is the package itself, for its version
     "demo": {"errors", "train", "report"},
     "cli": {"errors", "core", "models", "data", "train", "report", "doctor", "demo", ""},
     "__main__": {"cli"},

@@ -1,5 +1,7 @@
 """mix against a plain loop, what it saves, and everything around it that torch can do to it."""
 
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -54,6 +56,13 @@ def test_the_backward_keeps_beta_and_nothing_else():
         mix((x1, x2), *draw(64, 2)).sum()
     bytes_saved = sum(t.untyped_storage().nbytes() for t in saved)
     assert 0 < bytes_saved < 0.001 * x1.untyped_storage().nbytes()
+
+    branch = 2.0 * x1
+    gone = weakref.ref(branch)
+    y = mix((branch, x2), *draw(64, 2))
+    del branch
+    assert y.requires_grad
+    assert gone() is None, "nor is a branch held by other means"
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])

@@ -14,7 +14,13 @@ from .mix import mix
 class _OneBranch(nn.Module):
     """What the two share: a survival probability, a level, a generator."""
 
-    def __init__(self, survival: float, level: Literal["Batch", "Image"], generator: torch.Generator | None) -> None:
+    def __init__(
+        self,
+        survival: float = 0.5,
+        level: Literal["Batch", "Image"] = "Image",
+        *,
+        generator: torch.Generator | None = None,
+    ) -> None:
         super().__init__()
         if not 0.0 < survival <= 1.0:
             raise InputError(f"survival: {survival!r} is no probability, expected 0 < survival <= 1")
@@ -39,17 +45,8 @@ class StochasticDepth(_OneBranch):
         training    value b * x, gradient b * dL/dy, with b ~ Bernoulli(survival), the same b in both
         evaluation  survival * x
 
-    x: (N, ...). level: one b per image, or one for the batch as in the paper.
+    x: (N, ...). level: one b for the batch, as in the paper, or one per image.
     """
-
-    def __init__(
-        self,
-        survival: float = 0.5,
-        level: Literal["Batch", "Image"] = "Batch",
-        *,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__(survival, level, generator)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -67,15 +64,6 @@ class ShakeDrop(_OneBranch):
 
     x: (N, ...). The branch should end in batch normalisation, as in the paper.
     """
-
-    def __init__(
-        self,
-        survival: float = 0.5,
-        level: Literal["Batch", "Image"] = "Image",
-        *,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__(survival, level, generator)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -75,6 +75,21 @@ class Stage(nn.Module):
         for block in self.blocks:
             x = block(x)
         return x
+
+
+def make_stages(
+    blocks: int, in_channels: int, widths: Sequence[int], block: Callable[[int, int, int], nn.Module]
+) -> list[Stage]:
+    """Stages of ``blocks`` blocks with ``widths`` channels; every stage but the first one halves the size.
+
+    block: called with (in_channels, out_channels, stride) for each block.
+    """
+    stages = []
+    for index, width in enumerate(widths):
+        first = block(in_channels, width, 1 if index == 0 else 2)
+        stages.append(Stage([first, *(block(width, width, 1) for _ in range(blocks - 1))]))
+        in_channels = width
+    return stages
 
 
 class Trunk(nn.Module):

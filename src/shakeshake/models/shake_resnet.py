@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.layers import ShakeShake
 from ..core.rules import ShakeRule
-from .blocks import Stage, Trunk, TwoPathSkip, conv, stem_conv
+from .blocks import Trunk, TwoPathSkip, conv, make_stages, stem_conv
 
 
 class Branch(nn.Module):
@@ -75,18 +77,12 @@ class ShakeResNet(Trunk):
     ) -> None:
         rule = ShakeRule.parse(rule)
         rule.check_branches(branches)
-        stages, channels = [], self.STEM_WIDTH
-        for index in range(3):
-            out_channels, blocks = width * 2**index, []
-            for block in range((depth - 2) // 6):
-                stride = 2 if index > 0 and block == 0 else 1
-                blocks.append(ShakeBlock(channels, out_channels, stride, branches, rule, skip_shift))
-                channels = out_channels
-            stages.append(Stage(blocks))
+        widths = [width, 2 * width, 4 * width]
+        block = partial(ShakeBlock, branches=branches, rule=rule, skip_shift=skip_shift)
         super().__init__(
             stem_conv(in_channels, self.STEM_WIDTH, image_size),
-            stages,
-            channels,
+            make_stages((depth - 2) // 6, self.STEM_WIDTH, widths, block),
+            widths[-1],
             num_classes,
             relu_after_stem=False,
             relu_before_pool=True,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.layers import ShakeShake
 from ..core.rules import ShakeRule
-from .blocks import Stage, Trunk, conv, stem_conv
+from .blocks import Trunk, conv, make_stages, stem_conv
 
 
 class BottleneckBranch(nn.Module):
@@ -46,14 +48,15 @@ class ShakeResNeXtBlock(nn.Module):
     def __init__(
         self,
         in_channels: int,
-        inner: int,
         out_channels: int,
         stride: int,
         cardinality: int,
+        width: int,
         branches: int,
         rule: ShakeRule,
     ) -> None:
         super().__init__()
+        inner = cardinality * (out_channels // 4 * width // 64)
         self.branches = nn.ModuleList(
             BottleneckBranch(in_channels, inner, out_channels, stride, cardinality) for _ in range(branches)
         )
@@ -91,19 +94,12 @@ class ShakeResNeXt(Trunk):
     ) -> None:
         rule = ShakeRule.parse(rule)
         rule.check_branches(branches)
-        stages, channels = [], self.STEM_WIDTH
-        for index in range(3):
-            n, blocks = 64 * 2**index, []
-            inner = cardinality * (n * width // 64)
-            for block in range((depth - 2) // 9):
-                stride = 2 if index > 0 and block == 0 else 1
-                blocks.append(ShakeResNeXtBlock(channels, inner, 4 * n, stride, cardinality, branches, rule))
-                channels = 4 * n
-            stages.append(Stage(blocks))
+        widths = [256, 512, 1024]
+        block = partial(ShakeResNeXtBlock, cardinality=cardinality, width=width, branches=branches, rule=rule)
         super().__init__(
             stem_conv(in_channels, self.STEM_WIDTH, image_size),
-            stages,
-            channels,
+            make_stages((depth - 2) // 9, self.STEM_WIDTH, widths, block),
+            widths[-1],
             num_classes,
             relu_after_stem=True,
             relu_before_pool=False,

@@ -18,7 +18,6 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .. import __version__
 from ..errors import InputError, RunError
 from .recipe import Recipe
 
@@ -175,10 +174,9 @@ def environment(**more: Any) -> dict[str, Any]:
             return None
 
     return {
-        "shakeshake": __version__,
         "commit": _commit(),
         "python": platform.python_version(),
-        **{package: version(package) for package in ("torch", "numpy")},
+        **{package: version(package) for package in ("shakeshake", "torch", "numpy")},
         "platform": platform.platform(),
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
