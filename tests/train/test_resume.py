@@ -67,6 +67,7 @@ def check_crashes(out: Path, first: int, last: int, stride: int) -> int:
     alone = outcome(out / "alone")
     for name in told["killed"]:
         assert outcome(out / name) == alone, f"{name} differs from the uninterrupted run"
+        assert not list((out / name).glob(".*.part")), "what was half written is swept away"
     assert told["killed"]
     return told["points"]
 

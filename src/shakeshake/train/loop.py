@@ -31,8 +31,8 @@ class Stopped(KeyboardInterrupt):
 def fit(recipe: Recipe, out: str | Path | None = None, *, quiet: bool = False) -> dict[str, Any]:
     """Train as the recipe says and write the run directory ``out`` (by default a new folder under ``runs/``).
 
-    Returns what result.json holds. Raises InputError for what the caller can mend, RunError when the run cannot go on
-    (its last good checkpoint is kept), Stopped after SIGINT or SIGTERM (resumable).
+    Returns what result.json holds. Seeds torch's global generators. Raises InputError for what the caller can mend,
+    RunError when the run cannot go on (its last good checkpoint is kept), Stopped after SIGINT or SIGTERM (resumable).
     """
     run = RunDirectory(Path(out) if out is not None else new_run_path(recipe))
     run.check_new()

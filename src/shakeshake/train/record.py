@@ -94,6 +94,8 @@ class RunDirectory:
         """Hold the run for one process. The system lets go of it when the process dies, however it does."""
         try:
             with FileLock(self.path / ".lock", timeout=0):
+                for part in self.path.glob(".*.part"):  # what a killed process was writing
+                    part.unlink()
                 yield
         except Timeout:
             raise InputError(f"run: {self.path} is being trained by another process, expected one at rest") from None
@@ -182,8 +184,13 @@ def environment(**more: Any) -> dict[str, Any]:
         "cores": os.cpu_count(),
         **more,
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["shakeshake", *sys.argv[1:]]),
+        "command": " ".join([_program(), *sys.argv[1:]]),
     }
+
+
+def _program() -> str:
+    name = Path(sys.argv[0]).name
+    return "python -m shakeshake" if name == "__main__.py" else name
 
 
 def cpu_name() -> str:
