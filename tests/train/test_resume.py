@@ -138,7 +138,7 @@ def test_a_full_disk_stops_the_run_and_keeps_the_checkpoint(tmp_path, alone):
     size = (alone / checkpoint.NAME).stat().st_size
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))  # noqa: E731
     message = finish(start(run, preexec_fn=limit), code=1)
-    assert "checkpoint cannot be written" in message
+    assert f"{run} cannot be written: File too large" in message
     assert not list(run.glob("*.part"))
     assert not list(run.glob(".*.part"))
     finish(shakeshake("resume", run))
