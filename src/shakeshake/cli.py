@@ -8,7 +8,6 @@ import dataclasses
 import difflib
 import inspect
 import itertools
-import os
 import signal
 import sys
 import textwrap
@@ -18,14 +17,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from . import __version__
-from .errors import InputError, RunError
-
-DONE, FAILED, USERS_MISTAKE, INTERRUPTED = 0, 1, 2, 130
+from .errors import DONE, FAILED, InputError, explained
 
 COMMANDS = {
     "train": "train a network; DATA is digits, cifar10, cifar100 or an .npz",
     "resume": "go on with a run exactly where it stopped",
     "eval": "loss and error of a trained run",
+    "reproduce": "the paper's tables and figures, published beside measured",
     "report": "write one page that shows a run, or several side by side",
     "models": "networks by name",
     "data": "list, get or verify the data sets",
@@ -68,13 +66,39 @@ def field_help(cls: type) -> dict[str, str]:
     }
 
 
+def _recipe_options(parser: argparse.ArgumentParser, shown: dict[str, Any], form: str) -> None:
+    """An option for each field of a recipe that ``shown`` has a value of; absent from the namespace if not given."""
+    from .train.recipe import Recipe
+
+    described = field_help(Recipe)
+    for field in dataclasses.fields(Recipe):
+        if field.name not in shown:
+            continue
+        types = [t.strip() for t in str(field.type).split("|")]
+        more: dict[str, Any] = {"metavar": "X"}
+        if types == ["bool"]:
+            more = {"action": argparse.BooleanOptionalAction}
+        elif "int" in types:
+            more = {"type": _none_or(int) if "None" in types else int, "metavar": "N"}
+        elif "float" in types:
+            more = {"type": float, "metavar": "X"}
+        value = shown[field.name]
+        text = f"{value:g}" if isinstance(value, float) else "none" if value is None else value
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            default=argparse.SUPPRESS,
+            help=f"{described[field.name].removesuffix('.')}{form.format(text)}".replace("%", "%%"),
+            **more,
+        )
+
+
 def train(arguments: Sequence[str]) -> int:
     from .train.recipe import PRESETS, Recipe, preset
 
     ahead = Parser(prog="shakeshake train", add_help=False, allow_abbrev=False)
     ahead.add_argument("--recipe", default="quick")
     start = ahead.parse_known_args(arguments)[0].recipe  # so that the help below shows this recipe's values
-    defaults, described = preset(start), field_help(Recipe)
+    defaults = preset(start)
     parser = _parser(
         "train",
         "Train a network and write everything about it into a run directory.\n"
@@ -93,25 +117,8 @@ def train(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--out", type=Path, metavar="RUN", help="the run directory, a new folder (default runs/DATA-RULE-N)"
     )
-    for field in dataclasses.fields(Recipe):
-        if field.name == "data":
-            continue
-        types = [t.strip() for t in str(field.type).split("|")]
-        more: dict[str, Any] = {"metavar": "X"}
-        if types == ["bool"]:
-            more = {"action": argparse.BooleanOptionalAction}
-        elif "int" in types:
-            more = {"type": _none_or(int) if "None" in types else int, "metavar": "N"}
-        elif "float" in types:
-            more = {"type": float, "metavar": "X"}
-        default = getattr(defaults, field.name)
-        shown = f"{default:g}" if isinstance(default, float) else "none" if default is None else default
-        parser.add_argument(
-            f"--{field.name.replace('_', '-')}",
-            default=argparse.SUPPRESS,
-            help=f"{described[field.name].removesuffix('.')} ({start}: {shown})".replace("%", "%%"),
-            **more,
-        )
+    shown = {field.name: getattr(defaults, field.name) for field in dataclasses.fields(Recipe) if field.name != "data"}
+    _recipe_options(parser, shown, f" ({start}: {{}})")
     given = vars(parser.parse_args(arguments))
     out, data = given.pop("out"), given.pop("data")
     del given["recipe"]
@@ -186,6 +193,62 @@ def report(arguments: Sequence[str]) -> int:
     return DONE
 
 
+def reproduce(arguments: Sequence[str]) -> int:
+    from .experiments.published import EXPERIMENTS
+    from .experiments.scales import SCALES
+    from .train.recipe import Recipe
+
+    tables = "\n".join(f"  {name:<14}{made.__doc__.splitlines()[0]}" for name, made in EXPERIMENTS.items())
+    scales = "\n".join(f"  {scale.name:<14}{scale.about}" for scale in SCALES.values())
+    parser = _parser(
+        "reproduce",
+        "A table or figure of the paper, the published figures beside those measured here. Started again, it passes over\n"
+        "what is done and goes on with what was broken off; more --seeds are added to those that are there.\n\n"
+        f"tables\n{tables}\n\nscales\n{scales}",
+        epilog="examples:\n"
+        "  shakeshake reproduce table1 --dry-run\n"
+        "  shakeshake reproduce table1 --rows E-E-B,S-S-I --seeds 3 --jobs 2\n"
+        "  shakeshake reproduce table1 --scale paper --engine ray --address HOST:6379 --gpus 1",
+    )
+    parser.add_argument("table", metavar="TABLE", help="one of the tables above")
+    parser.add_argument("--scale", default="small", metavar="X", help=f"{', '.join(SCALES)} (default small)")
+    parser.add_argument("--seeds", type=int, metavar="N", help="runs of each cell (default as the scale has it)")
+    parser.add_argument("--rows", metavar="R,R", help="some of the rows alone")
+    parser.add_argument("--out", type=Path, metavar="D", help="a folder, shared by tables (default runs/reproduce-SCALE)")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and how long it would take here")
+    parser.add_argument("--jobs", type=int, metavar="N", help="runs side by side (default: cores; one on a GPU)")
+    parser.add_argument("--engine", default="local", metavar="X", help="local, or ray for a cluster (default local)")
+    parser.add_argument("--address", metavar="A", help="where the Ray cluster is; default one on this machine")
+    parser.add_argument("--cpus", type=int, default=1, metavar="N", help="cores of a cell on the cluster (default 1)")
+    parser.add_argument("--gpus", type=float, default=0.0, metavar="X", help="GPUs of a cell there (default 0)")
+    fields = parser.add_argument_group("fields of all recipes (default as the table has them)")
+    names = [field.name for field in dataclasses.fields(Recipe) if field.name != "seed"]
+    _recipe_options(fields, dict.fromkeys(names), "")  # type: ignore[arg-type]
+    given = vars(parser.parse_args(arguments))
+    rows, dry = given.pop("rows"), given.pop("dry_run")
+    options = {name: given.pop(name) for name in list(given) if name not in names}
+    name = options.pop("table")
+
+    from .experiments.run import Plan, describe
+    from .experiments.run import reproduce as run
+    from .report.page import write_report
+
+    plan = Plan(name, rows=tuple(rows.split(",")) if rows else (), overrides=given, **options)
+    plan.check_folder()
+    for line in describe(plan, cells=dry):
+        print(line, flush=True)
+    if dry:
+        return DONE
+    from .experiments.results import as_lines
+
+    found = run(plan, say=lambda line: print(line, flush=True))
+    print()
+    for line in as_lines(found):
+        print(line)
+    print(f"\nresults {plan.folder / name}.json, .csv\nreport {write_report([plan.folder], plan.folder / 'report.html')}")
+    return FAILED if any(cell["failed"] for cell in found["cells"]) else DONE
+
+
 def models(arguments: Sequence[str]) -> int:
     parser = _parser(
         "models", "Networks by name. The names are examples: any valid number may take the place of theirs."
@@ -258,6 +321,7 @@ DOORS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "resume": resume,
     "eval": eval_,
+    "reproduce": reproduce,
     "report": report,
     "models": models,
     "data": data,
@@ -267,7 +331,7 @@ DOORS: dict[str, Callable[[Sequence[str]], int]] = {
 
 
 def _help() -> str:
-    lines = [f"  {name:<8} {about}" for name, about in COMMANDS.items()]
+    lines = [f"  {name:<10} {about}" for name, about in COMMANDS.items()]
     return (
         "usage: shakeshake COMMAND ...\n\n"
         "Shake-Shake regularization (X. Gastaldi, 2017): train networks that overfit less.\n\n"
@@ -294,23 +358,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command == "--version":
         print(f"shakeshake {__version__}")
         return DONE
-    try:
-        signal.signal(signal.SIGTERM, _terminated)
-        warnings.showwarning = _warn
-        if command not in DOORS:
-            close = difflib.get_close_matches(command, DOORS, n=1)
-            hint = f"the closest is {close[0]}" if close else f"expected one of {', '.join(DOORS)}"
-            raise InputError(f"command {command!r} is not known, {hint} (see `shakeshake --help`)")
-        return DOORS[command](arguments[1:])
-    except InputError as error:
-        print(f"shakeshake: {error}", file=sys.stderr)
-        return USERS_MISTAKE
-    except RunError as error:
-        print(f"shakeshake: {error}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt as stopped:
-        print(f"shakeshake: {stopped or 'interrupted'}", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:  # `shakeshake models | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+    return explained(lambda: _door(command)(arguments[1:]))
+
+
+def _door(command: str) -> Callable[[Sequence[str]], int]:
+    signal.signal(signal.SIGTERM, _terminated)
+    warnings.showwarning = _warn
+    if command not in DOORS:
+        close = difflib.get_close_matches(command, DOORS, n=1)
+        hint = f"the closest is {close[0]}" if close else f"expected one of {', '.join(DOORS)}"
+        raise InputError(f"command {command!r} is not known, {hint} (see `shakeshake --help`)")
+    return DOORS[command]

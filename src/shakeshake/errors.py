@@ -1,4 +1,12 @@
-"""The one exception that means "the user can mend this": ground floor, imports nothing."""
+"""What can go wrong, and how a program says it: ground floor, imports nothing of ours."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+DONE, FAILED, USERS_MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
 
 class InputError(ValueError):
@@ -10,3 +18,24 @@ class InputError(ValueError):
 
 class RunError(RuntimeError):
     """A run that cannot go on (not finite, disk full), told in one sentence; the command line exits with code 1."""
+
+
+def explained(program: Callable[[], int]) -> int:
+    """Run a program and return its exit status, every expected end of it told in one line on stderr.
+
+    0 done, 2 the user's mistake, 130 interrupted. What is not expected is raised: Python prints it and exits with 1.
+    """
+    try:
+        return program()
+    except InputError as error:
+        print(f"shakeshake: {error}", file=sys.stderr)
+        return USERS_MISTAKE
+    except RunError as error:
+        print(f"shakeshake: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt as stopped:
+        print(f"shakeshake: {stopped or 'interrupted'}", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # `shakeshake models | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE

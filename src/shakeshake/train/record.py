@@ -50,6 +50,10 @@ def _umask() -> int:
     return mask
 
 
+class RunBusy(InputError):
+    """Another process is training this run."""
+
+
 class RunDirectory:
     """One run's files: recipe.json, environment.json, metrics.jsonl, checkpoints, model, result.json."""
 
@@ -98,7 +102,7 @@ class RunDirectory:
                     part.unlink()
                 yield
         except Timeout:
-            raise InputError(f"run: {self.path} is being trained by another process, expected one at rest") from None
+            raise RunBusy(f"run: {self.path} is being trained by another process, expected one at rest") from None
         except PermissionError:
             raise InputError(f"out: {self.path} cannot be written: permission denied") from None
 

@@ -1,0 +1,193 @@
+"""What an experiment found so far: read from its run directories, compared, written as JSON and CSV, printed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..train.record import RunDirectory, environment, write_atomically
+from .compare import Difference, difference, unpack
+from .declared import Cell, Experiment, in_words
+
+CELLS = "cells"  # the folder of the run directories
+
+
+def collect(
+    experiment: Experiment, folder: Path, seeds: int, scale: str, failed: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Everything known of an experiment: cells with their runs, means, differences, and a plain reading.
+
+    failed: folder of a cell -> why it failed, of the run just made. The newest state of ``folder`` counts for the rest.
+    """
+    cells = [_cell(cell, folder, seeds, failed or {}) for cell in experiment.cells]
+    compared = list(_differences(experiment, folder, cells))
+    settings = {cell.column: in_words(cell.recipe) for cell in experiment.cells}
+    alike = len(set(settings.values())) == 1
+    return {
+        "format": 1,
+        "experiment": experiment.name,
+        "title": experiment.title,
+        "place": experiment.place,
+        "kind": experiment.kind,
+        "scale": scale,
+        "setting": next(iter(settings.values())) if alike else "; ".join(f"{k}: {v}" for k, v in settings.items()),
+        "published_setting": experiment.published_setting,
+        "unit": "test error, %",
+        "rows": [{"key": key, "label": label, "rule": _rule(experiment, key)} for key, label in experiment.rows.items()],
+        "columns": [{"key": key, "label": label} for key, label in experiment.columns.items()],
+        "seeds": list(range(seeds)),
+        "cells": cells,
+        "differences": [
+            {"row": row, "against": experiment.against, "column": column, **asdict(found), "verdict": found.verdict}
+            for row, column, found in compared
+        ],
+        "reading": [_sentence(experiment, row, column, found) for row, column, found in compared],
+        "environment": environment(),
+    }
+
+
+def write(results: dict[str, Any], folder: Path) -> tuple[Path, Path]:
+    """NAME.json and NAME.csv in the folder; returns their paths. Raises OSError when they cannot be written."""
+    name = results["experiment"]
+    write_atomically(folder / f"{name}.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
+    write_atomically(folder / f"{name}.csv", as_csv(results))
+    return folder / f"{name}.json", folder / f"{name}.csv"
+
+
+def as_csv(results: dict[str, Any]) -> str:
+    """A line for each run, and one for each seed that is missing or failed."""
+    text = io.StringIO()
+    out = csv.writer(text, lineterminator="\n")
+    columns = ("seed", "last_error", "best_error", "best_epoch", "train_error", "seconds", "precision", "device", "path")
+    out.writerow(("experiment", "scale", "row", "column", "published", "published_for", *columns, "status"))
+    for cell in results["cells"]:
+        of_cell = (results["experiment"], results["scale"], cell["row"], cell["column"])
+        of_cell += (cell["published"], cell["published_for"])
+        for run in cell["runs"]:
+            out.writerow((*of_cell, *(run[name] for name in columns), "done"))
+        for failure in cell["failed"]:
+            out.writerow((*of_cell, failure["seed"], *[None] * 8, failure["reason"]))
+        for seed in cell["missing"]:
+            out.writerow((*of_cell, seed, *[None] * 8, "missing"))
+    return text.getvalue()
+
+
+def as_lines(results: dict[str, Any]) -> Iterator[str]:
+    """The table for a terminal: published beside ours, last epoch first, best beside it; then what differs."""
+    yield f"{results['title']} ({results['place']}), scale {results['scale']}"
+    yield f"ours       {results['setting']}"
+    yield f"published  {results['published_setting']}"
+    labels = {row["key"]: row["label"] for row in results["rows"]}
+    for column in results["columns"]:
+        cells = [cell for cell in results["cells"] if cell["column"] == column["key"]]
+        width = max(len(labels[cell["row"]]) for cell in cells)
+        yield ""
+        yield f"{column['label']:<{width}}  published      ours, last epoch   n     best    train   minutes"
+        for cell in cells:
+            published = "–" if cell["published"] is None else f"{cell['published']:.2f}"
+            std = "" if cell["std"] is None else f" ± {cell['std']:.2f}"
+            ours = "–" if cell["mean"] is None else f"{cell['mean']:.2f}{std}"
+            rest = [
+                "–" if cell[key] is None else f"{cell[key] / by:.{digits}f}"
+                for key, by, digits in (("best_mean", 1, 2), ("train_mean", 1, 2), ("seconds_mean", 60, 1))
+            ]
+            n = f"{cell['n']}/{len(results['seeds'])}" if cell["missing"] or cell["failed"] else str(cell["n"])
+            best, train, minutes = rest
+            label = labels[cell["row"]]
+            yield f"{label:<{width}}  {published:>9}  {ours:>19}  {n:>3}  {best:>7}  {train:>7}  {minutes:>8}"
+    if results["reading"]:
+        yield ""
+        yield from results["reading"]
+    for cell in results["cells"]:
+        for failure in cell["failed"]:
+            yield f"failed: {cell['row']} ({cell['column']}), seed {failure['seed']}: {failure['reason']}"
+
+
+def _cell(cell: Cell, folder: Path, seeds: int, failed: Mapping[str, str]) -> dict[str, Any]:
+    runs, failures, missing = [], [], []
+    for seed in range(seeds):
+        name = cell.folder(seed)
+        run = RunDirectory(folder / CELLS / name)
+        if run.finished:
+            result = run.read_json("result.json")
+            runs.append(
+                {
+                    "seed": seed,
+                    "path": f"{CELLS}/{name}",
+                    "last_error": result["last_error"],
+                    "best_error": result["best_error"],
+                    "best_epoch": result["best_epoch"],
+                    "train_error": result["last_train_error"],
+                    "seconds": result["seconds"],
+                    "precision": result["precision"],
+                    "device": run.read_json("environment.json")["device"],
+                }
+            )
+        elif name in failed:
+            failures.append({"seed": seed, "reason": failed[name]})
+        else:
+            missing.append(seed)
+
+    def mean(key: str) -> float | None:
+        return statistics.fmean(run[key] for run in runs) if runs else None
+
+    errors = [run["last_error"] for run in runs]
+    return {
+        "row": cell.row,
+        "column": cell.column,
+        "published": cell.published,
+        "published_for": cell.published_for or None,
+        "place": cell.place,
+        "name": cell.name,
+        "setting": in_words(cell.recipe),
+        "recipe": cell.recipe.to_dict(),
+        "runs": runs,
+        "failed": failures,
+        "missing": missing,
+        "n": len(runs),
+        "mean": mean("last_error"),
+        "std": statistics.stdev(errors) if len(errors) > 1 else None,
+        "best_mean": mean("best_error"),
+        "train_mean": mean("train_error"),
+        "seconds_mean": mean("seconds"),
+    }
+
+
+def _differences(
+    experiment: Experiment, folder: Path, cells: list[dict[str, Any]]
+) -> Iterator[tuple[str, str, Difference]]:
+    """Every row against the one that the experiment names, column by column, where both have been analysed."""
+    wrong = {}
+    for cell in cells:
+        runs = [RunDirectory(folder / run["path"]) for run in cell["runs"]]
+        found = [run.read_json("analysis.json") for run in runs if (run.path / "analysis.json").exists()]
+        wrong[cell["row"], cell["column"]] = [unpack(of_run["wrong"], of_run["images"]) for of_run in found]
+    for row, column in wrong:
+        against = wrong.get((experiment.against or "", column))
+        if row != experiment.against and against and wrong[row, column]:
+            yield row, column, difference(wrong[row, column], against)
+
+
+def _sentence(experiment: Experiment, row: str, column: str, found: Difference) -> str:
+    where = f" ({column})" if len(experiment.columns) > 1 else ""
+    what = {
+        "can't tell": f"no difference that {found.n[0]} and {found.n[1]} runs can show",
+        "lower": "a lower error",
+        "higher": "a higher error",
+    }[found.verdict]
+    return (
+        f"{row} against {experiment.against}{where}: {found.difference:+.2f} points, {found.level:.0%} interval "
+        f"{found.low:+.2f} to {found.high:+.2f} over {found.covers}: {what}."
+    )
+
+
+def _rule(experiment: Experiment, row: str) -> str | None:
+    """The rule of a row that is a rule, for drawing where beta lies."""
+    rules = {cell.recipe.rule for cell in experiment.cells if cell.row == row}
+    return row if row in rules else None

@@ -1,0 +1,125 @@
+"""How large an experiment is made: the paper's own size, one that two cores finish, one for a check in a minute."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from ..errors import InputError
+from ..train.recipe import Recipe
+from .declared import Cell, Experiment, network_label
+from .published import EXPERIMENTS
+
+
+@dataclass(frozen=True)
+class Scale:
+    """shrink: a recipe of the paper made smaller, or None where this scale leaves it out."""
+
+    name: str
+    about: str
+    shrink: Callable[[Recipe], Recipe | None]
+    seeds: int | None = None  # as many as the paper made
+
+
+# What stands for the paper's networks. Blocks, branches and stages are kept, depth and width are less.
+SMALL_NETWORKS = {
+    "shake_resnet26_2x32d": "shake_resnet14_2x16d",
+    "shake_resnet26_2x96d": "shake_resnet14_2x16d",
+    "shake_resnet26_2x32d_a": "shake_resnet14_2x16d_a",
+    "shake_resnet26_2x32d_b": "shake_resnet14_2x16d_b",
+    "shake_resnet14_2x32d_c": "shake_resnet14_2x16d_c",
+    "shake_resnext29_2x4x64d": "shake_resnext20_2x4x8d",
+    "wrn28_10": "wrn16_1",
+    "resnext29_16x64d": "resnext20_4x8d",
+    "densenet_bc190_40": "densenet_bc40_12",
+}
+SMOKE_NETWORKS = {
+    "shake_resnet26_2x32d": "shake_resnet8_2x4d",
+    "shake_resnet26_2x96d": "shake_resnet8_2x4d",
+    "shake_resnet26_2x32d_a": "shake_resnet8_2x4d_a",
+    "shake_resnet26_2x32d_b": "shake_resnet8_2x4d_b",
+    "shake_resnet14_2x32d_c": "shake_resnet8_2x4d_c",
+    "shake_resnext29_2x4x64d": "shake_resnext11_2x2x8d",
+    "wrn28_10": "wrn10_1",
+    "resnext29_16x64d": "resnext11_2x8d",
+    "densenet_bc190_40": "densenet_bc10_4",
+}
+
+
+def small(recipe: Recipe) -> Recipe | None:
+    """2,000 stratified images (5,000 of CIFAR-100), 100 epochs, the networks above.
+
+    Half the batch at half the learning rate for the paper's CIFAR-10 recipe, which is its author's one-device variant.
+    """
+    if recipe.model not in SMALL_NETWORKS:
+        return None
+    if recipe.model.startswith("shake_resnet") and recipe.batch_size == 128:
+        recipe = recipe.replace(batch_size=64, lr=recipe.lr / 2, first_epoch_lr=recipe.first_epoch_lr / 2)
+    return recipe.replace(
+        model=SMALL_NETWORKS[recipe.model],
+        train_size=5000 if recipe.data == "cifar100" else 2000,
+        epochs=100,
+        eval_every=10,
+        checkpoint_every=120.0,
+    )
+
+
+def smoke(recipe: Recipe) -> Recipe | None:
+    """A check that everything runs: 100 bundled digits, one epoch, the smallest networks. The errors mean nothing."""
+    if recipe.model not in SMOKE_NETWORKS or recipe.data == "cifar100" and not recipe.model.startswith("shake_"):
+        return None
+    return recipe.replace(
+        data="digits",
+        model=SMOKE_NETWORKS[recipe.model],
+        train_size=100,
+        epochs=1,
+        batch_size=50,
+        bn_images=50,
+        lr=0.01,
+        first_epoch_lr=0.01 if recipe.first_epoch_lr else 0.0,
+        flip=False,
+        crop=1,
+    )
+
+
+SCALES = {
+    scale.name: scale
+    for scale in (
+        Scale("smoke", "a minute: 100 bundled digits, one epoch; the errors mean nothing", smoke, 1),
+        Scale("small", "hours on two cores: 2,000 images, 14 2x16d, 100 epochs", small, 2),
+        Scale("paper", "the real thing: all images, 1800 epochs; days on a large GPU", lambda recipe: recipe),
+    )
+}
+
+
+def experiment(name: str, scale: str = "small") -> Experiment:
+    """The experiment of that name at that scale. Raises InputError for a name or scale that is none."""
+    for what, given, known in (("table", name, EXPERIMENTS), ("scale", scale, SCALES)):
+        if given not in known:
+            close = difflib.get_close_matches(str(given), known, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise InputError(f"{what}: {given!r} is not known{hint}, expected one of {', '.join(known)}")
+    published, size = EXPERIMENTS[name](), SCALES[scale]
+    cells, columns = [], {}
+    for cell in published.cells:
+        recipe = size.shrink(cell.recipe)
+        if recipe is None or recipe in (kept.recipe for kept in cells):  # no network for it here, or the same one
+            continue
+        column = _column(published, cell, recipe)
+        columns[column] = published.columns[cell.column] if column == cell.column else column
+        cells.append(replace(cell, recipe=recipe, column=column))
+    rows = {cell.row for cell in cells}
+    return replace(
+        published,
+        cells=tuple(cells),
+        rows={row: label for row, label in published.rows.items() if row in rows},
+        columns=columns,
+        seeds=size.seeds or published.seeds,
+    )
+
+
+def _column(published: Experiment, cell: Cell, recipe: Recipe) -> str:
+    """Columns named by a network are named by the smaller one."""
+    same = cell.column == network_label(cell.recipe.model)
+    return network_label(recipe.model) if same else cell.column

@@ -1,0 +1,153 @@
+"""`shakeshake reproduce` as a process: a table from nothing, gone on with, shared between runners, and its mistakes."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TWO_ROWS = ("table1", "--scale", "smoke", "--rows", "E-E-B,S-S-I", "--jobs", "2")
+
+
+def start(*arguments: object) -> subprocess.Popen:
+    command = [sys.executable, "-m", "shakeshake", "reproduce", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen, code: int = 0) -> str:
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == code, out + err
+    assert "Traceback" not in err, err
+    if code == 2:
+        assert len(err.strip().splitlines()) == 1, err
+    return out + err
+
+
+def reproduce(*arguments: object, code: int = 0) -> str:
+    return finish(start(*arguments), code)
+
+
+def cell(folder: Path, rule: str, seed: int = 0) -> Path:
+    return folder / "cells" / f"digits-shake_resnet8_2x4d-{rule}-seed{seed}"
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory) -> tuple[Path, str]:
+    """Two rows of Table 1, made by two runners at once on one folder."""
+    folder = tmp_path_factory.mktemp("tables") / "shared"
+    runners = [start(*TWO_ROWS, "--out", folder) for _ in range(2)]
+    said = [finish(runner) for runner in runners]
+    return folder, said[0]
+
+
+def test_a_table_shows_the_published_figure_beside_ours(table):
+    folder, said = table
+    found = json.loads((folder / "table1.json").read_text())
+    measured = {c["row"]: json.loads((cell(folder, c["row"]) / "result.json").read_text()) for c in found["cells"]}
+    assert [(c["row"], c["published"], c["n"]) for c in found["cells"]] == [("E-E-B", 4.27, 1), ("S-S-I", 3.55, 1)]
+    for c in found["cells"]:
+        assert c["mean"] == measured[c["row"]]["last_error"]
+        line = next(line for line in said.splitlines() if line.startswith(found["rows"][0]["label"]) and "%" not in line)
+        assert "4.27" in line
+    assert "100 stratified training images of digits, 1 epochs" in said, "what is run is said before it is run"
+    assert "about" in said
+    rows = list(csv.DictReader((folder / "table1.csv").open()))
+    assert [float(row["last_error"]) for row in rows] == [c["mean"] for c in found["cells"]]
+    (compared,) = found["differences"]
+    assert (compared["row"], compared["against"], compared["covers"]) == (
+        "S-S-I",
+        "E-E-B",
+        "test images only (one seed)",
+    )
+    assert compared["difference"] == pytest.approx(found["cells"][1]["mean"] - found["cells"][0]["mean"], abs=0.5)
+    assert (folder / "report.html").stat().st_size > 10_000
+
+
+def test_two_runners_do_no_cell_twice(table):
+    folder, _ = table
+    for rule in ("E-E-B", "S-S-I"):
+        assert "resumed" not in json.loads((cell(folder, rule) / "environment.json").read_text())
+        assert len((cell(folder, rule) / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_finished_cells_are_passed_over_seeds_are_added_and_a_failure_stops_nothing(table):
+    folder, _ = table
+    stamp = (cell(folder, "E-E-B") / "result.json").stat().st_mtime_ns
+    broken = cell(folder, "S-S-I", seed=1)
+    broken.mkdir()
+    (broken / "recipe.json").write_text(
+        json.dumps(json.loads((cell(folder, "S-S-I") / "recipe.json").read_text()) | {"seed": 1})
+    )
+    (broken / "checkpoint.pt").write_bytes(b"rubbish")
+    said = reproduce(*TWO_ROWS, "--out", folder, "--seeds", 2, code=1)
+    assert "4 runs, 2 of them done" in said
+    assert "failed: S-S-I" in said
+    assert "no checkpoint can be read" in said
+    assert (cell(folder, "E-E-B") / "result.json").stat().st_mtime_ns == stamp
+    cells = {c["row"]: c for c in json.loads((folder / "table1.json").read_text())["cells"]}
+    assert (cells["E-E-B"]["n"], cells["S-S-I"]["n"]) == (2, 1)
+    assert cells["E-E-B"]["std"] is not None
+    assert cells["S-S-I"]["failed"][0]["seed"] == 1
+    (broken / "checkpoint.pt").unlink()
+    said = reproduce(*TWO_ROWS, "--out", folder, "--seeds", 2)
+    assert "4 runs, 3 of them done" in said
+    assert "interval" in said
+
+
+@pytest.mark.slow
+def test_an_interrupted_table_saves_its_cells_and_goes_on(tmp_path):
+    options = ("correlation", "--scale", "smoke", "--epochs", 400, "--jobs", 2, "--out", tmp_path / "out")
+    process = start(*options)
+    folder = tmp_path / "out" / "cells"
+    end = time.monotonic() + 90
+    while len(list(folder.glob("*/metrics.jsonl"))) < 2:
+        assert process.poll() is None and time.monotonic() < end, process.communicate()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert "go on with the same command" in finish(process, code=130)
+    for run in folder.iterdir():
+        assert (run / "checkpoint.pt").exists()
+        assert not (run / "result.json").exists()
+        assert "shakeshake resume" in (run / "log.txt").read_text()
+
+
+def test_a_dry_run_plans_and_writes_nothing(tmp_path):
+    said = reproduce("architectures", "--scale", "smoke", "--dry-run", "--out", tmp_path / "out")
+    for text in ("9 cells, 1 seeds: 9 runs, 0 of them done", "architecture C", "S-E-I", "a run", "to go on this machine"):
+        assert text in said, said
+    assert not (tmp_path / "out").exists()
+
+
+def test_mistakes_are_one_sentence(table, tmp_path):
+    folder, _ = table
+    for arguments, sentence in (
+        (("table9",), "table: 'table9' is not known (did you mean table"),
+        (("table1", "--scale", "huge"), "scale: 'huge' is not known"),
+        ((*TWO_ROWS, "--out", folder, "--epochs", 2), "was made with overrides none, this is epochs=2"),
+        (("table1", "--out", folder), "was made with scale 'smoke', this is 'small'"),
+        ((*TWO_ROWS, "--out", "/proc/none"), "out: /proc/none cannot be written"),
+    ):
+        assert sentence in reproduce(*arguments, code=2), sentence
+
+
+def test_a_cell_with_another_recipe_is_not_touched(table, tmp_path):
+    folder, _ = table
+    path = cell(folder, "E-E-B") / "recipe.json"
+    before = path.read_text()
+    result = cell(folder, "E-E-B") / "analysis.json"
+    kept = result.read_bytes()
+    try:
+        path.write_text(before.replace('"momentum": 0.9', '"momentum": 0.8'))
+        result.unlink()  # not done, so it would be worked on
+        assert "momentum: " in reproduce(*TWO_ROWS, "--out", folder, code=2)
+        assert not result.exists()
+    finally:
+        path.write_text(before)
+        result.write_bytes(kept)
+
+
