@@ -24,11 +24,15 @@ _HOMES = {
     "load_data": "data.sources",
     "Recipe": "train.recipe",
     "fit": "train.loop",
+    "branch_correlation": "analysis.correlation",
+    "layerwise_correlation": "analysis.correlation",
 }
 
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
+    from .analysis.correlation import branch_correlation as branch_correlation
+    from .analysis.correlation import layerwise_correlation as layerwise_correlation
     from .core.layers import ShakeShake as ShakeShake
     from .core.layers import shake_shake as shake_shake
     from .core.mix import mix as mix

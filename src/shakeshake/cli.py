@@ -23,6 +23,7 @@ COMMANDS = {
     "train": "train a network; DATA is digits, cifar10, cifar100 or an .npz",
     "resume": "go on with a run exactly where it stopped",
     "eval": "loss and error of a trained run",
+    "analyze": "what shaking did to a trained network",
     "reproduce": "the paper's tables and figures, published beside measured",
     "report": "write one page that shows a run, or several side by side",
     "models": "networks by name",
@@ -170,10 +171,36 @@ def eval_(arguments: Sequence[str]) -> int:
     parser.add_argument("--device", default="auto", metavar="X", help="auto, cpu, cuda, cuda:1 or mps")
     given = parser.parse_args(arguments)
 
-    from .train.loop import evaluate_run
+    from .train.trained_run import evaluate_run
 
     measured = evaluate_run(given.run, split=given.split, data_dir=given.data_dir, device=given.device)
     print(f"{given.split} error {measured['error']:.2f} %  loss {measured['loss']:.4f}  {measured['images']} images")
+    return DONE
+
+
+def analyze(arguments: Sequence[str]) -> int:
+    parser = _parser(
+        "analyze",
+        "What shaking did to a trained network: correlation between the branches and their layers, calibration,\n"
+        "the gap between training and test error, the strength of its rule. Writes analysis.json into the run.",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run directory, finished or not")
+    parser.add_argument("--split", default="test", metavar="X", help="images to look at: test or train (default test)")
+    parser.add_argument(
+        "--only", metavar="A,A", help="correlation, layerwise, calibration, gap, strength (default all)"
+    )
+    parser.add_argument("--data-dir", metavar="D", help="where the images are now, if they have moved")
+    parser.add_argument("--device", default="auto", metavar="X", help="auto, cpu, cuda, cuda:1 or mps")
+    given = parser.parse_args(arguments)
+
+    from .analysis.run import analyze_run
+    from .analysis.words import as_lines
+
+    only = None if given.only is None else tuple(given.only.split(","))
+    found = analyze_run(given.run, split=given.split, only=only, data_dir=given.data_dir, device=given.device)
+    for line in as_lines(found):
+        print(line)
+    print(f"\nanalysis {given.run / 'analysis.json'}")
     return DONE
 
 
@@ -214,7 +241,9 @@ def reproduce(arguments: Sequence[str]) -> int:
     parser.add_argument("--scale", default="small", metavar="X", help=f"{', '.join(SCALES)} (default small)")
     parser.add_argument("--seeds", type=int, metavar="N", help="runs of each cell (default as the scale has it)")
     parser.add_argument("--rows", metavar="R,R", help="some of the rows alone")
-    parser.add_argument("--out", type=Path, metavar="D", help="a folder, shared by tables (default runs/reproduce-SCALE)")
+    parser.add_argument(
+        "--out", type=Path, metavar="D", help="a folder, shared by tables (default runs/reproduce-SCALE)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and how long it would take here")
     parser.add_argument("--jobs", type=int, metavar="N", help="runs side by side (default: cores; one on a GPU)")
     parser.add_argument("--engine", default="local", metavar="X", help="local, or ray for a cluster (default local)")
@@ -245,7 +274,9 @@ def reproduce(arguments: Sequence[str]) -> int:
     print()
     for line in as_lines(found):
         print(line)
-    print(f"\nresults {plan.folder / name}.json, .csv\nreport {write_report([plan.folder], plan.folder / 'report.html')}")
+    print(
+        f"\nresults {plan.folder / name}.json, .csv\nreport {write_report([plan.folder], plan.folder / 'report.html')}"
+    )
     return FAILED if any(cell["failed"] for cell in found["cells"]) else DONE
 
 
@@ -321,6 +352,7 @@ DOORS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "resume": resume,
     "eval": eval_,
+    "analyze": analyze,
     "reproduce": reproduce,
     "report": report,
     "models": models,

@@ -51,7 +51,9 @@ def test_a_table_shows_the_published_figure_beside_ours(table):
     assert [(c["row"], c["published"], c["n"]) for c in found["cells"]] == [("E-E-B", 4.27, 1), ("S-S-I", 3.55, 1)]
     for c in found["cells"]:
         assert c["mean"] == measured[c["row"]]["last_error"]
-        line = next(line for line in said.splitlines() if line.startswith(found["rows"][0]["label"]) and "%" not in line)
+        line = next(
+            line for line in said.splitlines() if line.startswith(found["rows"][0]["label"]) and "%" not in line
+        )
         assert "4.27" in line
     assert "100 stratified training images of digits, 1 epochs" in said, "what is run is said before it is run"
     assert "about" in said
@@ -118,7 +120,13 @@ def test_an_interrupted_table_saves_its_cells_and_goes_on(tmp_path):
 
 def test_a_dry_run_plans_and_writes_nothing(tmp_path):
     said = reproduce("architectures", "--scale", "smoke", "--dry-run", "--out", tmp_path / "out")
-    for text in ("9 cells, 1 seeds: 9 runs, 0 of them done", "architecture C", "S-E-I", "a run", "to go on this machine"):
+    for text in (
+        "9 cells, 1 seeds: 9 runs, 0 of them done",
+        "architecture C",
+        "S-E-I",
+        "a run",
+        "to go on this machine",
+    ):
         assert text in said, said
     assert not (tmp_path / "out").exists()
 
@@ -149,5 +157,3 @@ def test_a_cell_with_another_recipe_is_not_touched(table, tmp_path):
     finally:
         path.write_text(before)
         result.write_bytes(kept)
-
-

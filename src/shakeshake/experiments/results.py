@@ -39,7 +39,9 @@ def collect(
         "setting": next(iter(settings.values())) if alike else "; ".join(f"{k}: {v}" for k, v in settings.items()),
         "published_setting": experiment.published_setting,
         "unit": "test error, %",
-        "rows": [{"key": key, "label": label, "rule": _rule(experiment, key)} for key, label in experiment.rows.items()],
+        "rows": [
+            {"key": key, "label": label, "rule": _rule(experiment, key)} for key, label in experiment.rows.items()
+        ],
         "columns": [{"key": key, "label": label} for key, label in experiment.columns.items()],
         "seeds": list(range(seeds)),
         "cells": cells,
@@ -64,7 +66,17 @@ def as_csv(results: dict[str, Any]) -> str:
     """A line for each run, and one for each seed that is missing or failed."""
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
-    columns = ("seed", "last_error", "best_error", "best_epoch", "train_error", "seconds", "precision", "device", "path")
+    columns = (
+        "seed",
+        "last_error",
+        "best_error",
+        "best_epoch",
+        "train_error",
+        "seconds",
+        "precision",
+        "device",
+        "path",
+    )
     out.writerow(("experiment", "scale", "row", "column", "published", "published_for", *columns, "status"))
     for cell in results["cells"]:
         of_cell = (results["experiment"], results["scale"], cell["row"], cell["column"])

@@ -7,17 +7,16 @@ from typing import Any
 
 import torch
 
-from ..data.loader import Loader
-from ..data.sources import ImageData, load_data
 from ..errors import InputError, RunError
-from ..models.trained import CONFIG, WEIGHTS, describe, load, weights_as_bytes
+from ..models.trained import CONFIG, WEIGHTS, describe, weights_as_bytes
 from . import checkpoint
-from .device import choose_device, describe_device
+from .device import describe_device
 from .keeper import Keeper, stop_signals
 from .progress import Progress, TensorBoard
 from .recipe import Recipe
 from .record import RunDirectory, environment, new_run_path, write_atomically
-from .trainer import Trainer, evaluate
+from .trained_run import load_images
+from .trainer import Trainer
 
 
 def fit(recipe: Recipe, out: str | Path | None = None, *, quiet: bool = False) -> dict[str, Any]:
@@ -66,28 +65,6 @@ def resume(path: str | Path, *, data_dir: str | None = None, quiet: bool = False
         else:  # killed before it was written
             run.write_json("environment.json", environment(**_devices(trainer)))
         return _train(run, trainer, quiet=quiet)
-
-
-def evaluate_run(
-    path: str | Path, *, split: str = "test", data_dir: str | None = None, device: str = "auto"
-) -> dict[str, float]:
-    """Loss, error (%) and number of images of a trained run over its ``test`` or ``train`` split, in fp32.
-
-    Raises InputError for a run that is not finished and for images that are not those of the run.
-    """
-    run = RunDirectory.open(Path(path))
-    recipe, at = run.recipe(), choose_device(device)
-    model = load(run.path, at)
-    data = load_images(recipe if data_dir is None else recipe.replace(data_dir=data_dir))
-    if run.finished and run.read_json("result.json")["data_fingerprint"] != data.fingerprint:
-        raise InputError(f"data: {recipe.data} has changed since {run.path} was trained, expected the same images")
-    images = {"test": data.test, "train": data.train}[split]
-    loader = Loader(images, data.mean, data.std, batch_size=256, device=at)
-    return {**evaluate(model.network, loader, "fp32", at), "images": len(images.labels)}
-
-
-def load_images(recipe: Recipe) -> ImageData:
-    return load_data(recipe.data, data_dir=recipe.data_dir, train_size=recipe.train_size, seed=recipe.seed)
 
 
 def _train(run: RunDirectory, trainer: Trainer, *, quiet: bool) -> dict[str, Any]:

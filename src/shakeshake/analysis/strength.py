@@ -1,0 +1,51 @@
+"""How strong a rule is: where beta lies relative to alpha, and how far from it (paper, Table 4)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ..core.rules import ShakeRule
+
+
+def coefficients(rule: str | ShakeRule, draws: int = 100_000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """(alpha, beta) of the first of two branches, each (draws,), as a block draws them for that many images."""
+    rule = ShakeRule.parse(rule)
+    generator = torch.Generator().manual_seed(seed)
+    if rule.level == "Image":
+        alpha, beta = rule.draw(draws, 2, generator=generator)
+    else:  # one draw a batch: that many batches
+        by_image = ShakeRule(rule.forward, rule.backward, "Image", rule.low, rule.high)
+        alpha, beta = by_image.draw(draws, 2, generator=generator)
+    return alpha[:, 0].double().numpy(), beta[:, 0].double().numpy()
+
+
+def expected_distance(rule: str | ShakeRule) -> float:
+    """E|beta - alpha| of two branches, in closed form.
+
+    With alpha ~ U(low, high) let m = min(alpha, 1 - alpha) and d = 0.5 - m, its distance from 0.5. Given alpha the mean
+    distance of beta is d for Even, 2 s d for the strength s (M1: s = 1), m/2 for M2, d/2 for M3, 0.75 - 1.5 m for M4,
+    1 - 1.5 m for M5 and (alpha^2 + (1 - alpha)^2) / 2 for Shake; each is then averaged over alpha.
+    """
+    rule = ShakeRule.parse(rule)
+    if rule.forward == "Even":
+        return 0.25 if rule.backward == "Shake" else 0.0
+    low, high = rule.low, rule.high
+    if low <= 0.5 <= high:
+        d = ((0.5 - low) ** 2 + (high - 0.5) ** 2) / (2 * (high - low))
+    else:
+        d = abs((low + high) / 2 - 0.5)
+    m = 0.5 - d
+    if rule.backward == "Shake":
+        # E[a^2] + E[(1-a)^2] = 1 - 2 E[a] + 2 E[a^2]
+        mean, square = (low + high) / 2, (low * low + low * high + high * high) / 3
+        return (1 - 2 * mean + 2 * square) / 2
+    strength = {"Keep": 0.0, "Even": 0.5, "M1": 1.0}.get(rule.backward, rule.backward)  # type: ignore[call-overload]
+    if isinstance(strength, float):
+        return 2 * strength * d
+    return {"M2": m / 2, "M3": d / 2, "M4": 0.75 - 1.5 * m, "M5": 1 - 1.5 * m}[strength]
+
+
+def histogram(alpha: np.ndarray, beta: np.ndarray, bins: int = 20) -> np.ndarray:
+    """Counts (bins, bins) of (alpha, beta) over the unit square, row = alpha."""
+    return np.histogram2d(alpha, beta, bins=bins, range=((0, 1), (0, 1)))[0].astype(int)

@@ -1,0 +1,106 @@
+"""A run opened for looking at: its network, as far as it was trained, and its images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..data.loader import Loader
+from ..data.sources import ImageData, Split, load_data
+from ..errors import InputError
+from ..models.registry import create_model
+from ..models.trained import load
+from . import checkpoint
+from .device import choose_device
+from .recipe import Recipe
+from .record import RunDirectory
+from .trainer import evaluate
+
+SPLITS = ("test", "train")
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run's network in evaluation mode on ``device``, and the images it was made with.
+
+    epoch: how many epochs it was trained. finished: whether those are all.
+    """
+
+    run: RunDirectory
+    recipe: Recipe
+    data: ImageData
+    network: nn.Module
+    device: torch.device
+    epoch: int
+    finished: bool
+
+    def split(self, name: str) -> Split:
+        if name not in SPLITS:
+            raise InputError(f"split: got {name!r}, expected test or train")
+        return self.data.test if name == "test" else self.data.train
+
+    def loader(self, name: str) -> Loader:
+        return Loader(self.split(name), self.data.mean, self.data.std, batch_size=256, device=self.device)
+
+
+def load_images(recipe: Recipe, data_dir: str | None = None) -> ImageData:
+    """The images of a recipe, from where they are now."""
+    return load_data(recipe.data, data_dir=data_dir or recipe.data_dir, train_size=recipe.train_size, seed=recipe.seed)
+
+
+def open_run(
+    path: str | Path, *, data_dir: str | None = None, device: str = "auto", unfinished: bool = False
+) -> TrainedRun:
+    """A finished run, or with ``unfinished`` also one that has a checkpoint.
+
+    Raises InputError when there is no trained network or the images are not those of the run.
+    """
+    run = RunDirectory.open(Path(path))
+    recipe, at = run.recipe(), choose_device(device)
+    if run.finished or not unfinished:
+        network = load(run.path, at).network
+        result = run.read_json("result.json") if run.finished else None
+        data = load_images(recipe, data_dir)
+        if result is not None:
+            _check_same(run, data, result["data_fingerprint"])
+        return TrainedRun(run, recipe, data, network, at, recipe.epochs, True)
+    state = checkpoint.load(run.path)
+    if state is None:
+        raise InputError(f"run: {run.path} has no checkpoint yet, expected one that has been trained for a while")
+    data = load_images(recipe, data_dir)
+    _check_same(run, data, state["data"])
+    network = create_model(
+        recipe.model,
+        num_classes=data.num_classes,
+        rule=recipe.rule,
+        in_channels=data.channels,
+        image_size=data.image_size,
+    )
+    trainer = state["trainer"]
+    averaged = trainer["ema"]
+    weights = trainer["network"]
+    if averaged is not None:
+        weights = {k.removeprefix("module."): v for k, v in averaged.items() if k.startswith("module.")}
+    network.load_state_dict(weights)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return TrainedRun(run, recipe, data, network.eval().to(at), at, trainer["epoch"], False)
+
+
+def evaluate_run(
+    path: str | Path, *, split: str = "test", data_dir: str | None = None, device: str = "auto"
+) -> dict[str, float]:
+    """Loss, error (%) and number of images of a trained run over its ``test`` or ``train`` split, in fp32.
+
+    Raises InputError for a run that is not finished and for images that are not those of the run.
+    """
+    opened = open_run(path, data_dir=data_dir, device=device)
+    loader = opened.loader(split)
+    return {**evaluate(opened.network, loader, "fp32", opened.device), "images": len(loader.labels)}
+
+
+def _check_same(run: RunDirectory, data: ImageData, fingerprint: str) -> None:
+    if fingerprint != data.fingerprint:
+        raise InputError(f"data: {data.name} has changed since {run.path} was trained, expected the same images")
