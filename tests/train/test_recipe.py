@@ -142,7 +142,7 @@ def test_a_rate_of_its_own_for_the_first_epoch():
     rates = [learning_rate(s, 100, 0.05, first_steps=10, first_lr=0.025) for s in range(100)]
     assert rates[:10] == [0.025] * 10
     assert rates[10:] == [cosine(s, 100, 0.05) for s in range(10, 100)]
-    with pytest.raises(InputError, match="^first_epoch_lr: .* one of the two"):
+    with pytest.raises(InputError, match=r"^first_epoch_lr: .* one of the two"):
         Recipe(first_epoch_lr=0.01, warmup_epochs=1)
 
 
@@ -156,5 +156,5 @@ def test_steps_warm_up_and_end():
 def test_a_network_without_branches_has_no_rule():
     assert Recipe(model="wrn10_1", rule="S-S-I").rule == "none"
     assert Recipe(model="shake_resnet8_2x4d_c", rule="S-E-I[0.4,0.6]").rule == "S-E-I[0.4,0.6]"
-    with pytest.raises(InputError, match="^rule: 'none'"):
+    with pytest.raises(InputError, match=r"^rule: 'none'"):
         Recipe(model="wrn10_1").replace(model="shake_resnet8_2x4d")

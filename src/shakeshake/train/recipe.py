@@ -110,7 +110,8 @@ class Recipe:
             raise InputError(f"warmup_epochs: got {self.warmup_epochs}, expected at most epochs, {self.epochs}")
         if self.first_epoch_lr and self.warmup_epochs:
             raise InputError(
-                f"first_epoch_lr: got {self.first_epoch_lr} and warmup_epochs {self.warmup_epochs}, expected one of the two"
+                f"first_epoch_lr: got {self.first_epoch_lr} together with warmup_epochs {self.warmup_epochs}, "
+                "expected one of the two"
             )
         if self.schedule not in ("cosine", "steps"):
             raise InputError(f"schedule: got {self.schedule!r}, expected cosine or steps")
