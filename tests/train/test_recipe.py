@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shakeshake.errors import InputError
-from shakeshake.train.recipe import PRESETS, Recipe, paper_cifar10, paper_cifar100, preset
-from shakeshake.train.schedule import cosine
+from shakeshake.train.recipe import PRESETS, Recipe, paper_architecture_c, paper_cifar10, paper_cifar100, preset
+from shakeshake.train.schedule import cosine, learning_rate, step_decay
+from shakeshake.train.trainer import Trainer
 
 OFF = {"warmup_epochs": 0, "clip_norm": 0, "label_smoothing": 0, "ema": 0, "cutout": 0, "mixup": 0}
 
@@ -29,10 +30,16 @@ OFF = {"warmup_epochs": 0, "clip_norm": 0, "label_smoothing": 0, "ema": 0, "cuto
             {"model": "shake_resnext29_2x4x64d", "rule": "S-E-I", "batch_size": 32, "bn_images": 16, "lr": 0.025}
             | {"weight_decay": 5e-4},
         ),
+        (
+            paper_architecture_c(),
+            {"model": "shake_resnet14_2x32d_c", "rule": "S-E-I[0.4,0.6]", "batch_size": 128, "bn_images": 64}
+            | {"lr": 0.05, "first_epoch_lr": 0.025, "weight_decay": 1e-4},
+        ),
     ],
 )
 def test_paper_recipes_are_the_papers(recipe, published):
     both = {"epochs": 1800, "momentum": 0.9, "flip": True, "crop": 4, "train_size": None}
+    both |= {"schedule": "cosine", "nesterov": True}
     values = recipe.to_dict()
     assert {name: values[name] for name in published | both | OFF} == published | both | OFF
 
@@ -64,6 +71,13 @@ def test_json_round_trip():
         ("precision", "fp16"),
         ("rule", "S-K"),
         ("model", "shake_resnet27_2x32d"),
+        ("schedule", "linear"),
+        ("milestones", "half"),
+        ("milestones", "0.75,0.5"),
+        ("milestones", "0.5,1"),
+        ("gamma", 0),
+        ("gamma", 1.5),
+        ("first_epoch_lr", math.inf),
         ("colour", "blue"),
     ],
 )
@@ -98,3 +112,49 @@ def test_cosine_is_per_step_and_warms_up():
     assert warm[-1] == 0.0
     with pytest.raises(InputError):
         cosine(101, 101, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "batch", "rates"),
+    [  # the learning rate from each epoch (counted from 0) on, as the papers tell it
+        ("paper_resnet", 164, 128, {0: 0.1, 82: 0.01, 123: 0.001}),
+        ("paper_wrn", 200, 128, {0: 0.1, 60: 0.02, 120: 0.004, 160: 0.0008}),
+        ("paper_resnext", 300, 128, {0: 0.1, 150: 0.01, 225: 0.001}),
+        ("paper_densenet", 300, 64, {0: 0.1, 150: 0.01, 225: 0.001}),
+    ],
+)
+def test_the_others_recipes_are_their_papers(name, epochs, batch, rates):
+    recipe = preset(name)
+    assert (recipe.epochs, recipe.batch_size, recipe.momentum) == (epochs, batch, 0.9)
+    assert recipe.nesterov == (name != "paper_resnet")
+    assert recipe.rule == "none", "nothing is shaken, and no rule says otherwise"
+    trainer = Trainer.__new__(Trainer)
+    trainer.recipe, trainer.steps_per_epoch, trainer.steps = recipe, 7, 7 * epochs
+    expected = None
+    for epoch in range(epochs):
+        expected = rates.get(epoch, expected)
+        for step in (7 * epoch, 7 * epoch + 6):
+            assert trainer.lr_at(step) == pytest.approx(expected, rel=1e-12), f"epoch {epoch}"
+
+
+def test_a_rate_of_its_own_for_the_first_epoch():
+    """0.025 for an epoch, then what the cosine would have been at by then."""
+    rates = [learning_rate(s, 100, 0.05, first_steps=10, first_lr=0.025) for s in range(100)]
+    assert rates[:10] == [0.025] * 10
+    assert rates[10:] == [cosine(s, 100, 0.05) for s in range(10, 100)]
+    with pytest.raises(InputError, match=r"^first_epoch_lr: .* one of the two"):
+        Recipe(first_epoch_lr=0.01, warmup_epochs=1)
+
+
+def test_steps_warm_up_and_end():
+    rates = [step_decay(s, 20, 1.0, (0.5, 0.75), 0.5, warmup_steps=3) for s in range(20)]
+    assert rates == [0.25, 0.5, 0.75] + [1.0] * 7 + [0.5] * 5 + [0.25] * 5
+    with pytest.raises(InputError):
+        step_decay(20, 20, 1.0, (0.5,), 0.1)
+
+
+def test_a_network_without_branches_has_no_rule():
+    assert Recipe(model="wrn10_1", rule="S-S-I").rule == "none"
+    assert Recipe(model="shake_resnet8_2x4d_c", rule="S-E-I[0.4,0.6]").rule == "S-E-I[0.4,0.6]"
+    with pytest.raises(InputError, match=r"^rule: 'none'"):
+        Recipe(model="wrn10_1").replace(model="shake_resnet8_2x4d")

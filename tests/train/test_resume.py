@@ -171,3 +171,19 @@ def test_the_same_recipe_gives_the_same_bits_from_python(tmp_path, alone):
     )
     subprocess.run([sys.executable, "-c", code, str(alone), str(tmp_path / "again")], check=True, timeout=120)
     assert outcome(tmp_path / "again") == outcome(alone)
+
+
+def test_a_run_from_before_a_field_goes_on_and_an_edited_one_does_not(tmp_path, alone):
+    """recipe.json and checkpoint as they were before a recipe had these fields: their defaults are what was done."""
+    run = shutil.copytree(alone, tmp_path / "old")
+    (run / "result.json").unlink()
+    (run / checkpoint.PREVIOUS).replace(run / checkpoint.NAME)
+    young = ("schedule", "milestones", "gamma", "nesterov", "first_epoch_lr")
+    state, recipe = checkpoint.load(run), json.loads((run / "recipe.json").read_text())
+    state["recipe"] = {name: value for name, value in state["recipe"].items() if name not in young}
+    checkpoint.save(run, state)
+    (run / "recipe.json").write_text(json.dumps(recipe | {"schedule": "steps"}))
+    assert "schedule: " in finish(shakeshake("resume", run), code=2)
+    (run / "recipe.json").write_text(json.dumps({k: v for k, v in recipe.items() if k not in young}))
+    finish(shakeshake("resume", run))
+    assert outcome(run) == outcome(alone)

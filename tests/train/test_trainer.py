@@ -23,8 +23,9 @@ def digits():
     return load_data("digits", train_size=100)
 
 
-def test_a_step_is_nesterov_with_weight_decay_on_every_parameter(digits):
-    trainer = Trainer(SMALL, digits)
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_a_step_is_sgd_with_weight_decay_on_every_parameter(digits, nesterov):
+    trainer = Trainer(SMALL.replace(nesterov=nesterov), digits)
     slow = copy.deepcopy(trainer.network)
     velocity = [torch.zeros_like(p) for p in slow.parameters()]
     for batch in trainer.loader.epoch(0):
@@ -36,7 +37,7 @@ def test_a_step_is_nesterov_with_weight_decay_on_every_parameter(digits):
             for p, g, v in zip(slow.parameters(), gradients, velocity, strict=True):
                 g = g + 0.01 * p
                 v.mul_(0.9).add_(g)
-                p.sub_(lr * (g + 0.9 * v))
+                p.sub_(lr * (g + 0.9 * v if nesterov else v))
     for (name, ours), theirs in zip(trainer.network.named_parameters(), slow.parameters(), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-5), name
 

@@ -96,7 +96,8 @@ class Trunk(nn.Module):
     """Stem, stages, global average pool, linear layer: what every network here shares.
 
     x: (N, C, H, W). Returns logits (N, num_classes). ``relu_after_stem`` and ``relu_before_pool`` say on which side of
-    the stages the network has its ReLU: post-activation networks the former, pre-activation ones the latter.
+    the stages the network has its ReLU: post-activation networks the former, pre-activation ones the latter. In the
+    same way, ``stem_bn`` and ``last_bn`` (of ``features`` channels, in front of the last ReLU) say where it has BN.
     """
 
     def __init__(
@@ -108,12 +109,16 @@ class Trunk(nn.Module):
         *,
         relu_after_stem: bool,
         relu_before_pool: bool,
+        stem_bn: bool = True,
+        last_bn: bool = False,
     ) -> None:
         super().__init__()
         self.stem = nn.Sequential()
         self.stem.add_module("conv", stem)
-        self.stem.add_module("bn", nn.BatchNorm2d(stem.out_channels))
+        if stem_bn:
+            self.stem.add_module("bn", nn.BatchNorm2d(stem.out_channels))
         self.stages = nn.ModuleList(stages)
+        self.last_bn = nn.BatchNorm2d(features) if last_bn else None
         self.fc = nn.Linear(features, num_classes)
         self.relu_after_stem, self.relu_before_pool = relu_after_stem, relu_before_pool
         initialise(self)
@@ -124,6 +129,8 @@ class Trunk(nn.Module):
             x = F.relu(x, inplace=True)
         for stage in self.stages:
             x = stage(x)
+        if self.last_bn is not None:
+            x = self.last_bn(x)
         if self.relu_before_pool:
             x = F.relu(x)
         return self.fc(x.mean(dim=(2, 3)))

@@ -1,4 +1,4 @@
-"""The paper's CIFAR-10 network, 26 2xWd and its relatives of other depth, width and number of branches."""
+"""The paper's CIFAR-10 network, 26 2xWd, its relatives of other sizes, and its architectures A, B and C."""
 
 from __future__ import annotations
 
@@ -9,43 +9,71 @@ from torch import Tensor, nn
 
 from ..core.layers import ShakeShake
 from ..core.rules import ShakeRule
+from ..errors import InputError
 from .blocks import Trunk, TwoPathSkip, conv, make_stages, stem_conv
 
 
 class Branch(nn.Module):
-    """conv3x3(stride), BN, ReLU, conv3x3, BN. Its input has been through the block's ReLU."""
+    """conv3x3(stride), BN, ReLU, conv3x3, BN. Its input has been through the block's ReLU.
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+    With ``convs=1`` it ends after the first BN. With ``bn=False`` identities stand where BN would.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, *, convs: int = 2, bn: bool = True) -> None:
         super().__init__()
+        norm = nn.BatchNorm2d if bn else nn.Identity
+        self.convs = convs
         self.conv1 = conv(in_channels, out_channels, 3, stride)
-        self.bn1 = nn.BatchNorm2d(out_channels)
-        self.conv2 = conv(out_channels, out_channels, 3)
-        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.bn1 = norm(out_channels)
+        if convs == 2:
+            self.conv2 = conv(out_channels, out_channels, 3)
+            self.bn2 = norm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        return self.bn2(self.conv2(x))
+        x = self.bn1(self.conv1(x))
+        if self.convs == 1:
+            return x
+        return self.bn2(self.conv2(F.relu(x, inplace=True)))
 
 
 class ShakeBlock(nn.Module):
     """x + shake(branch1(relu(x)), branch2(relu(x))) (paper, section 1.2, equation 2, and Figure 1).
 
     The ReLU that each branch and the two-path skip begin with is the same, and is computed once. An identity skip
-    passes x itself, before the ReLU.
+    passes x itself, before the ReLU. Without the skip the block is shake(branch1(relu(x)), branch2(relu(x))).
+    With ``relu_after`` the sum goes through another ReLU.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, stride: int, branches: int, rule: ShakeRule, skip_shift: str
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        *,
+        branches: int,
+        rule: ShakeRule,
+        skip_shift: str,
+        skip: bool,
+        convs: int,
+        bn: bool,
+        relu_after: bool,
     ) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(Branch(in_channels, out_channels, stride) for _ in range(branches))
+        self.branches = nn.ModuleList(
+            Branch(in_channels, out_channels, stride, convs=convs, bn=bn) for _ in range(branches)
+        )
         self.shake = ShakeShake(rule)
-        self.skip = TwoPathSkip(in_channels, out_channels, stride, skip_shift) if in_channels != out_channels else None
+        two_paths = skip and in_channels != out_channels
+        self.skip = TwoPathSkip(in_channels, out_channels, stride, skip_shift) if two_paths else None
+        self.adds_skip, self.relu_after = skip, relu_after
 
     def forward(self, x: Tensor) -> Tensor:
         active = F.relu(x)
         skip = x if self.skip is None else self.skip(active)
-        return skip + self.shake(*(branch(active) for branch in self.branches))
+        y = self.shake(*(branch(active) for branch in self.branches))
+        if self.adds_skip:
+            y = skip + y
+        return F.relu(y) if self.relu_after else y
 
 
 class ShakeResNet(Trunk):
@@ -56,6 +84,20 @@ class ShakeResNet(Trunk):
     two paths (TwoPathSkip), the others are identities.
 
     Images of more than 64 pixels get a strided stem: 3x3 with stride 2 up to 128 pixels, 7x7 with stride 4 up to 224.
+
+    The paper's architectures (Table 5) are the same network with less of it:
+
+    A (``_a``)  ``skip=False``: no skip connections, neither identities nor two paths.
+    B (``_b``)  A with ``convs=1``: one convolution per branch (ReLU, conv, BN), and twice the blocks, so that the
+        depth counts the same number of convolutions one after the other.
+    C (``_c``)  A with ``bn=False``: no BN at all, the stem's included. The paper says no more than "without"; here
+        nothing takes its place, so convolutions stay without bias. It trained this one at depth 14.
+
+    skip_shift: ``"reference"`` or ``"mirrored"``, see TwoPathSkip.
+    activation: ``"pre"``, as described; ``"post"`` has a ReLU after the stem and after every block's sum, so that an
+        identity skip passes what the branches see. No architecture of the paper: public weights have it (foreign.py).
+
+    Raises InputError for an option out of range and for a rule that does not fit the number of branches.
 
     Module names, for hooks and for loading weights: ``stem.{conv,bn}``,
     ``stages.{s}.blocks.{b}.branches.{i}.{conv1,bn1,conv2,bn2}``, ``...skip.{conv1,conv2,bn}``, ``...shake``, ``fc``.
@@ -74,16 +116,35 @@ class ShakeResNet(Trunk):
         in_channels: int = 3,
         image_size: int = 32,
         skip_shift: str = "reference",
+        activation: str = "pre",
+        skip: bool = True,
+        convs: int = 2,
+        bn: bool = True,
     ) -> None:
         rule = ShakeRule.parse(rule)
         rule.check_branches(branches)
+        if activation not in ("pre", "post"):
+            raise InputError(f"activation: got {activation!r}, expected 'pre' or 'post'")
+        if convs not in (1, 2):
+            raise InputError(f"convs: got {convs!r}, expected 1 or 2")
         widths = [width, 2 * width, 4 * width]
-        block = partial(ShakeBlock, branches=branches, rule=rule, skip_shift=skip_shift)
+        block = partial(
+            ShakeBlock,
+            branches=branches,
+            rule=rule,
+            skip_shift=skip_shift,
+            skip=skip,
+            convs=convs,
+            bn=bn,
+            relu_after=activation == "post",
+        )
         super().__init__(
             stem_conv(in_channels, self.STEM_WIDTH, image_size),
-            make_stages((depth - 2) // 6, self.STEM_WIDTH, widths, block),
+            make_stages((depth - 2) // 6 * 2 // convs, self.STEM_WIDTH, widths, block),
             widths[-1],
             num_classes,
-            relu_after_stem=False,
+            relu_after_stem=activation == "post",
             relu_before_pool=True,
+            stem_bn=bn,
         )
+        self.skip_shift, self.activation = skip_shift, activation

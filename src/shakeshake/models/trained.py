@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +72,13 @@ def describe(
     image_size: int,
     mean: Sequence[float],
     std: Sequence[float],
+    options: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> dict[str, Any]:
-    """What config.json holds: enough to build the network again and to feed it."""
+    """What config.json holds: enough to build the network again and to feed it.
+
+    options: what the network was built with beside these, such as ``{"skip_shift": "mirrored"}``.
+    """
     return {
         "format": "shakeshake/1",
         "model": model,
@@ -84,6 +88,7 @@ def describe(
         "image_size": image_size,
         "mean": list(mean),
         "std": list(std),
+        **({"options": dict(options)} if options else {}),
         **more,
     }
 
@@ -105,6 +110,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> TrainedModel:
             rule=config["rule"],
             in_channels=config["in_channels"],
             image_size=config["image_size"],
+            **config.get("options", {}),
         )
         model = TrainedModel(network, config)
     except InputError:

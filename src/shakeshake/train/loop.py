@@ -146,10 +146,14 @@ def _devices(trainer: Trainer) -> dict[str, Any]:
 
 
 def _check_unchanged(path: Path, recipe: Recipe, began: dict[str, Any]) -> None:
-    """A run goes on with the recipe it began with; where its data lie may change."""
+    """A run goes on with the recipe it began with; where its data lie may change.
+
+    A field that is younger than the run has the default: it is what the run did before there was a choice.
+    """
+    began = {**Recipe().to_dict(), **began}
     for name, now in recipe.to_dict().items():
-        if name != "data_dir" and now != began.get(name):
+        if name != "data_dir" and now != began[name]:
             raise InputError(
-                f"{name}: {path / 'recipe.json'} was edited since the run began, from {began.get(name)!r} to {now!r}; "
+                f"{name}: {path / 'recipe.json'} was edited since the run began, from {began[name]!r} to {now!r}; "
                 "put it back, or train a new run with the new value"
             )

@@ -56,9 +56,10 @@ class Progress:
 
     def _announce(self) -> None:
         trainer, recipe = self.trainer, self.trainer.recipe
+        shaken = f" {recipe.rule}" if recipe.rule != "none" else ""
         begin = f", goes on after {trainer.step} of {trainer.steps} steps" if trainer.step else ""
         print(
-            f"{recipe.model} {recipe.rule} on {len(trainer.data.train.labels)} images of {recipe.data}, "
+            f"{recipe.model}{shaken} on {len(trainer.data.train.labels)} images of {recipe.data}, "
             f"{recipe.epochs} epochs of {trainer.steps_per_epoch} steps, {trainer.device}, {trainer.precision} "
             f"-> {self.path}{begin}",
             file=sys.stderr,

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from ..core.rules import ShakeRule
 from ..errors import InputError
 from ..models.registry import check_model
+from .schedule import parse_milestones
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Recipe:
     model: str = "shake_resnet20_2x16d"
     """Network; its name is its specification (see `shakeshake models`)."""
     rule: str = "S-S-I"
-    """How the branches are shaken: forward-backward-level, as S-S-I, S-E-B, E-E-B, S-M3-I or S-0.7-I."""
+    """How the branches are shaken: forward-backward-level, as S-S-I, S-E-B, E-E-B, S-M3-I or S-0.7-I. A network
+    without branches has none, whatever is given here."""
     epochs: int = 30
     """Passes over the training images."""
     batch_size: int = 64
@@ -31,13 +33,23 @@ class Recipe:
     """Images over which batch normalisation takes its statistics. A larger batch is cut into equal parts of at most
     this many, whose gradients are averaged: what several devices without synchronised BN do. None: the whole batch."""
     lr: float = 0.1
-    """Initial learning rate; a cosine takes it to 0 at the last step."""
+    """Initial learning rate."""
+    schedule: Literal["cosine", "steps"] = "cosine"
+    """What lowers the learning rate: a cosine, to 0 at the last step, or steps, at the milestones."""
+    milestones: str = "0.5,0.75"
+    """Parts of the run after which the schedule of steps multiplies the learning rate by gamma."""
+    gamma: float = 0.1
+    """Factor of the learning rate at each milestone."""
+    first_epoch_lr: float = 0.0
+    """Learning rate of the first epoch in place of the schedule's, 0 for the schedule's own."""
     momentum: float = 0.9
-    """Nesterov momentum."""
+    """Momentum of the gradients."""
+    nesterov: bool = True
+    """Nesterov's form of momentum."""
     weight_decay: float = 1e-4
     """L2 penalty on every parameter, biases and BN included."""
     warmup_epochs: float = 0.0
-    """Epochs of linear warm-up before the cosine."""
+    """Epochs of linear warm-up before the schedule."""
     clip_norm: float = 0.0
     """Largest norm of the gradient, 0 for no limit."""
     label_smoothing: float = 0.0
@@ -70,8 +82,9 @@ class Recipe:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             _check_type(field.name, getattr(self, field.name), str(field.type))
-        check_model(self.model)
-        object.__setattr__(self, "rule", str(ShakeRule.parse(self.rule)))
+        branched = check_model(self.model)[0].branched
+        # "none": no rule could be taken for shaking where nothing is shaken.
+        object.__setattr__(self, "rule", str(ShakeRule.parse(self.rule)) if branched else "none")
         for name, least in (
             ("epochs", 1),
             ("batch_size", 1),
@@ -88,13 +101,23 @@ class Recipe:
         for name, low, high in (("momentum", 0, 1), ("label_smoothing", 0, 1), ("ema", 0, 1)):
             if not low <= getattr(self, name) < high:
                 raise InputError(f"{name}: got {getattr(self, name)}, expected {low} <= {name} < {high}")
-        for name in ("weight_decay", "clip_norm", "mixup", "warmup_epochs", "checkpoint_every"):
+        for name in ("weight_decay", "clip_norm", "mixup", "warmup_epochs", "checkpoint_every", "first_epoch_lr"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name}: got {getattr(self, name)}, expected a finite number, 0 or more")
         if not 0 < self.lr < math.inf:
             raise InputError(f"lr: got {self.lr}, expected a finite number above 0")
         if self.warmup_epochs > self.epochs:
             raise InputError(f"warmup_epochs: got {self.warmup_epochs}, expected at most epochs, {self.epochs}")
+        if self.first_epoch_lr and self.warmup_epochs:
+            raise InputError(
+                f"first_epoch_lr: got {self.first_epoch_lr} together with warmup_epochs {self.warmup_epochs}, "
+                "expected one of the two"
+            )
+        if self.schedule not in ("cosine", "steps"):
+            raise InputError(f"schedule: got {self.schedule!r}, expected cosine or steps")
+        parse_milestones(self.milestones)
+        if not 0 < self.gamma <= 1:
+            raise InputError(f"gamma: got {self.gamma}, expected 0 < gamma <= 1")
         if self.precision not in ("auto", "fp32", "bf16"):
             raise InputError(f"precision: got {self.precision!r}, expected auto, fp32 or bf16")
 
@@ -195,7 +218,120 @@ def paper_cifar100(data: str = "cifar100") -> Recipe:
     )
 
 
-PRESETS = {"quick": quick, "paper_cifar10": paper_cifar10, "paper_cifar100": paper_cifar100}
+def paper_architecture_c(data: str = "cifar10") -> Recipe:
+    """The paper's recipe for its architecture C, without skip connections and batch normalisation.
+
+    X. Gastaldi, Shake-Shake regularization, arXiv 1705.07485, Table 5: as for CIFAR-10, but with a learning rate of
+    0.025 in the first epoch and then 0.05, and alpha between 0.4 and 0.6. Easily diverges, with wider ranges the more.
+    """
+    return paper_cifar10(data).replace(
+        model="shake_resnet14_2x32d_c", rule="S-E-I[0.4,0.6]", lr=0.05, first_epoch_lr=0.025
+    )
+
+
+def paper_resnet(data: str = "cifar10") -> Recipe:
+    """ResNet's own recipe for CIFAR-10, without shaking.
+
+    K. He et al., Deep Residual Learning for Image Recognition, arXiv 1512.03385, section 4.2 and Table 6.
+    Expected on CIFAR-10: resnet20 8.75 % test error.
+    64,000 steps (here 164 epochs), the rate divided by 10 after half and three quarters; two GPUs of 64 images each;
+    momentum not Nesterov's. For resnet110 the paper adds ``first_epoch_lr=0.01``. It trains on 45,000 of the images.
+    """
+    return Recipe(
+        data=data,
+        model="resnet20",
+        epochs=164,
+        batch_size=128,
+        bn_images=64,
+        lr=0.1,
+        schedule="steps",
+        milestones="0.5,0.75",
+        gamma=0.1,
+        momentum=0.9,
+        nesterov=False,
+        weight_decay=1e-4,
+    )
+
+
+def paper_wrn(data: str = "cifar10") -> Recipe:
+    """Wide ResNet's own recipe for CIFAR, without shaking and without dropout.
+
+    S. Zagoruyko, N. Komodakis, Wide Residual Networks, arXiv 1605.07146, section 3, and the authors' release.
+    Expected: wrn28_10 4.00 % test error on CIFAR-10, 19.25 % on CIFAR-100, median of 5 runs (release).
+    200 epochs, the rate divided by 5 after 60, 120 and 160. There the border of crops is reflected, here it is zero.
+    """
+    return Recipe(
+        data=data,
+        model="wrn28_10",
+        epochs=200,
+        batch_size=128,
+        bn_images=None,
+        lr=0.1,
+        schedule="steps",
+        milestones="0.3,0.6,0.8",
+        gamma=0.2,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=5e-4,
+    )
+
+
+def paper_resnext(data: str = "cifar10") -> Recipe:
+    """ResNeXt's own recipe for CIFAR, without shaking.
+
+    S. Xie et al., Aggregated Residual Transformations for Deep Neural Networks, arXiv 1611.05431, section 5.3, and the
+    authors' release. Expected: resnext29_16x64d 3.58 % test error on CIFAR-10 (Shake-Shake's Table 3).
+    300 epochs, the rate divided by 10 after 150 and 225; eight GPUs of 16 images each.
+    """
+    return Recipe(
+        data=data,
+        model="resnext29_16x64d",
+        epochs=300,
+        batch_size=128,
+        bn_images=16,
+        lr=0.1,
+        schedule="steps",
+        milestones="0.5,0.75",
+        gamma=0.1,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=5e-4,
+    )
+
+
+def paper_densenet(data: str = "cifar10") -> Recipe:
+    """DenseNet's own recipe for CIFAR, without shaking.
+
+    G. Huang et al., Densely Connected Convolutional Networks, arXiv 1608.06993, section 4.2, and the authors' release.
+    Expected: densenet_bc190_40 3.46 % test error on CIFAR-10 (Shake-Shake's Table 3).
+    300 epochs, the rate divided by 10 after half and three quarters.
+    """
+    return Recipe(
+        data=data,
+        model="densenet_bc190_40",
+        epochs=300,
+        batch_size=64,
+        bn_images=None,
+        lr=0.1,
+        schedule="steps",
+        milestones="0.5,0.75",
+        gamma=0.1,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=1e-4,
+    )
+
+
+PRESETS = {
+    "quick": quick,
+    "paper_cifar10": paper_cifar10,
+    "paper_cifar100": paper_cifar100,
+    "paper_architecture_c": paper_architecture_c,
+    "paper_resnet": paper_resnet,
+    "paper_wrn": paper_wrn,
+    "paper_resnext": paper_resnext,
+    "paper_densenet": paper_densenet,
+}
 
 
 def preset(name: str, data: str | None = None) -> Recipe:

@@ -160,8 +160,8 @@ def _is_rubbish(entry: Path) -> bool:
 
 
 def new_run_path(recipe: Recipe) -> Path:
-    """A folder under runs/ that is free: data, rule, a number."""
-    return free_path(Path("runs"), f"{Path(recipe.data).stem}-{recipe.rule}")
+    """A folder under runs/ that is free: data, rule (without branches to shake: the model), a number."""
+    return free_path(Path("runs"), f"{Path(recipe.data).stem}-{recipe.model if recipe.rule == 'none' else recipe.rule}")
 
 
 def free_path(parent: Path, stem: str) -> Path:

@@ -18,7 +18,7 @@ from ..errors import InputError, RunError
 from ..models.registry import create_model
 from .device import autocast, choose_device, choose_precision
 from .recipe import Recipe
-from .schedule import cosine
+from .schedule import learning_rate, parse_milestones
 
 
 def _seed(*parts: int | str) -> int:
@@ -59,7 +59,7 @@ class Trainer:
             self.network.parameters(),
             lr=recipe.lr,
             momentum=recipe.momentum,
-            nesterov=recipe.momentum > 0,
+            nesterov=recipe.nesterov and recipe.momentum > 0,
             weight_decay=recipe.weight_decay,
         )
         self.loader = Loader(
@@ -92,7 +92,18 @@ class Trainer:
         return self.ema.module if self.ema is not None else self.network
 
     def lr_at(self, step: int) -> float:
-        return cosine(step, self.steps, self.recipe.lr, round(self.recipe.warmup_epochs * self.steps_per_epoch))
+        recipe = self.recipe
+        return learning_rate(
+            step,
+            self.steps,
+            recipe.lr,
+            schedule=recipe.schedule,
+            milestones=parse_milestones(recipe.milestones),
+            gamma=recipe.gamma,
+            warmup_steps=round(recipe.warmup_epochs * self.steps_per_epoch),
+            first_steps=self.steps_per_epoch,
+            first_lr=recipe.first_epoch_lr,
+        )
 
     def train_step(self, batch: Batch) -> None:
         """One step of the optimiser: gradients of the batch's parts, averaged over its images."""

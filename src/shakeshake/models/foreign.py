@@ -1,0 +1,188 @@
+"""Weights from public PyTorch reimplementations of 26 2xWd: their state dicts, rewritten into ours.
+
+    network = create_model("shake_resnet26_2x32d", skip_shift="mirrored")
+    load_foreign(network, torch.load("theirs.pt", weights_only=True))
+
+Each layout below is a table of patterns; the keys say which one it is. Most of these reimplementations shift the second
+path of the skip the other way, and some have their ReLUs elsewhere: shapes do not tell, so the network has to be
+built as theirs is, and load_foreign refuses one that is not.
+
+    layout     public repository             differs from the paper in                         build with
+    hysts      hysts/pytorch_shake_shake     the shift                                         skip_shift="mirrored"
+    owruby     owruby/shake-shake_pytorch    the shift; a stem with bias and without BN        skip_shift="mirrored"
+    pytorchcv  osmr/imgclsmob                ReLU after the stem and after every block's sum   activation="post"
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .shake_resnet import ShakeResNet
+
+_END = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one reimplementation names its tensors.
+
+    rules: pattern and replacement, tried in order on a whole key; ``{n}`` in a replacement is the number that the
+        pattern's group n found, less one: ours count from 0.
+    options: how a ShakeResNet has to be built to compute what theirs does.
+    """
+
+    name: str
+    rules: tuple[tuple[str, str], ...]
+    options: Mapping[str, str]
+
+    def rename(self, key: str) -> str | None:
+        for pattern, ours in self.rules:
+            if match := re.fullmatch(pattern, key):
+                return re.sub(r"{(\d)}", lambda n: str(int(match[int(n[1])]) - 1), match.expand(ours))
+        return None
+
+
+LAYOUTS = (
+    Layout(
+        "hysts",
+        (
+            (rf"(conv|bn)\.{_END}", r"stem.\1.\2"),
+            (
+                rf"stage(\d+)\.block(\d+)\.residual_path(\d+)\.(conv[12]|bn[12])\.{_END}",
+                r"stages.{1}.blocks.{2}.branches.{3}.\4.\5",
+            ),
+            (
+                rf"stage(\d+)\.block(\d+)\.shortcut\.skip\.(conv[12]|bn)\.{_END}",
+                r"stages.{1}.blocks.{2}.skip.\3.\4",
+            ),
+            (r"fc\.(weight|bias)", r"fc.\1"),
+        ),
+        {"skip_shift": "mirrored", "activation": "pre"},
+    ),
+    Layout(
+        "owruby",  # layers from 1, blocks from 0; a branch is ReLU, conv, BN, ReLU, conv, BN by number
+        (
+            (r"c_in\.weight", r"stem.conv.weight"),
+            (r"c_in\.bias", r"stem.bn.bias"),
+            *(
+                (
+                    rf"layer(\d+)\.(\d+)\.branch(\d+)\.{at}\.{_END}",
+                    rf"stages.{{1}}.blocks.\2.branches.{{3}}.{ours}.\4",
+                )
+                for at, ours in ((1, "conv1"), (2, "bn1"), (4, "conv2"), (5, "bn2"))
+            ),
+            (rf"layer(\d+)\.(\d+)\.shortcut\.(conv[12]|bn)\.{_END}", r"stages.{1}.blocks.\2.skip.\3.\4"),
+            (r"fc_out\.(weight|bias)", r"fc.\1"),
+        ),
+        {"skip_shift": "mirrored", "activation": "pre"},
+    ),
+    Layout(
+        "pytorchcv",
+        (
+            (rf"features\.init_block\.(conv|bn)\.{_END}", r"stem.\1.\2"),
+            *(
+                (
+                    rf"features\.stage(\d+)\.unit(\d+)\.branch(\d+)\.conv([12])\.{theirs}\.{_END}",
+                    rf"stages.{{1}}.blocks.{{2}}.branches.{{3}}.{theirs}\4.\5",
+                )
+                for theirs in ("conv", "bn")
+            ),
+            (
+                rf"features\.stage(\d+)\.unit(\d+)\.identity_branch\.(conv[12]|bn)\.{_END}",
+                r"stages.{1}.blocks.{2}.skip.\3.\4",
+            ),
+            (r"output\.(weight|bias)", r"fc.\1"),
+        ),
+        {"skip_shift": "reference", "activation": "post"},
+    ),
+)
+
+
+def recognise(state: Mapping[str, Tensor]) -> Layout:
+    """The layout that names most of the keys. Raises InputError when none names half of them."""
+    known = {layout.name: sum(layout.rename(key) is not None for key in _plain(state)) for layout in LAYOUTS}
+    best = max(LAYOUTS, key=lambda layout: known[layout.name])
+    if not state or 2 * known[best.name] < len(state):
+        some = ", ".join(list(state)[:3]) or "none at all"
+        raise InputError(
+            f"state_dict: its keys ({some}, ...) are of no known layout, expected one of "
+            + ", ".join(layout.name for layout in LAYOUTS)
+        )
+    return best
+
+
+def translate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Their state dict under our keys; the tensors are the same ones.
+
+    A prefix ``module.``, which DataParallel leaves, is dropped. A stem with a bias in place of BN (owruby) becomes one
+    with a BN that only adds the bias. This is exact in evaluation; in training it would normalise.
+
+    Raises InputError for keys of no known layout, and for keys that ours has nothing for, such as biases of other
+    convolutions.
+    """
+    layout, state = recognise(state), _plain(state)
+    ours = {key: layout.rename(key) for key in state}
+    left = [key for key, name in ours.items() if name is None]
+    if left:
+        raise InputError(f"state_dict: of the {layout.name} layout, but nothing here takes {_some(left)}")
+    found = {name: state[key] for key, name in ours.items() if name is not None}
+    if layout.name == "owruby" and "stem.conv.weight" in found:
+        width = found["stem.conv.weight"].shape[0]
+        found.setdefault("stem.bn.bias", torch.zeros(width))
+        found["stem.bn.num_batches_tracked"] = torch.tensor(0)
+        found["stem.bn.weight"] = torch.ones(width)
+        found["stem.bn.running_mean"] = torch.zeros(width)
+        found["stem.bn.running_var"] = torch.full((width,), 1.0 - 1e-5)  # BN adds its eps of 1e-5
+    return found
+
+
+def load_foreign(network: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+    """Load the weights of a public reimplementation into a ShakeResNet that is built as theirs is; returns it.
+
+    state: their state dict. It may lack BN's counts of batches, as those from before PyTorch 0.4.1 do.
+
+    Raises InputError when the layout is not known, when the network's options are not those of the layout, and for
+    keys that are left over, missing, or of another shape, naming them; the network is then as it was. A fork that
+    shifts or activates differently can be loaded with ``network.load_state_dict(translate(state))``.
+    """
+    if not isinstance(network, ShakeResNet):
+        raise InputError(f"network: got {type(network).__name__}, expected a ShakeResNet such as shake_resnet26_2x32d")
+    layout, found = recognise(state), translate(state)
+    for option, theirs in layout.options.items():
+        if getattr(network, option) != theirs:
+            raise InputError(
+                f"network: built with {option}={getattr(network, option)!r}, but weights of the {layout.name} layout "
+                f"expect {option}={theirs!r}"
+            )
+    own = network.state_dict()
+    for name, value in own.items():
+        if name.endswith("num_batches_tracked"):
+            found.setdefault(name, torch.zeros_like(value))
+    if missing := [name for name in own if name not in found]:
+        raise InputError(
+            f"state_dict: of the {layout.name} layout, but has nothing for {_some(missing)} of the network"
+        )
+    if left := [name for name in found if name not in own]:
+        raise InputError(f"state_dict: of the {layout.name} layout, but the network has no {_some(left)}")
+    for name, value in own.items():
+        if value.shape != found[name].shape:
+            raise InputError(
+                f"state_dict: {name} has shape {tuple(found[name].shape)} there, expected {tuple(value.shape)}"
+            )
+    network.load_state_dict(found)
+    return network
+
+
+def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def _some(keys: list[str]) -> str:
+    """The first three of the keys, and how many there are."""
+    return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
