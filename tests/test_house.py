@@ -16,12 +16,15 @@ KNOWS = {
     "models": {"errors", "core"},
     "data": {"errors"},
     "train": {"errors", "core", "models", "data"},
+    "analysis": {"errors", "core", "models", "data", "train"},
+    "experiments": {"errors", "core", "models", "data", "train", "analysis"},
     "report": {"errors", "train.record"},
     "doctor": {"data", "train", ""},  # "" is the package itself, for its version
     "demo": {"errors", "train", "report"},
-    "cli": {"errors", "core", "models", "data", "train", "report", "doctor", "demo", ""},
+    "doors": {"errors", "core", "models", "data", "train", "analysis", "experiments", "report", "doctor", "demo"},
+    "cli": {"errors", "doors", ""},
     "__main__": {"cli"},
-    "__init__": {"errors", "core", "models", "data", "train"},
+    "__init__": {"errors", "core", "models", "data", "train", "analysis"},
 }
 
 

@@ -1,16 +1,10 @@
 """Cells on a real Ray cluster of two nodes, one of which is killed in the middle."""
 
-import json
 import os
-import re
-import signal
 import socket
 import subprocess
 import sys
-import time
-from pathlib import Path
 
-import psutil
 import pytest
 
 pytest.importorskip("ray")

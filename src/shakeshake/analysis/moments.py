@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
 PIECE = 1 << 16  # elements of each variable that are in float64 at a time: they stay in the cache
 
 

@@ -40,10 +40,10 @@ def expected_distance(rule: str | ShakeRule) -> float:
         # E[a^2] + E[(1-a)^2] = 1 - 2 E[a] + 2 E[a^2]
         mean, square = (low + high) / 2, (low * low + low * high + high * high) / 3
         return (1 - 2 * mean + 2 * square) / 2
-    strength = {"Keep": 0.0, "Even": 0.5, "M1": 1.0}.get(rule.backward, rule.backward)  # type: ignore[call-overload]
+    strength = {"Keep": 0.0, "Even": 0.5, "M1": 1.0}.get(str(rule.backward), rule.backward)
     if isinstance(strength, float):
         return 2 * strength * d
-    return {"M2": m / 2, "M3": d / 2, "M4": 0.75 - 1.5 * m, "M5": 1 - 1.5 * m}[strength]
+    return {"M2": m / 2, "M3": d / 2, "M4": 0.75 - 1.5 * m, "M5": 1 - 1.5 * m}[str(strength)]
 
 
 def histogram(alpha: np.ndarray, beta: np.ndarray, bins: int = 20) -> np.ndarray:

@@ -18,10 +18,10 @@ def as_lines(found: dict[str, Any]) -> Iterator[str]:
             f"gap {found['gap']:.2f} points"
         )
     if "calibration" in found:
-        calibration = found["calibration"]
+        confidence, accuracy, ece = (100 * found["calibration"][k] for k in ("mean_confidence", "accuracy", "ece"))
         yield (
-            f"mean confidence {100 * calibration['mean_confidence']:.1f} %, accuracy {100 * calibration['accuracy']:.1f} "
-            f"%, expected calibration error {100 * calibration['ece']:.1f} points"
+            f"mean confidence {confidence:.1f} %, accuracy {accuracy:.1f} %, "
+            f"expected calibration error {ece:.1f} points"
         )
     if found["strength"] is not None:
         strength = found["strength"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -42,7 +43,7 @@ def run_on_ray(
         ) from None
     _check_answers(address)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **({} if address else {"num_cpus": None}))
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"address: no Ray cluster answers at {address}: {str(error).splitlines()[0]}") from None
     try:

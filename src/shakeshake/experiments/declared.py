@@ -91,9 +91,10 @@ def in_words(recipe: Recipe) -> str:
     images = f"{recipe.train_size:,} stratified training images" if recipe.train_size else "all training images"
     changes = [f"crops of {recipe.crop}"] if recipe.crop else []
     changes = ["flips", *changes] if recipe.flip else changes
+    epochs = f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}"
     rate = f"{recipe.first_epoch_lr:g}, then {recipe.lr:g}" if recipe.first_epoch_lr else f"{recipe.lr:g}"
     return (
-        f"{network_label(recipe.model)}, {images} of {recipe.data}, {recipe.epochs} epochs, batch {recipe.batch_size}, "
+        f"{network_label(recipe.model)}, {images} of {recipe.data}, {epochs}, batch {recipe.batch_size}, "
         f"learning rate {rate}, weight decay {recipe.weight_decay:g}, {' and '.join(changes) or 'no augmentation'}"
     )
 

@@ -187,7 +187,7 @@ def _trained_pair(name: str, title: str, place: str) -> Experiment:
         lambda rule: paper_cifar10().replace(model=NETWORK, rule=rule),
         {"E-E-B": 4.27, "S-S-I": 3.55},
         "E-E-B",
-        kind=name,  # type: ignore[arg-type]
+        kind=name,
     )
 
 

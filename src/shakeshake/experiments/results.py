@@ -79,8 +79,8 @@ def as_csv(results: dict[str, Any]) -> str:
     )
     out.writerow(("experiment", "scale", "row", "column", "published", "published_for", *columns, "status"))
     for cell in results["cells"]:
-        of_cell = (results["experiment"], results["scale"], cell["row"], cell["column"])
-        of_cell += (cell["published"], cell["published_for"])
+        of_cell = [results["experiment"], results["scale"]]
+        of_cell += [cell[name] for name in ("row", "column", "published", "published_for")]
         for run in cell["runs"]:
             out.writerow((*of_cell, *(run[name] for name in columns), "done"))
         for failure in cell["failed"]:

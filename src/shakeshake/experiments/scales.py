@@ -67,7 +67,7 @@ def small(recipe: Recipe) -> Recipe | None:
 
 def smoke(recipe: Recipe) -> Recipe | None:
     """A check that everything runs: 100 bundled digits, one epoch, the smallest networks. The errors mean nothing."""
-    if recipe.model not in SMOKE_NETWORKS or recipe.data == "cifar100" and not recipe.model.startswith("shake_"):
+    if recipe.model not in SMOKE_NETWORKS or (recipe.data == "cifar100" and not recipe.model.startswith("shake_")):
         return None
     return recipe.replace(
         data="digits",
@@ -101,7 +101,8 @@ def experiment(name: str, scale: str = "small") -> Experiment:
             hint = f" (did you mean {close[0]}?)" if close else ""
             raise InputError(f"{what}: {given!r} is not known{hint}, expected one of {', '.join(known)}")
     published, size = EXPERIMENTS[name](), SCALES[scale]
-    cells, columns = [], {}
+    cells: list[Cell] = []
+    columns = {}
     for cell in published.cells:
         recipe = size.shrink(cell.recipe)
         if recipe is None or recipe in (kept.recipe for kept in cells):  # no network for it here, or the same one

@@ -1,0 +1,88 @@
+"""train, resume, eval."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import DONE
+from .parser import Parser, door, field_help, recipe_options
+
+
+def train(arguments: Sequence[str]) -> int:
+    from ..train.recipe import PRESETS, Recipe, preset
+
+    ahead = Parser(prog="shakeshake train", add_help=False, allow_abbrev=False)
+    ahead.add_argument("--recipe", default="quick")
+    start = ahead.parse_known_args(arguments)[0].recipe  # so that the help below shows this recipe's values
+    defaults = preset(start)
+    parser = door(
+        "train",
+        "Train a network and write everything about it into a run directory.\n"
+        "A stopped or killed run goes on with `shakeshake resume RUN` and ends as if nothing had happened.",
+        epilog="examples:\n"
+        "  shakeshake train digits\n"
+        "  shakeshake train cifar10 --train-size 5000 --epochs 100 --rule S-E-I --out runs/small\n"
+        "  shakeshake train cifar10 --recipe paper_cifar10 --model shake_resnet26_2x96d",
+    )
+    parser.add_argument("data", metavar="DATA", help=field_help(Recipe)["data"])
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME",
+        help=f"where the other options start from: {', '.join(PRESETS)} (default quick)",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="RUN", help="the run directory, a new folder (default runs/DATA-RULE-N)"
+    )
+    shown = {field.name: getattr(defaults, field.name) for field in dataclasses.fields(Recipe) if field.name != "data"}
+    recipe_options(parser, shown, f" ({start}: {{}})")
+    given = vars(parser.parse_args(arguments))
+    out, data = given.pop("out"), given.pop("data")
+    del given["recipe"]
+    recipe = preset(start, data).replace(**given)
+
+    from ..train.loop import fit
+    from ..train.record import new_run_path
+
+    run = out or new_run_path(recipe)
+    return _finished(run, fit(recipe, run))
+
+
+def _finished(run: Path, result: dict[str, Any]) -> int:
+    from ..report.page import write_report
+
+    page = write_report([run], run / "report.html")
+    print(
+        f"test error {result['last_error']:.2f} % at the last epoch (best {result['best_error']:.2f} % at epoch "
+        f"{result['best_epoch']}), train error {result['last_train_error']:.2f} %, {result['seconds'] / 60:.1f} min\n"
+        f"model {run / 'model.safetensors'}\nreport {page}"
+    )
+    return DONE
+
+
+def resume(arguments: Sequence[str]) -> int:
+    parser = door("resume", "Go on with a run exactly where its last checkpoint left it.")
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run directory")
+    parser.add_argument("--data-dir", metavar="D", help="where the images are now, if they have moved")
+    given = parser.parse_args(arguments)
+
+    from ..train.loop import resume as go_on
+
+    return _finished(given.run, go_on(given.run, data_dir=given.data_dir))
+
+
+def eval(arguments: Sequence[str]) -> int:
+    parser = door("eval", "Loss and error of a trained run over a split of its data.")
+    parser.add_argument("run", type=Path, metavar="RUN", help="the directory of a finished run")
+    parser.add_argument("--split", default="test", choices=("test", "train"), help="default test")
+    parser.add_argument("--data-dir", metavar="D", help="where the images are now, if they have moved")
+    parser.add_argument("--device", default="auto", metavar="X", help="auto, cpu, cuda, cuda:1 or mps")
+    given = parser.parse_args(arguments)
+
+    from ..train.trained_run import evaluate_run
+
+    measured = evaluate_run(given.run, split=given.split, data_dir=given.data_dir, device=given.device)
+    print(f"{given.split} error {measured['error']:.2f} %  loss {measured['loss']:.4f}  {measured['images']} images")
+    return DONE
