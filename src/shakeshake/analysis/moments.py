@@ -27,6 +27,8 @@ class CoMoments:
         """Add one tensor for each variable, all of one shape: corresponding elements are observed together."""
         on = "cpu" if tensors[0].device.type == "mps" else tensors[0].device  # which has no float64
         rows = [x.detach().to(on).reshape(-1) for x in tensors]
+        if rows[0].numel() == 0:
+            return
         for pieces in zip(*(row.split(PIECE) for row in rows), strict=True):
             piece = torch.stack(pieces).double()
             mean = piece.mean(dim=1)

@@ -1,0 +1,102 @@
+"""`shakeshake analyze` as a process: finished, unfinished and branchless runs, and its mistakes."""
+
+import base64
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import shakeshake as ss
+from shakeshake.train.recipe import Recipe
+
+DIGITS = Recipe(
+    data="digits",
+    model="shake_resnet8_2x4d",
+    epochs=2,
+    train_size=100,
+    batch_size=50,
+    flip=False,
+    crop=1,
+    device="cpu",
+    checkpoint_every=0.0,
+)
+
+
+def analyze(*arguments: object, code: int = 0) -> str:
+    command = [sys.executable, "-m", "shakeshake", "analyze", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "run"
+    ss.fit(DIGITS, path, quiet=True)
+    return path
+
+
+def test_the_analysis_says_what_the_network_does(run):
+    said = analyze(run)
+    found = json.loads((run / "analysis.json").read_text())
+    data, model = ss.load_data("digits", train_size=100), ss.load(run)
+    probabilities = model.predict(torch.from_numpy(data.test.images)).numpy()
+    wrong = probabilities.argmax(axis=1) != data.test.labels
+    assert found["error"] == pytest.approx(100 * wrong.mean())
+    assert f"error {found['error']:.2f} %" in said
+    train = model.predict(torch.from_numpy(data.train.images)).numpy().argmax(axis=1) != data.train.labels
+    assert found["gap"] == pytest.approx(100 * (wrong.mean() - train.mean()))
+    bits = np.unpackbits(np.frombuffer(base64.b64decode(found["wrong"]), np.uint8), count=len(wrong))
+    assert (bits.astype(bool) == wrong).all()
+    first = found["mistakes"][0]
+    assert first["probability"] == pytest.approx(probabilities[wrong].max(), abs=1e-6)
+    picture = np.array(Image.open(io.BytesIO(base64.b64decode(first["png"]))))
+    assert (picture == data.test.images[first["index"], 0]).all()
+    assert [b["block"] for b in found["branch_correlation"]] == [f"stages.{i}.blocks.0" for i in range(3)]
+    assert np.sum(found["confusion"]) == 450
+    assert sum(b["images"] for b in found["calibration"]["bins"]) == 450
+    assert found["strength"]["expected"] == pytest.approx(1 / 3)
+
+
+def test_an_unfinished_run_is_analysed_as_far_as_it_is(run, tmp_path):
+    part = tmp_path / "part"
+    shutil.copytree(run, part)
+    for name in ("result.json", "model.safetensors", "config.json"):
+        (part / name).unlink()
+    assert "not finished: this is after epoch 2 of 2" in analyze(part, "--only", "gap")
+    found = json.loads((part / "analysis.json").read_text())
+    assert found["error"] == pytest.approx(json.loads((run / "analysis.json").read_text())["error"])
+    for checkpoint in part.glob("checkpoint*"):
+        checkpoint.unlink()
+    assert "has no checkpoint yet" in analyze(part, code=2)
+
+
+def test_a_network_without_branches_is_analysed_without_them(tmp_path):
+    ss.fit(DIGITS.replace(model="resnet8", epochs=1), tmp_path / "plain", quiet=True)
+    assert "resnet8 has no parallel branches" in analyze(tmp_path / "plain")
+    assert json.loads((tmp_path / "plain" / "analysis.json").read_text())["branch_correlation"] is None
+    assert "only: correlation is for parallel branches" in analyze(tmp_path / "plain", "--only", "correlation", code=2)
+
+
+def test_mistakes_are_one_sentence(run, tmp_path):
+    random = np.random.default_rng(0)
+    few = {"x_train": random.integers(0, 255, (40, 8, 8, 3), np.uint8), "y_train": np.arange(40) % 4}
+    few |= {"x_test": few["x_train"][:3], "y_test": few["y_train"][:3]}
+    np.savez(tmp_path / "few.npz", **few)
+    recipe = DIGITS.replace(data=str(tmp_path / "few.npz"), train_size=None, batch_size=20, epochs=1)
+    ss.fit(recipe, tmp_path / "few", quiet=True)
+    for arguments, sentence in (
+        ((tmp_path / "few",), "test has 3 images for 4 classes"),
+        ((run, "--only", "magic"), "only: 'magic' is no analysis"),
+        ((run, "--split", "val"), "split: got 'val'"),
+        ((tmp_path,), "holds no recipe.json"),
+    ):
+        assert sentence in analyze(*arguments, code=2)

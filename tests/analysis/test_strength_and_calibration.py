@@ -1,0 +1,57 @@
+"""Closed forms against draws, and calibration against a slow loop."""
+
+import numpy as np
+import pytest
+
+from shakeshake.analysis import calibration
+from shakeshake.analysis.strength import coefficients, expected_distance, histogram
+
+RULES = ["E-E-B", "E-S-I", "S-E-B", "S-S-I", "S-K-I", *(f"S-M{i}-I" for i in range(1, 6)), "S-0.3-I", "S-0.8-B"]
+RANGED = ["S-E-I[0.4,0.6]", "S-S-I[0.1,0.7]", "S-0.3-I[0.6,0.9]", "S-M2-I[0.2,0.6]", "S-M3-I[0,0.6]", "S-M5-I[0.1,0.4]"]
+
+
+@pytest.mark.parametrize("rule", RULES + RANGED)
+def test_the_expected_distance_is_what_draws_have(rule):
+    alpha, beta = coefficients(rule, draws=200_000, seed=3)
+    distance = np.abs(beta - alpha)
+    assert distance.mean() == pytest.approx(expected_distance(rule), abs=4 * distance.std() / 200_000**0.5 + 1e-7)
+
+
+def test_the_paper_s_order_of_strength():
+    """Further from alpha is stronger (Table 4): Keep, M2 = M3, Even, Shake, M4, M1, M5."""
+    rules = ("S-K-I", "S-M2-I", "S-E-I", "S-S-I", "S-M4-I", "S-M1-I", "S-M5-I")
+    assert [expected_distance(r) for r in rules] == [0, 1 / 8, 1 / 4, pytest.approx(1 / 3), 3 / 8, 1 / 2, 5 / 8]
+
+
+def test_where_m3_lies():
+    """Between alpha and one half: the histogram has two triangles that meet in the middle."""
+    counts = histogram(*coefficients("S-M3-I", draws=20_000), bins=10)
+    low, high = counts[:5], counts[5:]
+    assert counts.sum() == 20_000
+    assert low[:, 5:].sum() == high[:, :5].sum() == 0
+    assert np.tril(low[:, :5], -1).sum() == 0, "beta is above alpha where alpha is below one half"
+
+
+def test_calibration_is_that_of_a_slow_loop():
+    random = np.random.default_rng(0)
+    logits = 2 * random.standard_normal((500, 4))
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    labels = random.integers(0, 4, 500)
+    found = calibration.reliability(probabilities, labels)
+    ece = 0.0
+    for b in range(15):
+        inside = [i for i in range(500) if b / 15 < probabilities[i].max() <= (b + 1) / 15]
+        assert found.images[b] == len(inside)
+        if not inside:
+            assert np.isnan(found.accuracy[b])
+            continue
+        accuracy = sum(probabilities[i].argmax() == labels[i] for i in inside) / len(inside)
+        confidence = sum(probabilities[i].max() for i in inside) / len(inside)
+        assert (found.accuracy[b], found.confidence[b]) == (pytest.approx(accuracy), pytest.approx(confidence))
+        ece += len(inside) / 500 * abs(accuracy - confidence)
+    assert found.ece == pytest.approx(ece)
+    mistakes = calibration.most_confident_mistakes(probabilities, labels, most=5)
+    wrong = [i for i in range(500) if probabilities[i].argmax() != labels[i]]
+    assert list(mistakes) == sorted(wrong, key=lambda i: -probabilities[i].max())[:5]
+    matrix = calibration.confusion(probabilities.argmax(axis=1), labels, 4)
+    assert matrix[2, 3] == sum(probabilities[i].argmax() == 3 and labels[i] == 2 for i in range(500))
