@@ -18,7 +18,7 @@ KNOWS = {
     "train": {"errors", "core", "models", "data"},
     "analysis": {"errors", "core", "models", "data", "train"},
     "experiments": {"errors", "core", "models", "data", "train", "analysis"},
-    "report": {"errors", "train.record"},
+    "report": {"errors", "core.rules", "train.record"},
     "doctor": {"data", "train", ""},  # "" is the package itself, for its version
     "demo": {"errors", "train", "report"},
     "doors": {"errors", "core", "models", "data", "train", "analysis", "experiments", "report", "doctor", "demo"},

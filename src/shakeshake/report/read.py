@@ -11,7 +11,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ..errors import InputError
+from .analysis import Analysis, number, plain
+from .analysis import parse as parse_analysis
 
 COLUMNS = ("lr", "train_loss", "train_error", "test_loss", "test_error", "seconds", "images_per_second")
 HOUSEKEEPING = ("data_dir", "checkpoint_every")
@@ -28,6 +29,7 @@ class RunRecord:
     result: dict[str, Any] = field(default_factory=dict)
     rows: tuple[dict[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
+    analysis: Analysis = field(default_factory=Analysis)
 
     @property
     def short(self) -> str:
@@ -109,13 +111,6 @@ class RunRecord:
         return next((row[column] for row in reversed(self.rows) if row["test_error"] is not None), None)
 
 
-def number(value: Any) -> float | None:
-    """A finite number, or None. The limit keeps a broken file from breaking the axes."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not -1e15 < value < 1e15:
-        return None
-    return value
-
-
 def _value(column: str, value: Any) -> float | None:
     known = number(value)
     highest = 100 if column.endswith("_error") else math.inf
@@ -126,40 +121,20 @@ def _count(value: Any) -> int | None:
     return value if isinstance(value, int) and number(value) is not None and value > 0 else None
 
 
-def plain(text: object) -> str:
-    """One line of printable characters: names come from a file system, which lets almost anything through."""
-    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
-
-
-def read_runs(paths: Sequence[Path]) -> tuple[list[RunRecord], list[str]]:
-    """The readable runs, under names that differ, and the notes on what could not be read.
-
-    Raises InputError when no run is readable.
-    """
-    places = list(dict.fromkeys(Path(path).absolute() for path in paths))
-    names = _names(places)
-    records = [read_run(place, name) for place, name in zip(places, names, strict=True)]
-    notes = [f"{record.short}: {note}" for record in records for note in record.notes]
-    readable = [record for record in records if record.readable]
-    if not readable:
-        told = "; ".join(notes) or "none was given"
-        raise InputError(f"runs: {told}; expected a folder that `shakeshake train` wrote")
-    return readable, notes
-
-
 def read_run(path: Path, name: str | None = None) -> RunRecord:
     """One run directory. A directory with nothing to read gives a record that is not ``readable``, with its notes."""
     name = name or plain(path.name) or "run"
     if not path.is_dir():
         return RunRecord(name, notes=("there is no such folder",))
     notes: list[str] = []
-    recipe = _object(path / "recipe.json", notes)
-    result = _object(path / "result.json", notes, optional=True)
+    recipe = json_object(path / "recipe.json", notes)
+    result = json_object(path / "result.json", notes, optional=True)
     rows = _rows(path / "metrics.jsonl", notes)
     if not (recipe or result or rows):
         return RunRecord(name, notes=("not shown, because " + "; ".join(notes),))
-    environment = _object(path / "environment.json", notes)
-    record = RunRecord(name, recipe, environment, result, rows, tuple(notes))
+    environment = json_object(path / "environment.json", notes)
+    analysed = parse_analysis(json_object(path / "analysis.json", notes, optional=True), notes)
+    record = RunRecord(name, recipe, environment, result, rows, tuple(notes), analysed)
     if not record.finished:
         planned = _count(recipe.get("epochs"))
         done = f"{record.epochs or 0} of {planned} epochs" if planned else f"{record.epochs or 0} epochs"
@@ -167,7 +142,7 @@ def read_run(path: Path, name: str | None = None) -> RunRecord:
     return record
 
 
-def _names(places: Sequence[Path]) -> list[str]:
+def run_names(places: Sequence[Path]) -> list[str]:
     """The folder's name, with as much of its path as it takes to tell the runs apart."""
     for length in range(1, 5):
         names = [plain("/".join(place.resolve().parts[-length:])) or "run" for place in places]
@@ -180,7 +155,8 @@ def _names(places: Sequence[Path]) -> list[str]:
     return names
 
 
-def _object(path: Path, notes: list[str], *, optional: bool = False) -> dict[str, Any]:
+def json_object(path: Path, notes: list[str], *, optional: bool = False) -> dict[str, Any]:
+    """The object in a file, or {} and a note of what is wrong with it."""
     try:
         value = json.loads(path.read_text(encoding="utf-8", errors="replace"))
     except FileNotFoundError:
