@@ -16,15 +16,16 @@ KNOWS = {
     "models": {"errors", "core"},
     "data": {"errors"},
     "train": {"errors", "core", "models", "data"},
+    "export": {"errors", "core", "models"},
     "analysis": {"errors", "core", "models", "data", "train"},
-    "experiments": {"errors", "core", "models", "data", "train", "analysis"},
+    "experiments": {"errors", "core", "models", "data", "train", "analysis", "export"},
     "report": {"errors", "core.rules", "train.record"},
     "doctor": {"data", "train", ""},  # "" is the package itself, for its version
     "demo": {"errors", "train", "report"},
     "doors": {"errors", "core", "models", "data", "train", "analysis", "experiments", "report", "doctor", "demo"},
     "cli": {"errors", "doors", ""},
     "__main__": {"cli"},
-    "__init__": {"errors", "core", "models", "data", "train", "analysis"},
+    "__init__": {"errors", "core", "models", "data", "train", "analysis", "export"},
 }
 
 

@@ -24,6 +24,7 @@ _HOMES = {
     "load_data": "data.sources",
     "Recipe": "train.recipe",
     "fit": "train.loop",
+    "fuse": "export.fuse",
     "branch_correlation": "analysis.correlation",
     "layerwise_correlation": "analysis.correlation",
 }
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from .models.registry import create_model as create_model
     from .models.registry import list_models as list_models
     from .models.trained import load as load
+    from .export.fuse import fuse as fuse
     from .train.loop import fit as fit
     from .train.recipe import Recipe as Recipe
 

@@ -1,0 +1,71 @@
+"""The fused network computes what the network computes in evaluation, for every kind of network there is."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import shakeshake as ss
+from shakeshake.errors import InputError
+from shakeshake.models.registry import FAMILIES
+
+NETWORKS = [
+    ("shake_resnet14_2x4d", {}),
+    ("shake_resnet8_3x4d", {"skip_shift": "mirrored"}),
+    ("shake_resnet8_2x4d", {"activation": "post"}),
+    ("shake_resnet8_2x4d_a", {}),
+    ("shake_resnet8_3x4d_b", {}),
+    ("shake_resnet8_2x4d_c", {}),
+    ("shake_resnext20_3x2x8d", {}),
+    ("resnet14", {}),
+    ("wrn16_1", {}),
+    ("resnext11_2x8d", {}),
+    ("densenet_bc16_4", {}),
+]
+
+
+def trained(name: str, **options) -> nn.Module:
+    """A network whose BN layers are far from the identity."""
+    torch.manual_seed(0)
+    model = ss.create_model(name, **options)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias)
+    return model
+
+
+@pytest.mark.parametrize(("name", "options"), NETWORKS, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize("side", [32, 19])  # an odd side shows which pixels a strided skip picks
+def test_fused_is_equal(name, options, side):
+    model = trained(name, **options)
+    before = copy.deepcopy(model.state_dict())
+    fused = ss.fuse(model)
+    images = torch.randn(2, 3, side, side)
+    with torch.no_grad():
+        expected = model.eval()(images)
+    assert torch.allclose(fused(images), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    assert not fused.training
+    assert not any(parameter.requires_grad for parameter in fused.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items()), "the model is as it was"
+
+
+def test_every_family_is_here():
+    assert {family.template for family in FAMILIES} == {
+        next(f.template for f in FAMILIES if f.parse(name)) for name, _ in NETWORKS
+    }
+
+
+def test_branches_become_one_chain_of_convolutions():
+    fused = ss.fuse(ss.create_model("shake_resnet26_2x32d"))
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
+    # Stem, two a block for 12 blocks, one for the skip of each stage.
+    assert sum(isinstance(module, nn.Conv2d) for module in fused.modules()) == 1 + 2 * 12 + 3
+
+
+def test_other_networks_are_a_mistake():
+    with pytest.raises(InputError, match="model: Linear cannot be fused"):
+        ss.fuse(nn.Linear(2, 2))
