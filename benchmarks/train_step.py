@@ -1,0 +1,112 @@
+"""A training step of 26 2x32d S-S-I: ours beside pytorchcv's, interleaved in one process.
+
+    pip install pytorchcv
+    python benchmarks/train_step.py --out results/bench/train_step.json
+
+Both do what a user of theirs does: forward, cross-entropy, backward, SGD with Nesterov momentum. pytorchcv's network
+runs as it comes (fp32, its own memory format); ours runs as `shakeshake train` runs it, in fp32 and in bf16, the batch
+already on the device. The same allocator, threads and batch for all; the order within a round changes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from shakeshake.data.arrays import ImageData, Split
+from shakeshake.train.device import choose_device
+from shakeshake.train.recipe import Recipe
+from shakeshake.train.record import environment, write_atomically
+from shakeshake.train.trainer import Trainer
+
+MODEL = "shake_resnet26_2x32d"
+
+
+def theirs(batch: int, device: torch.device) -> Callable[[], None]:
+    from pytorchcv.models.shakeshakeresnet_cifar import shakeshakeresnet26_2x32d_cifar10
+
+    network = shakeshakeresnet26_2x32d_cifar10().to(device).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
+    images = torch.randn(batch, 3, 32, 32, device=device)
+    labels = torch.randint(0, 10, (batch,), device=device)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        F.cross_entropy(network(images), labels).backward()
+        optimizer.step()
+
+    return step
+
+
+def ours(precision: str, batch: int, device: torch.device) -> Callable[[], None]:
+    drawn = np.random.default_rng(0)
+    some = Split(drawn.integers(0, 256, (batch, 3, 32, 32), dtype=np.uint8), drawn.integers(0, 10, batch))
+    data = ImageData("noise", some, some, tuple("0123456789"), (127.5,) * 3, (64.0,) * 3)
+    recipe = Recipe(
+        model=MODEL, rule="S-S-I", batch_size=batch, bn_images=batch, precision=precision, device=str(device), epochs=1
+    )
+    trainer = Trainer(recipe, data)
+    (images,) = trainer.loader.epoch(0)
+
+    def step() -> None:
+        trainer.train_step(images)
+        trainer.index = 0
+
+    return step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--only", default="pytorchcv,fp32,bf16")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    device = choose_device(given.device)
+    makers = {"pytorchcv": lambda: theirs(given.batch_size, device)}
+    makers |= {p: (lambda p=p: ours(p, given.batch_size, device)) for p in ("fp32", "bf16")}
+    steps = {name: makers[name]() for name in given.only.split(",")}
+
+    def timed(step: Callable[[], None]) -> float:
+        begun = time.perf_counter()
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - begun
+
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(given.rounds + 2):
+        for name in random.Random(number).sample(list(steps), len(steps)):
+            took = timed(steps[name])
+            if number >= 2:
+                seconds[name].append(took)
+    first = next(iter(steps))
+    ratios = {n: statistics.median(a / b for a, b in zip(seconds[first], s, strict=True)) for n, s in seconds.items()}
+    result = {
+        "model": MODEL,
+        "batch_size": given.batch_size,
+        "rounds": given.rounds,
+        "images_per_second": {name: given.batch_size / statistics.median(s) for name, s in seconds.items()},
+        f"speed_relative_to_{first}": ratios,
+        "seconds": seconds,
+        "environment": environment(device=str(device), threads=torch.get_num_threads()),
+    }
+    for name in steps:
+        print(f"{name:<12}{result['images_per_second'][name]:>8.1f} images/s  {ratios[name]:.2f}")
+    if given.out:
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(given.out, json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
