@@ -91,13 +91,14 @@ def test_compiled_without_a_graph_break():
     for a, b in zip(plain, compiled, strict=True):
         assert torch.equal(a, b)
 
-    layer = ShakeShake("S-S-I")
-    compiled_layer = torch.compile(layer, fullgraph=True, backend="aot_eager")
-    torch.manual_seed(3)
-    eager = run(layer)
-    torch.manual_seed(3)
-    for a, b in zip(eager, run(compiled_layer), strict=True):
-        assert torch.equal(a, b), "the drawing is in the graph, too"
+    for rule in ("S-K-I", "E-E-B", "S-S-I"):  # the first two have one tensor for alpha and beta
+        layer = ShakeShake(rule)
+        compiled_layer = torch.compile(layer, fullgraph=True, backend="aot_eager")
+        torch.manual_seed(3)
+        eager = run(layer)
+        torch.manual_seed(3)
+        for a, b in zip(eager, run(compiled_layer), strict=True):
+            assert torch.equal(a, b), "the drawing is in the graph, too"
     torch.manual_seed(4)
     assert not torch.equal(eager[0], run(compiled_layer)[0]), "every pass draws afresh"
 

@@ -21,9 +21,20 @@ from shakeshake.models.trained import describe, load, weights_as_bytes
         ("shake_resnet26_2x112d", 10, 35_640_442),
         ("shake_resnet20_2x16d", 10, 541_082),
         ("shake_resnext29_2x4x64d", 100, 34_529_700),
+        ("resnet20", 10, 269_722),
+        ("resnet56", 10, 853_018),
+        ("resnet110", 10, 1_727_962),
+        ("wrn28_10", 10, 36_479_194),
+        ("wrn28_10", 100, 36_536_884),
+        ("resnext29_16x64d", 10, 68_155_210),
+        ("resnext29_16x64d", 100, 68_247_460),
+        ("densenet_bc100_12", 10, 769_162),
+        ("densenet_bc190_40", 10, 25_624_430),
+        ("densenet_bc190_40", 100, 25_821_620),
     ],
 )
 def test_published_parameter_counts(name, classes, parameters):
+    """The author's figures; for the others those of public code (resnet20: 0.27M and wrn28_10: 36.5M in the papers)."""
     assert count_parameters(name, num_classes=classes) == parameters
 
 
@@ -55,6 +66,14 @@ def test_every_size_of_input(size):
         ("shake_resnet26_2x33d", "shake_resnet26_2x34d"),
         ("shake_resnext30_2x4x64d", "shake_resnext29_2x4x64d or shake_resnext38_2x4x64d"),
         ("vgg", "shake_"),
+        ("shake_resnet27_2x33d_a", "shake_resnet26_2x33d_a or shake_resnet32_2x33d_a"),
+        ("shake_resnet14_2x32_c", "shake_resnet14_2x32d_c"),
+        ("resnet18", "resnet20 or resnet14"),
+        ("WRN-28-10", "wrn28_10"),
+        ("wrn27_10", "wrn28_10 or wrn22_10"),
+        ("wrn28_0", "wrn28_1"),
+        ("resnext30_8x64d", "resnext29_8x64d or resnext38_8x64d"),
+        ("densenet101_12", "densenet_bc100_12 or densenet_bc106_12"),
     ],
 )
 def test_a_name_that_is_nearly_right_gets_the_closest(name, closest):
@@ -66,11 +85,22 @@ def test_a_name_that_is_nearly_right_gets_the_closest(name, closest):
 
 
 @pytest.mark.parametrize(
-    "option", [{"num_classes": 1}, {"image_size": 7}, {"image_size": 225}, {"in_channels": 2}, {"skip_shift": "left"}]
+    "option",
+    [
+        *({"num_classes": 1}, {"image_size": 7}, {"image_size": 225}, {"in_channels": 2}, {"skip_shift": "left"}),
+        *({"activation": "late"}, {"convs": 3}, {"dropout": 0.3}),
+    ],
 )
 def test_options_out_of_range_are_named(option):
     with pytest.raises(InputError, match=f"^{next(iter(option))}: "):
         create_model("shake_resnet8_2x4d", **option)
+
+
+def test_a_name_is_the_whole_specification():
+    """What a name says cannot be said otherwise beside it, and networks have no options of others."""
+    for name, option in (("shake_resnet8_2x4d_a", {"skip": True}), ("wrn10_1", {"skip_shift": "mirrored"})):
+        with pytest.raises(InputError, match=f"^{next(iter(option))}: no option of {name}"):
+            create_model(name, **option)
 
 
 def test_a_rule_for_two_branches_is_refused_with_three():

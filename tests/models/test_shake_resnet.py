@@ -37,7 +37,7 @@ class Plain:
     def mix(self, branches):
         if not self.training:
             return sum(branches) / len(branches)
-        alpha, beta = (c[:, :, None, None, None] for c in next(self.coefficients))
+        alpha, beta = (c.expand(len(branches[0]), -1)[:, :, None, None, None] for c in next(self.coefficients))
         forward = sum(alpha[:, b] * x for b, x in enumerate(branches))
         backward = sum(beta[:, b] * x for b, x in enumerate(branches))
         return backward + (forward - backward).detach()
@@ -72,6 +72,23 @@ class Plain:
                 x = skip + self.mix(outputs)
         return self.head(F.relu(x))  # no BN after the last block
 
+    def architecture(self, x, letter, blocks, branches):
+        """The paper's A, B and C: blocks without skip; B's branches end after one convolution; C knows no BN."""
+        bn = (lambda x, name: x) if letter == "c" else self.bn
+        x = bn(self.conv(x, "stem.conv", padding=1), "stem.bn")
+        for s in range(3):
+            for k in range(blocks):
+                outputs = []
+                for b in range(branches):
+                    name = f"stages.{s}.blocks.{k}.branches.{b}"
+                    y = self.conv(F.relu(x), f"{name}.conv1", 2 if s > 0 and k == 0 else 1, 1)
+                    y = bn(y, f"{name}.bn1")
+                    if letter != "b":
+                        y = bn(self.conv(F.relu(y), f"{name}.conv2", 1, 1), f"{name}.bn2")
+                    outputs.append(y)
+                x = self.mix(outputs)
+        return self.head(F.relu(x))
+
     def shake_resnext(self, x, depth, branches, cardinality):
         x = F.relu(self.bn(self.conv(x, "stem.conv", padding=1), "stem.bn"))
         for s in range(3):
@@ -98,6 +115,9 @@ class Plain:
         ("shake_resnet26_2x32d", {}),
         ("shake_resnet14_3x8d", {"skip_shift": "mirrored"}),
         ("shake_resnext11_2x2x8d", {"num_classes": 7}),
+        ("shake_resnet14_3x7d_a", {}),
+        ("shake_resnet14_2x8d_b", {"rule": "S-E-B"}),
+        ("shake_resnet14_2x8d_c", {"rule": "S-E-I[0.4,0.6]"}),
     ],
 )
 def test_against_the_network_written_out(name, options, training, monkeypatch):
@@ -122,6 +142,8 @@ def test_against_the_network_written_out(name, options, training, monkeypatch):
     depth, branches, *rest = map(int, "".join(c if c.isdigit() else " " for c in name).split())
     if "resnext" in name:
         theirs = plain.shake_resnext(x, depth, branches, rest[0])
+    elif name[-1] in "abc":
+        theirs = plain.architecture(x, name[-1], (depth - 2) // (3 if name[-1] == "b" else 6), branches)
     else:
         theirs = plain.shake_resnet(x, depth, branches, options.get("skip_shift", "reference"))
     assert len(drawn) == (sum(len(s.blocks) for s in model.stages) if training else 0), "a draw for each block"

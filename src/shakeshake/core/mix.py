@@ -48,6 +48,8 @@ def mix(branches: Sequence[Tensor], alpha: Tensor, beta: Tensor) -> Tensor:
                 + " or ".join(map(str, sorted(allowed, key=len)))
                 + " for these branches"
             )
+    if beta is alpha:  # as under Keep and Even-Even; torch.compile breaks its graph where one tensor is passed twice
+        beta = alpha.view_as(alpha)
     return _Mix.apply(alpha, beta, *branches)
 
 
