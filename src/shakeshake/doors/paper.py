@@ -100,16 +100,38 @@ def reproduce(arguments: Sequence[str]) -> int:
 
 
 def report(arguments: Sequence[str]) -> int:
-    parser = door("report", "One self-contained HTML page from run directories, finished or not.")
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run directories")
-    parser.add_argument("--out", type=Path, metavar="F", help="the page (default report.html in the first run)")
-    parser.add_argument("--figure", type=Path, metavar="F", help="also the curves alone, as .svg or .png")
+    parser = door(
+        "report",
+        "One self-contained HTML page from runs and from experiments, finished or not.",
+        epilog="examples:\n"
+        "  shakeshake report runs/a runs/b --out page.html\n"
+        "  shakeshake report runs/reproduce-small\n"
+        "  shakeshake report runs/reproduce-small/table1.json --figure differences.svg --chart differences",
+    )
+    parser.add_argument(
+        "runs",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="run directories, experiment directories or their .json files",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="F", help="the page (default report.html in, or beside, what is given first)"
+    )
+    parser.add_argument("--figure", type=Path, metavar="F", help="also one chart alone, as .svg or .png")
+    parser.add_argument(
+        "--chart",
+        default="curves",
+        metavar="C",
+        help="which: curves, correlation, layerwise, strength, differences or table (default curves)",
+    )
     given = parser.parse_args(arguments)
 
-    from ..report.figures import write_curves
+    from ..report.files import write_figure
     from ..report.page import write_report
 
-    print(write_report(given.runs, given.out or given.runs[0] / "report.html"))
+    first = given.runs[0].parent if given.runs[0].suffix == ".json" else given.runs[0]
+    print(write_report(given.runs, given.out or first / "report.html"))
     if given.figure:
-        print(write_curves(given.runs, given.figure))
+        print(write_figure(given.runs, given.figure, given.chart))
     return DONE

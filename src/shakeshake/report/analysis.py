@@ -107,8 +107,9 @@ def parse(found: dict[str, Any], notes: list[str]) -> Analysis:
             notes.append(f"analysis.json has a broken part, {name}, which is left out")
             return otherwise
 
-    notes.extend(plain(note) for note in part("notes", _texts, ()))
-    classes = part("classes", _texts, ())
+    none: tuple[str, ...] = ()
+    notes.extend(part("notes", _texts, none))
+    classes = part("classes", _texts, none)
     return Analysis(
         split=part("split", _text, "test"),
         images=part("images", _count, None),

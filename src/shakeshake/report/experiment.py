@@ -114,10 +114,12 @@ def read_experiment(path: Path, runs: dict[Path, RunRecord]) -> tuple[Experiment
         return plain(found[key]) if isinstance(found.get(key), str) else ""
 
     rows = {
-        row["key"]: (plain(row["label"]), row.get("rule") if isinstance(row.get("rule"), str) else None)
-        for row in _whole(found.get("rows"), lambda row: {**row, "key": str(row["key"]), "label": row["label"]})
+        key: (label, rule if isinstance(rule, str) else None)
+        for key, label, rule in _whole(
+            found.get("rows"), lambda row: (str(row["key"]), plain(row["label"]), row.get("rule"))
+        )
     }
-    columns = {key: label for key, label in _whole(found.get("columns"), lambda c: (str(c["key"]), plain(c["label"])))}
+    columns = dict(_whole(found.get("columns"), lambda column: (str(column["key"]), plain(column["label"]))))
     listed = _listed(found.get("cells"))
     cells = _whole(listed, lambda cell: _cell(cell, path.parent, runs, notes))
     if len(cells) < len(listed):
@@ -143,9 +145,7 @@ def read_experiment(path: Path, runs: dict[Path, RunRecord]) -> tuple[Experiment
         seeds=tuple(_whole(found.get("seeds"), _integer)),
         cells=tuple(cells),
         differences=tuple(difference for difference in differences if difference.row in rows),
-        reading=tuple(
-            _whole(found.get("reading"), lambda text: plain(text) if isinstance(text, str) else _wrong(text))
-        ),
+        reading=tuple(map(plain, _listed(found.get("reading")))),
         environment=found["environment"] if isinstance(found.get("environment"), dict) else {},
     )
     return record, [f"{name}: {note}" for note in dict.fromkeys(notes)]
@@ -181,9 +181,7 @@ def _cell(found: dict[str, Any], folder: Path, runs: dict[Path, RunRecord], note
 
 
 def _run(found: dict[str, Any], folder: Path, runs: dict[Path, RunRecord], notes: list[str]) -> SeedRun:
-    seed, error = _integer(found["seed"]), number(found["last_error"])
-    if error is None:
-        raise ValueError(found)
+    seed, error = _integer(found["seed"]), _finite(found["last_error"])
     place = folder / str(found.get("path", ""))
     if "\0" in str(place) or not place.resolve().is_relative_to(folder.resolve()) or place == folder:
         notes.append(f"the path of a run, {plain(found.get('path'))!r}, leads out of the folder")
@@ -198,12 +196,18 @@ def _run(found: dict[str, Any], folder: Path, runs: dict[Path, RunRecord], notes
 
 
 def _difference(found: dict[str, Any]) -> DifferenceRecord:
-    values = [number(found[key]) for key in ("difference", "low", "high", "level")]
-    if None in values or not values[1] <= values[2]:  # type: ignore[operator]
+    difference, low, high, level = (_finite(found[key]) for key in ("difference", "low", "high", "level"))
+    if low > high:
         raise ValueError(found)
+    row, against, column = (str(found[key]) for key in ("row", "against", "column"))
     one, other = (_integer(n) for n in found["n"])
-    where = [str(found[key]) for key in ("row", "against", "column")]
-    return DifferenceRecord(*where, *values, (one, other), plain(found.get("covers") or ""))  # type: ignore[arg-type]
+    covers = plain(found.get("covers") or "")
+    return DifferenceRecord(row, against, column, difference, low, high, level, (one, other), covers)
+
+
+def _finite(value: Any) -> float:
+    known = number(value)
+    return _wrong(value) if known is None else known
 
 
 def _integer(value: Any) -> int:

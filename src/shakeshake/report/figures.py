@@ -29,8 +29,7 @@ TOLD = 10
 def curves(runs: Sequence[RunRecord], *, size: tuple[int, int] = WIDE, legend: bool = True) -> str:
     """Error by epoch as SVG: one hue and dash per run, train dark, test light; a band where seeds were averaged."""
     with mpl.rc_context(SETTINGS):
-        told = _told(runs, "error", "%", ".2f")
-        return to_svg(error_figure(runs, size, legend), f"errors{size}", "Error by epoch", told)
+        return to_svg(error_figure(runs, size, legend), f"errors{size}", "Error by epoch", curves_told(runs))
 
 
 def losses(runs: Sequence[RunRecord]) -> str:
@@ -85,6 +84,10 @@ def error_figure(runs: Sequence[RunRecord], size: tuple[int, int], legend: bool)
     return figure
 
 
+def curves_told(runs: Sequence[RunRecord]) -> str:
+    return _told(runs, "error", "%", ".2f")
+
+
 def _look(i: int, tone: str) -> Any:
     return {"color": colour(i, tone), "linewidth": WIDTHS[tone], "linestyle": line_style(i), "dash_capstyle": "butt"}
 
@@ -95,9 +98,9 @@ def _lines(axes: Axes, runs: Sequence[RunRecord], column: str) -> None:
         band = [(row["epoch"], *row[name]) for row in run.rows if row.get(name := f"{column}_range")]
         if tone == "test" and len(band) > 1:
             stride = math.ceil(len(band) / 200)
-            epochs, low, high = zip(*band[::stride], strict=True)
+            across, low, high = zip(*band[::stride], strict=True)
             fill: Any = {"color": colour(i, tone), "alpha": 0.16, "linewidth": 0, "gid": f"line-{i}"}
-            axes.fill_between(epochs, low, high, clip_on=False, **fill)
+            axes.fill_between(across, low, high, clip_on=False, **fill)
         epochs, values = _thinned(*run.series(column))
         # Not clipped: an error of 0 lies on the frame.
         axes.plot(epochs, values, marker=_dot(epochs), clip_on=False, gid=f"line-{i}", **_look(i, tone))

@@ -28,6 +28,10 @@ def dash(i: int) -> tuple[float, ...]:
     return DASHES[(i + i // len(PALETTE)) % len(DASHES)]
 
 
+def mark(i: int) -> str:
+    return MARKS[(i + i // len(PALETTE)) % len(MARKS)]
+
+
 def line_style(i: int) -> Any:
     return (0, dash(i)) if dash(i) else "-"
 

@@ -22,8 +22,8 @@ def averaged(name: str, records: Sequence[RunRecord]) -> RunRecord:
         return RunRecord(name, records[0].recipe, {}, records[0].result, records[0].rows, (), records[0].analysis)
     by_epoch: dict[int, list[dict[str, Any]]] = {}
     for record in records:
-        for row in record.rows:
-            by_epoch.setdefault(row["epoch"], []).append(row)
+        for one in record.rows:
+            by_epoch.setdefault(one["epoch"], []).append(one)
     rows = []
     for epoch, found in sorted(by_epoch.items()):
         if len(found) < len(records):

@@ -10,6 +10,7 @@ from ..errors import InputError
 from .experiment import ExperimentRecord, experiment_files, read_experiment
 from .read import RunRecord, read_run, run_names
 
+IN_THE_PAPER = ("table1", "table2", "table3", "strength", "architectures", "correlation", "layerwise")
 RUN_FILES = ("recipe.json", "metrics.jsonl", "result.json")
 EXPECTED = "expected a folder that `shakeshake train` or `shakeshake reproduce` wrote"
 
@@ -57,6 +58,7 @@ def read_paths(paths: Sequence[Path]) -> Reading:
         told += notes
         if experiment is not None:
             experiments.append(experiment)
+    experiments.sort(key=lambda one: IN_THE_PAPER.index(one.name) if one.name in IN_THE_PAPER else len(IN_THE_PAPER))
     runs = [read_run(place, name) for place, name in zip(folders, run_names(folders), strict=True)]
     told += [f"{record.short}: {note}" for record in runs for note in record.notes]
     readable = [record for record in runs if record.readable]

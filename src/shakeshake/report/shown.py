@@ -135,8 +135,8 @@ def experiment(record: ExperimentRecord, number: int) -> dict[str, Any]:
         lines = [averaged(cell.row, found) for cell in cells if (found := cell.records)]
         if figure := curve_figure(lines, f"e{number}c{i}", whole=False):
             drawn.append({**figure, "label": label if several else ""})
-    groups = _rows_with_records(record)
-    rules = [rule for _, rule in record.rows.values() if rule is not None and drawable(rule)]
+    groups = groups_of_rows(record)
+    rules = rules_of(record)
     return {
         "id": f"experiment{number}",
         "record": record,
@@ -146,7 +146,7 @@ def experiment(record: ExperimentRecord, number: int) -> dict[str, Any]:
         "forest": charts.forest(record),
         "curves": drawn,
         "squares": squares(record.records, rules) if rules else [],
-        "correlation": charts.correlations(groups) if len(groups) > 0 else None,
+        "correlation": charts.correlations(groups),
         "layers": [
             {"name": name, "n": len(found), "maps": maps}
             for name, found in groups
@@ -166,7 +166,7 @@ def state(record: ExperimentRecord) -> str:
     return f"{told}{', ' if rest else ''}{' and '.join(rest)}."
 
 
-def _rows_with_records(record: ExperimentRecord) -> list[tuple[str, list[RunRecord]]]:
+def groups_of_rows(record: ExperimentRecord) -> list[tuple[str, list[RunRecord]]]:
     """The runs of each row; where there are several columns, of each row in each."""
     several = len(record.columns) > 1
     groups = []
@@ -175,6 +175,11 @@ def _rows_with_records(record: ExperimentRecord) -> list[tuple[str, list[RunReco
             if found.records:
                 groups.append((f"{found.row}, {label}" if several else found.row, found.records))
     return groups
+
+
+def rules_of(record: ExperimentRecord) -> list[str]:
+    """The rules among its rows."""
+    return list(dict.fromkeys(rule for _, rule in record.rows.values() if rule is not None and drawable(rule)))
 
 
 def _row(record: ExperimentRecord, found: CellRecord) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""Where beta lies given alpha, for two branches: the drawing beside Table 4 of the paper, computed from the rule alone."""
+"""Where beta lies given alpha, for two branches: the drawing beside Table 4 of the paper, from the rule alone."""
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
-from ..core.rules import ShakeRule
+from ..core.rules import UPDATE_RULES, ShakeRule
 from ..errors import InputError
 
 Point = tuple[float, float]
@@ -40,9 +41,10 @@ def where(rule: str) -> tuple[Stretch, ...]:
     parsed = ShakeRule.parse(rule)
     if parsed.forward == "Even":
         return (Stretch(0.5, 0.5, *(((0.0, 0.0), (1.0, 1.0)) if parsed.backward == "Shake" else ((0.5, 0.5),) * 2)),)
-    cuts = sorted({parsed.low, parsed.high, *([0.5] if parsed.low < 0.5 < parsed.high else [])})
+    bends = parsed.backward in UPDATE_RULES and parsed.backward != "M1" and parsed.low < 0.5 < parsed.high
+    cuts = [parsed.low, *([0.5] if bends else []), parsed.high]
     stretches = []
-    for first, last in zip(cuts, cuts[1:], strict=False):
+    for first, last in itertools.pairwise(cuts):
         below = (first + last) / 2 < 0.5
         ends = [_ends(parsed.backward, alpha, below) for alpha in (first, last)]
         stretches.append(Stretch(first, last, (ends[0][0], ends[1][0]), (ends[0][1], ends[1][1])))

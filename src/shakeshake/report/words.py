@@ -133,7 +133,7 @@ def signed(value: float | None, digits: int = 2) -> str:
 
 
 def decimal(value: float | None, digits: int = 2) -> str:
-    return ABSENT if value is None else f"{value:.{digits}f}".replace("-", "−")
+    return ABSENT if value is None else f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
 def duration(seconds: float | None) -> str:
