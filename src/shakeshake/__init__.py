@@ -42,10 +42,10 @@ if TYPE_CHECKING:
     from .core.rules import ShakeRule as ShakeRule
     from .data.sources import load_data as load_data
     from .errors import InputError as InputError
+    from .export.fuse import fuse as fuse
     from .models.registry import create_model as create_model
     from .models.registry import list_models as list_models
     from .models.trained import load as load
-    from .export.fuse import fuse as fuse
     from .train.loop import fit as fit
     from .train.recipe import Recipe as Recipe
 

@@ -32,7 +32,9 @@ def fuse(model: nn.Module) -> nn.Module:
     with torch.no_grad():
         fused = copy.copy(model)
         fused._modules = dict(model._modules)
-        fused.stem = _fold(model.stem.conv, getattr(model.stem, "bn", None))
+        stem = dict(model.stem.named_children())
+        assert isinstance(stem["conv"], nn.Conv2d)
+        fused.stem = _fold(stem["conv"], stem.get("bn"))  # type: ignore[assignment]
         fused.stages = nn.ModuleList(
             nn.Sequential(*(fused_block(block) for block in stage.blocks))
             for stage in model.stages
@@ -138,7 +140,8 @@ def _(block: WideBlock | DenseLayer) -> nn.Module:
     """Only the second BN has a convolution in front of it."""
     folded = copy.copy(block)
     folded._modules = dict(block._modules)
-    folded.conv1, folded.bn2 = _fold(block.conv1, block.bn2), nn.Identity()
+    folded.conv1 = _fold(block.conv1, block.bn2)
+    folded.bn2 = nn.Identity()  # type: ignore[assignment]
     return folded
 
 
