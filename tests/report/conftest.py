@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import math
 import shutil
@@ -107,7 +108,7 @@ def made_analysis(rule: str = "S-S-I", seed: int = 0, classes: list[str] | None 
                     "confidence": (low + high) / 2,
                     "accuracy": 0.8 * (low + high) / 2,
                 }
-                for low, high in zip(edges[:-1], edges[1:], strict=True)
+                for low, high in itertools.pairwise(edges)
             ],
         },
         "mistakes": [
@@ -151,6 +152,7 @@ LABELS = {"E-E-B": "Even-Even", "S-E-I": "Shake-Even-Image", "S-S-I": "Shake-Sha
 
 def write_experiment(folder: Path, name: str = "table1", kind: str = "table", *, runs: bool = True) -> Path:
     """Four rows of two seeds; of S-E-I one has failed, of S-M1-I both are missing."""
+    folder.mkdir(parents=True, exist_ok=True)
     ours = {"E-E-B": [36.4, 35.8], "S-E-I": [33.9], "S-S-I": [35.41, 35.05], "S-M1-I": []}
     cells = []
     for row, errors in ours.items():

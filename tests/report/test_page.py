@@ -1,74 +1,22 @@
-"""The report as a reader meets it: in a real browser, from broken runs, under hostile names."""
+"""The page of runs as a reader meets it: in a real browser, from broken runs, under hostile names."""
 
 from __future__ import annotations
 
 import json
-import math
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
 from shakeshake.errors import InputError
-from shakeshake.report.figures import write_curves
+from shakeshake.report.files import write_figure
 from shakeshake.report.page import write_report
 
 HOSTILE = "<script>alert(1)<\\script>\"'><img src=x onerror=alert(2)>\n😀 &lt; $x^{$"
 CLOSING = "</script><script>alert(3)</script></title><img src=x onerror=alert(4)>"
-
-
-def write_run(
-    path: Path, *, epochs: int = 30, finished: bool = True, last: float = 6.0, noise: int = 0, **recipe: Any
-) -> Path:
-    path.mkdir(parents=True)
-    recipe = {"data": "digits", "model": "shake_resnet8_2x16d", "rule": "S-S-I", "epochs": 30, "seed": 0, **recipe}
-    (path / "recipe.json").write_text(json.dumps(recipe))
-    (path / "environment.json").write_text(json.dumps({"python": "3.11", "device": "cpu", "commit": None}))
-    rows = [
-        {
-            "epoch": epoch,
-            "step": 10 * epoch,
-            "lr": 0.1 * (1 + math.cos(math.pi * epoch / epochs)),
-            "train_loss": 2 / epoch + noise * (epoch * 7919 % 13),
-            "train_error": 80 / epoch + noise * (epoch * 7919 % 13),
-            "test_loss": 2.5 / epoch + noise * (epoch * 6007 % 17) if noise or epoch % 2 == 0 else None,
-            "test_error": last + 80 / epoch - 80 / epochs + noise * (epoch * 6007 % 17)
-            if noise or epoch % 2 == 0
-            else None,
-            "seconds": 1.5,
-            "images_per_second": 200.0 + epoch,
-        }
-        for epoch in range(1, epochs + 1)
-    ]
-    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    if finished:
-        result = {"last_error": last, "best_error": last, "best_epoch": epochs, "last_train_error": 80 / epochs}
-        (path / "result.json").write_text(json.dumps({**result, "epochs": epochs, "test_images": 400}))
-    return path
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    chromium, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("needs chromium and chromedriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    quiet = "no-first-run disable-background-networking disable-component-update disable-sync disable-quic"
-    for switch in f"headless=new no-sandbox disable-gpu {quiet}".split():
-        options.add_argument(f"--{switch}")
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    chrome = webdriver.Chrome(options=options, service=Service(driver))
-    yield chrome
-    chrome.quit()
 
 
 def look(browser: webdriver.Chrome, page: Path, width: int = 1200) -> None:
@@ -94,8 +42,8 @@ def hover(browser: webdriver.Chrome, chart: str) -> str:
     return figure.find_element(By.CLASS_NAME, "tip").text
 
 
-def test_two_runs_side_by_side(browser, tmp_path):
-    runs = [write_run(tmp_path / "plain", rule="E-E-B", last=7.0), write_run(tmp_path / "shaken")]
+def test_two_runs_side_by_side(browser, tmp_path, make_run):
+    runs = [make_run(tmp_path / "plain", rule="E-E-B", last=7.0), make_run(tmp_path / "shaken")]
     page = write_report(runs, tmp_path / "report.html")
     assert page.stat().st_size < 300_000
     look(browser, page)
@@ -108,13 +56,13 @@ def test_two_runs_side_by_side(browser, tmp_path):
     heads = [cell.text for cell in browser.find_elements(By.CLASS_NAME, "head")]
     assert [head.replace("\u00a0", " ") for head in heads] == ["7.00 %", "6.00 %"]
     labels = [svg.get_attribute("aria-label") for svg in browser.find_elements(By.CSS_SELECTOR, "svg[role=img]")]
-    assert len(labels) == 4
+    assert len(labels) == 6  # the curves, one more of them for a phone, and a square for each rule
     assert sum("shaken, test error: 43.33 %" in label or "shaken, test loss: 1.25" in label for label in labels) == 3
     assert "shaken: from 0.1995 to 0." in labels[3]
 
 
-def test_charts_answer_on_hover(browser, tmp_path):
-    look(browser, write_report([write_run(tmp_path / "a"), write_run(tmp_path / "b")], tmp_path / "report.html"))
+def test_charts_answer_on_hover(browser, tmp_path, make_run):
+    look(browser, write_report([make_run(tmp_path / "a"), make_run(tmp_path / "b")], tmp_path / "report.html"))
     # The middle of the drawing is a little left of the middle of the frame.
     assert "epoch 15" in hover(browser, "error")
     assert "5.33 %" in hover(browser, "error")
@@ -123,8 +71,8 @@ def test_charts_answer_on_hover(browser, tmp_path):
     assert "0.1" in hover(browser, "lr")
 
 
-def test_a_phone_needs_no_scrolling_sideways(browser, tmp_path):
-    runs = [write_run(tmp_path / ("long_name_" * 12)), write_run(tmp_path / "b", data="photos/" + "deep" * 40)]
+def test_a_phone_needs_no_scrolling_sideways(browser, tmp_path, make_run):
+    runs = [make_run(tmp_path / ("long_name_" * 12)), make_run(tmp_path / "b", data="photos/" + "deep" * 40)]
     look(browser, write_report(runs, tmp_path / "report.html"), width=380)
     assert overflow(browser) == 0
     for details in browser.find_elements(By.TAG_NAME, "summary"):
@@ -134,23 +82,23 @@ def test_a_phone_needs_no_scrolling_sideways(browser, tmp_path):
     assert overflow(browser) == 0
 
 
-def test_hostile_names_are_inert(browser, tmp_path):
+def test_hostile_names_are_inert(browser, tmp_path, make_run):
     """Not even a policy that forbids other scripts has anything to forbid: the names are text and nothing else."""
-    runs = [write_run(tmp_path / HOSTILE, rule=CLOSING, seed={CLOSING: [CLOSING]}), write_run(tmp_path / "b")]
+    runs = [make_run(tmp_path / HOSTILE, rule=CLOSING, seed={CLOSING: [CLOSING]}), make_run(tmp_path / "b")]
     look(browser, write_report(runs, tmp_path / "report.html"))
     assert browser.get_log("browser") == []  # a refused script or image would be logged
     assert len(browser.find_elements(By.TAG_NAME, "script")) == 2
     assert browser.find_elements(By.TAG_NAME, "img") == []
     assert "<script>alert(1)" in browser.find_element(By.CSS_SELECTOR, "tbody th").text
     assert "<script>alert(1)" in hover(browser, "error")
-    look(browser, write_curves(runs, tmp_path / "curves.svg"))
+    look(browser, write_figure(runs, tmp_path / "curves.svg"))
     assert browser.execute_script("return document.documentElement.tagName") == "svg"
     assert browser.execute_script("return document.querySelectorAll('script, img').length") == 0
-    assert write_curves(runs, tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert write_figure(runs, tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_broken_run_is_told_and_the_good_one_shown(tmp_path):
-    good, cut, lost = write_run(tmp_path / "good"), write_run(tmp_path / "cut", finished=False), tmp_path / "lost"
+def test_a_broken_run_is_told_and_the_good_one_shown(tmp_path, make_run):
+    good, cut, lost = make_run(tmp_path / "good"), make_run(tmp_path / "cut", finished=False), tmp_path / "lost"
     with open(cut / "metrics.jsonl", "r+") as file:
         lines = file.read().splitlines(keepends=True)
         file.seek(0)
@@ -178,22 +126,22 @@ def test_a_broken_run_is_told_and_the_good_one_shown(tmp_path):
     assert "<bdi>lost</bdi>" not in page
 
 
-def test_no_readable_run_is_one_sentence(tmp_path):
+def test_no_readable_run_is_one_sentence(tmp_path, make_run):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"^runs: empty: not shown, because .*; expected a folder") as told:
         write_report([tmp_path / "empty"], tmp_path / "report.html")
     assert "\n" not in str(told.value)
     assert not (tmp_path / "report.html").exists()
-    run = write_run(tmp_path / "run")
+    run = make_run(tmp_path / "run")
     with pytest.raises(InputError, match=r"^out: .* cannot be written"):
         write_report([run], tmp_path / "absent" / "report.html")
     with pytest.raises(InputError, match=r"expected a name that ends in \.svg or \.png"):
-        write_curves([run], tmp_path / "curves.pdf")
+        write_figure([run], tmp_path / "curves.pdf")
 
 
-def test_seeds_are_averaged_and_unfinished_runs_left_out(tmp_path):
-    runs = [write_run(tmp_path / f"s{seed}", seed=seed, last=5.0 + seed) for seed in range(3)]
-    runs.append(write_run(tmp_path / "going", seed=3, last=90, epochs=4, finished=False))
+def test_seeds_are_averaged_and_unfinished_runs_left_out(tmp_path, make_run):
+    runs = [make_run(tmp_path / f"s{seed}", seed=seed, last=5.0 + seed) for seed in range(3)]
+    runs.append(make_run(tmp_path / "going", seed=3, last=90, epochs=4, finished=False))
     page = write_report(runs, tmp_path / "report.html").read_text()
     assert "S-S-I</span> 6.00\u00a0% on average over 3 seeds (5.00 to 7.00 %)" in page
     assert '<span class="whole">S-S-I</span>' in page
@@ -201,18 +149,18 @@ def test_seeds_are_averaged_and_unfinished_runs_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("epochs", [1, 1800])
-def test_one_epoch_and_the_papers_1800(tmp_path, epochs):
-    runs = [write_run(tmp_path / name, epochs=epochs, noise=1, rule=name) for name in ("E-E-B", "S-S-I")]
+def test_one_epoch_and_the_papers_1800(tmp_path, epochs, make_run):
+    runs = [make_run(tmp_path / name, epochs=epochs, noise=1, rule=name) for name in ("E-E-B", "S-S-I")]
     assert write_report(runs, tmp_path / "report.html").stat().st_size < 300_000
 
 
-def test_the_same_runs_give_the_same_bytes_and_no_torch(tmp_path):
+def test_the_same_runs_give_the_same_bytes_and_no_torch(tmp_path, make_run):
     """In two processes, because what is random in a process (hashes, ids) is drawn when it starts."""
-    runs = [write_run(tmp_path / name) for name in ("a", "b")]
+    runs = [make_run(tmp_path / name) for name in ("a", "b")]
     code = (
-        "import sys; from pathlib import Path; from shakeshake.report import figures, page; "
+        "import sys; from pathlib import Path; from shakeshake.report import files, page; "
         "out, *runs = map(Path, sys.argv[1:]); page.write_report(runs, out / 'r.html'); "
-        "[figures.write_curves(runs, out / f'c.{kind}') for kind in ('svg', 'png')]; "
+        "[files.write_figure(runs, out / f'c.{kind}') for kind in ('svg', 'png')]; "
         "assert 'torch' not in sys.modules and 'matplotlib.pyplot' not in sys.modules"
     )
     written = []

@@ -83,8 +83,9 @@ def correlations(groups: Sequence[tuple[str, Sequence[RunRecord]]]) -> dict[str,
                     "value": decimal(mean),
                 }
             )
-            spread = f" ({decimal(min(v for _, v in runs), 3)} to {decimal(max(v for _, v in runs), 3)})"
-            tip.append(f"{groups[i][0]}\t{decimal(mean, 3)}{spread if len(runs) > 1 else ''}")
+            known = [value for _, value in runs]
+            spread = f" ({decimal(min(known), 3)} to {decimal(max(known), 3)})" if len(known) > 1 else ""
+            tip.append(f"{groups[i][0]}\t{decimal(mean, 3)}{spread}")
         rows.append({"label": label, "lanes": lanes, "tip": "\n".join(tip)})
     return {"axis": axis, "rows": rows, "groups": [(i, groups[i][0], len(groups[i][1])) for i in used]}
 
@@ -175,7 +176,7 @@ def confusion(analysis: Analysis) -> dict[str, Any] | None:
             part = count / sums[i] if sums[i] else 0.0
             share = round(100 * math.sqrt(part))  # so that a few in a hundred are seen
             said = f"is {classes[i]}\npredicted {classes[j]}\t{count:,} of {sums[i]:,} ({percent(100 * part)})"
-            cells.append({"count": count, "share": share, "right": i == j, "strong": share > 55, "tip": said})
+            cells.append({"count": count, "share": share, "right": i == j, "tip": said})
         rows.append({"truth": classes[i], "cells": cells})
     return {"rows": rows, "classes": classes, "listed": listed}
 

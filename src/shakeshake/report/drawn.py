@@ -29,7 +29,7 @@ def correlation(groups: Sequence[Group]) -> tuple[Figure, str]:
     chart = charts.correlations(groups)
     assert chart is not None
     lane, used = 13, len(chart["groups"])
-    height = max(ROW, lane * used + 10)
+    height = max(ROW, lane * used + 14)
     legend = 24 * math.ceil(used / 4)
     figure = blank((760, legend + height * len(chart["rows"]) + 60))
     axes = axes_on(figure, 150, legend + 8, 580, height * len(chart["rows"]))
@@ -97,7 +97,7 @@ def strength(rules: Sequence[str]) -> tuple[Figure, str]:
         axes.set_yticks([0, 1], ["0", "1"])
         axes.tick_params(labelsize=10, pad=3, colors=SOFT)
         axes.set_xlabel("α", color=SOFT, labelpad=-9)
-        axes.set_ylabel("β", color=SOFT, labelpad=-6, rotation=0)
+        axes.set_ylabel("β", color=SOFT, labelpad=-2, rotation=0)
         axes.plot([0, 1], [0, 1], color=SOFT, linewidth=0.6, linestyle=(0, (2, 3)))
         axes.axvline(0.5, color=GRID, linewidth=1)
         axes.axhline(0.5, color=GRID, linewidth=1)

@@ -1,0 +1,48 @@
+"""Where the report draws beta is where the layer draws it."""
+
+import pytest
+import torch
+
+from shakeshake.core.rules import ShakeRule
+from shakeshake.errors import InputError
+from shakeshake.report.where import distance, drawable, where
+
+RULES = [
+    *("S-S-I", "S-E-B", "S-K-I", "E-S-B", "E-E-B", "S-0.25-I", "S-0.75-I", "S-S-I[0.4,0.6]", "S-M3-I[0.6,0.9]"),
+    *(f"S-M{i}-I" for i in range(1, 6)),
+    "S-M5-I[0.2,0.7]",
+]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_drawn_region_is_the_one_drawn_from(rule):
+    parsed = ShakeRule.parse(rule)
+    by_image = ShakeRule(parsed.forward, parsed.backward, "Image", parsed.low, parsed.high)
+    alpha, beta = by_image.draw(4000, 2, generator=torch.Generator().manual_seed(0))
+    alpha, beta = alpha[:, 0].double(), beta[:, 0].double()
+    places = []
+    for a, b in zip(alpha.tolist(), beta.tolist(), strict=True):
+        stretch = next(s for s in where(rule) if s.first - 1e-6 <= a <= s.last + 1e-6)
+        # E-S is the one rule whose region is a line upward: there alpha says nothing of where in it beta lies.
+        low, high = (0.0, 1.0) if stretch.first == stretch.last and len(stretch.corners) == 2 else stretch.ends(a)
+        assert low - 1e-6 <= b <= high + 1e-6
+        if high - low > 1e-3:
+            places.append((b - low) / (high - low))
+    if places:  # uniform between the two ends: the region is filled, not only not left
+        placed = torch.tensor(places)
+        assert placed.mean().item() == pytest.approx(0.5, abs=0.02)
+        assert placed.var().item() == pytest.approx(1 / 12, abs=0.005)
+    assert distance(rule) == pytest.approx((beta - alpha).abs().mean().item(), abs=0.01)
+
+
+def test_corners_are_the_papers_triangles():
+    assert [s.corners for s in where("S-M2-I")] == [[(0, 0), (0.5, 0), (0.5, 0.5)], [(0.5, 1), (1, 1), (0.5, 0.5)]]
+    assert where("S-S-I")[0].corners == [(0, 0), (1, 0), (1, 1), (0, 1)]
+    assert where("S-M1-B")[0].corners == [(0, 1), (1, 0)]
+
+
+def test_what_is_no_rule_is_not_drawn():
+    assert not drawable("S-M9-I")
+    assert not drawable(None)
+    with pytest.raises(InputError, match="is not a rule"):
+        where("<script>")
