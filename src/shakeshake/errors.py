@@ -34,7 +34,7 @@ def explained(program: Callable[[], int]) -> int:
         print(f"shakeshake: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt as stopped:
-        print(f"shakeshake: {stopped or 'interrupted'}", file=sys.stderr)
+        print(f"shakeshake: {str(stopped) or 'interrupted'}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # `shakeshake models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -171,21 +171,28 @@ def reproduce(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Any]:
             progress.ended(path, reason)
             collect()
 
-        data_dir = plan.overrides.get("data_dir")
-        if not todo:
-            pass
-        elif plan.engine == "ray":
-            from .cluster import run_on_ray
-
-            run_on_ray(
-                todo,
-                address=plan.address,
-                cpus=plan.cpus,
-                gpus=plan.gpus,
-                data_dir=data_dir,
-                watch=progress.watch,
-                ended=ended,
-            )
-        else:
-            run_locally(todo, jobs=plan.side_by_side(), data_dir=data_dir, watch=progress.watch, ended=ended)
+        try:
+            _run(plan, todo, progress.watch, ended)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"stopped; the runs in {plan.folder} have saved where they are, go on with the same command"
+            ) from None
     return collect()
+
+
+def _run(
+    plan: Plan,
+    todo: list[Path],
+    watch: Callable[[list[Path]], None],
+    ended: Callable[[Path, str | None], None],
+) -> None:
+    """Let the plan's engine work on prepared runs."""
+    data_dir = plan.overrides.get("data_dir")
+    if not todo:
+        return
+    if plan.engine == "local":
+        run_locally(todo, jobs=plan.side_by_side(), data_dir=data_dir, watch=watch, ended=ended)
+        return
+    from .cluster import run_on_ray
+
+    run_on_ray(todo, address=plan.address, cpus=plan.cpus, gpus=plan.gpus, data_dir=data_dir, watch=watch, ended=ended)
