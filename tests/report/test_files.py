@@ -5,6 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from shakeshake.cli import main
 from shakeshake.errors import InputError
 from shakeshake.report.files import CHARTS, write_figure
 
@@ -58,3 +59,11 @@ def test_what_cannot_be_drawn_is_one_sentence(tmp_path, make_run, make_experimen
     with pytest.raises(InputError, match=r"nothing to draw curves from"):
         write_figure([tmp_path / "exp" / "table1.json"], tmp_path / "a.svg")
     assert not (tmp_path / "a.svg").exists()
+
+
+def test_the_door(tmp_path, make_experiment, capsys):
+    path = make_experiment(tmp_path / "exp")
+    assert main(["report", str(path), "--figure", str(tmp_path / "d.svg"), "--chart", "differences"]) == 0
+    assert capsys.readouterr().out.splitlines() == [str(tmp_path / "exp" / "report.html"), str(tmp_path / "d.svg")]
+    assert main(["report", str(path), "--figure", str(tmp_path / "d.svg"), "--chart", "pie"]) == 2
+    assert "chart: got 'pie'" in capsys.readouterr().err

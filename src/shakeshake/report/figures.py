@@ -47,7 +47,7 @@ def learning_rates(runs: Sequence[RunRecord]) -> str:
     with mpl.rc_context(SETTINGS):
         figure, axes = framed(NARROW, "learning rate")
         for i, run in enumerate(runs):
-            epochs, values = _thinned(*run.series("lr"))
+            epochs, values = _thinned(*run.series("lr"), len(runs))
             dashes: Any = "-" if i == 0 else (4 * i, (4, 4 * len(runs) - 4))
             look: Any = {"color": colour(i, "train"), "linewidth": 2, "linestyle": dashes, "gid": f"line-{i}"}
             axes.plot(epochs, values, marker=_dot(epochs), **look)
@@ -101,14 +101,14 @@ def _lines(axes: Axes, runs: Sequence[RunRecord], column: str) -> None:
             across, low, high = zip(*band[::stride], strict=True)
             fill: Any = {"color": colour(i, tone), "alpha": 0.16, "linewidth": 0, "gid": f"line-{i}"}
             axes.fill_between(across, low, high, clip_on=False, **fill)
-        epochs, values = _thinned(*run.series(column))
+        epochs, values = _thinned(*run.series(column), len(runs))
         # Not clipped: an error of 0 lies on the frame.
         axes.plot(epochs, values, marker=_dot(epochs), clip_on=False, gid=f"line-{i}", **_look(i, tone))
 
 
-def _thinned(epochs: list[int], values: list[float], stretches: int = 200) -> tuple[list[int], list[float]]:
-    """A long curve as the lowest and highest point of each stretch: what the eye sees at this width."""
-    length = math.ceil(len(epochs) / stretches)
+def _thinned(epochs: list[int], values: list[float], curves: int) -> tuple[list[int], list[float]]:
+    """A long curve as the lowest and highest point of each stretch: what the eye sees at this width, among so many."""
+    length = math.ceil(len(epochs) / max(40, min(200, 2000 // curves)))
     if length <= 2:
         return epochs, values
     kept = {0, len(epochs) - 1}

@@ -15,8 +15,8 @@ from .read import RunRecord
 from .where import drawable
 from .words import ABSENT, cell, duration, percent, points, text
 
-SERIES_POINTS = 8_000
-MISTAKES_BYTES = 1_500_000
+SERIES_POINTS = 6_000
+MISTAKES_BYTES = 1_000_000
 """Images of mistakes in a page, over all its runs; the mistakes of further runs are told without images."""
 
 
