@@ -43,9 +43,9 @@ def reproduce(arguments: Sequence[str]) -> int:
     from ..train.recipe import Recipe
 
     tables = "\n".join(
-        f"  {name:<14}{(inspect.getdoc(made) or '').splitlines()[0]}" for name, made in EXPERIMENTS.items()
+        f"  {name:<15}{(inspect.getdoc(made) or '').splitlines()[0]}" for name, made in EXPERIMENTS.items()
     )
-    scales = "\n".join(f"  {scale.name:<14}{scale.about}" for scale in SCALES.values())
+    scales = "\n".join(f"  {scale.name:<15}{scale.about}" for scale in SCALES.values())
     parser = door(
         "reproduce",
         "A table or figure of the paper, the published figures beside those measured here. Started again, it\n"

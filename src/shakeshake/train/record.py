@@ -193,8 +193,9 @@ def environment(**more: Any) -> dict[str, Any]:
 
 
 def _program() -> str:
-    name = Path(sys.argv[0]).name
-    return "python -m shakeshake" if name == "__main__.py" else name
+    """How this process was started, without the path of anybody's machine."""
+    module = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return f"python -m {module.name.removesuffix('.__main__')}" if module else Path(sys.argv[0]).name
 
 
 def cpu_name() -> str:
