@@ -113,6 +113,7 @@ class Plain:
     ("name", "options"),
     [
         ("shake_resnet26_2x32d", {}),
+        ("shake_resnet8_2x16d", {}),  # as wide as its stem: the first skip is an identity, and shows the missing ReLU
         ("shake_resnet14_3x8d", {"skip_shift": "mirrored"}),
         ("shake_resnext11_2x2x8d", {"num_classes": 7}),
         ("shake_resnet14_3x7d_a", {}),

@@ -1,12 +1,14 @@
 """Checkpoints: whole or not there; a broken one falls back to the one before."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
 
 from shakeshake.errors import RunError
 from shakeshake.train import checkpoint
+from shakeshake.train.record import write_atomically
 
 
 def state(n):
@@ -49,6 +51,23 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
         checkpoint.save(tmp_path, state(2))
     assert checkpoint.load(tmp_path)["n"] == 1
     assert [entry.name for entry in tmp_path.iterdir()] == [checkpoint.NAME], "nothing half-written stays"
+
+
+def test_a_file_is_replaced_whole_and_at_once(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_text("old")
+    replace = os.replace
+
+    def look_then_replace(new, old):
+        assert path.read_text() == "old"
+        assert Path(new).read_text() == "new"
+        replace(new, old)
+
+    monkeypatch.setattr(os, "replace", look_then_replace)
+    inode = path.stat().st_ino
+    write_atomically(path, "new")
+    assert path.read_text() == "new"
+    assert path.stat().st_ino != inode, "another file in its place, not the old one written over"
 
 
 def test_only_the_previous_one_is_there(tmp_path):
