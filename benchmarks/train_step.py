@@ -11,10 +11,7 @@ already on the device. The same allocator, threads and batch for all; the order 
 from __future__ import annotations
 
 import argparse
-import json
-import random
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,10 +19,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from shakeshake.bench import interleaved
 from shakeshake.data.arrays import ImageData, Split
 from shakeshake.train.device import choose_device
 from shakeshake.train.recipe import Recipe
-from shakeshake.train.record import environment, write_atomically
+from shakeshake.train.record import environment, write_results
 from shakeshake.train.trainer import Trainer
 
 MODEL = "shake_resnet26_2x32d"
@@ -77,19 +75,7 @@ def main() -> None:
     makers |= {p: (lambda p=p: ours(p, given.batch_size, device)) for p in ("fp32", "bf16")}
     steps = {name: makers[name]() for name in given.only.split(",")}
 
-    def timed(step: Callable[[], None]) -> float:
-        begun = time.perf_counter()
-        step()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - begun
-
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(given.rounds + 2):
-        for name in random.Random(number).sample(list(steps), len(steps)):
-            took = timed(steps[name])
-            if number >= 2:
-                seconds[name].append(took)
+    seconds = interleaved(steps, given.rounds, device)
     first = next(iter(steps))
     ratios = {n: statistics.median(a / b for a, b in zip(seconds[first], s, strict=True)) for n, s in seconds.items()}
     result = {
@@ -104,8 +90,7 @@ def main() -> None:
     for name in steps:
         print(f"{name:<12}{result['images_per_second'][name]:>8.1f} images/s  {ratios[name]:.2f}")
     if given.out:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(given.out, json.dumps(result, indent=1) + "\n")
+        write_results(given.out, result)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ COMMANDS = {
     "models": ("tools", "networks by name"),
     "data": ("tools", "list, get or verify the data sets"),
     "doctor": ("tools", "what is installed here, and what a run would use"),
+    "bench": ("tools", "how fast this machine trains and uses a network"),
     "demo": ("tools", "two minutes: the same network with and without shaking"),
 }
 

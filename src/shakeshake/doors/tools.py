@@ -62,6 +62,33 @@ def doctor(arguments: Sequence[str]) -> int:
     return DONE
 
 
+def bench(arguments: Sequence[str]) -> int:
+    parser = door(
+        "bench",
+        "A training step beside its convolutions alone, the data pipeline, inference as it is and fused.\n"
+        "Interleaved in one process; medians. Run it on a machine that is otherwise idle.",
+    )
+    parser.add_argument("--model", default="shake_resnet26_2x32d", metavar="N", help="default shake_resnet26_2x32d")
+    parser.add_argument("--rule", default="S-S-I", metavar="R", help="default S-S-I")
+    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="of a training step (default 64)")
+    parser.add_argument("--test-batch-size", type=int, default=256, metavar="N", help="of inference (default 256)")
+    parser.add_argument("--rounds", type=int, default=10, metavar="N", help="default 10")
+    parser.add_argument("--device", default="auto", metavar="X", help="auto, cpu, cuda, cuda:1 or mps")
+    parser.add_argument("--out", type=Path, metavar="F", help="also everything measured, as JSON")
+    given = vars(parser.parse_args(arguments))
+    out = given.pop("out")
+
+    from ..bench import as_lines, measure
+    from ..train.record import write_results
+
+    measured = measure(**given)
+    for line in as_lines(measured):
+        print(line)
+    if out is not None:
+        print(write_results(out, measured))
+    return DONE
+
+
 def demo(arguments: Sequence[str]) -> int:
     parser = door("demo", "Train one small network on some bundled digits twice, Even-Even and Shake-Shake.")
     parser.add_argument("--out", type=Path, metavar="D", help="a new folder (default runs/demo-N)")

@@ -50,6 +50,16 @@ def _umask() -> int:
     return mask
 
 
+def write_results(path: Path, values: dict[str, Any]) -> Path:
+    """A JSON file where the user wants it. Raises InputError when it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
+    except OSError as error:
+        raise InputError(f"out: {path} cannot be written: {error.strerror or error}") from None
+    return path
+
+
 class RunBusy(InputError):
     """Another process is training this run."""
 

@@ -1,0 +1,210 @@
+"""How fast this machine trains and uses a network, beside what its convolutions alone would allow."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .data.arrays import ImageData, Split
+from .errors import InputError
+from .export.fuse import fuse
+from .models.registry import create_model
+from .train.device import choose_device, describe_device
+from .train.recipe import Recipe
+from .train.record import environment
+from .train.trainer import Trainer
+
+Step = Callable[[], None]
+PRECISIONS = ("fp32", "bf16")
+WARM_UP = 2
+
+
+def interleaved(steps: dict[str, Step], rounds: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of each step in each round. All run in every round, in an order that changes, so that what slows the
+    machine for a while slows all of them."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(-WARM_UP, rounds):
+        for name in random.Random(number).sample(list(steps), len(steps)):
+            begun = time.perf_counter()
+            steps[name]()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if number >= 0:
+                seconds[name].append(time.perf_counter() - begun)
+    return seconds
+
+
+def measure(
+    model: str = "shake_resnet26_2x32d",
+    *,
+    rule: str = "S-S-I",
+    batch_size: int = 64,
+    test_batch_size: int = 256,
+    rounds: int = 10,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Training step, its convolutions alone, the data pipeline, inference as it is and fused: seconds and images/s.
+
+    Everything runs in this process, interleaved. Raises InputError for sizes below 1, and as create_model().
+    """
+    for name, value in (("batch_size", batch_size), ("test_batch_size", test_batch_size), ("rounds", rounds)):
+        if value < 1:
+            raise InputError(f"{name}: got {value}, expected 1 or more")
+    at = choose_device(device)
+    training: dict[str, Step] = {}
+    for precision in PRECISIONS:
+        trainer = _trainer(model, rule, batch_size, precision, str(at))
+        training[f"train {precision}"] = _training_step(trainer)
+        training[f"convolutions {precision}"] = convolutions(trainer.network, batch_size, precision, at)
+        if precision == "fp32":
+            training["data"] = _data_step(trainer)
+    timed = interleaved(training, rounds, at)
+    sizes = dict.fromkeys(training, batch_size)
+    for images in (test_batch_size, 1):
+        some = _inference(model, rule, images, at)
+        timed |= interleaved(some, rounds, at)
+        sizes |= dict.fromkeys(some, images)
+    medians = {name: statistics.median(seconds) for name, seconds in timed.items()}
+    return {
+        "format": 1,
+        "model": model,
+        "rule": rule,
+        "batch_size": batch_size,
+        "rounds": rounds,
+        "rows": [
+            {
+                "name": name,
+                "images": sizes[name],
+                "milliseconds": 1000.0 * medians[name],
+                "images_per_second": sizes[name] / medians[name],
+                "seconds": seconds,
+            }
+            for name, seconds in timed.items()
+        ],
+        "share_of_limit": {p: medians[f"convolutions {p}"] / medians[f"train {p}"] for p in PRECISIONS},
+        "share_of_data": {p: medians["data"] / medians[f"train {p}"] for p in PRECISIONS},
+        "environment": environment(device=describe_device(at), threads=torch.get_num_threads()),
+    }
+
+
+def as_lines(measured: dict[str, Any]) -> Iterator[str]:
+    """What measure() found, as a table."""
+    yield f"{measured['model']} {measured['rule']}, {measured['environment']['device']}, {measured['rounds']} rounds"
+    yield f"{'':<30}{'batch':>7}{'ms':>11}{'images/s':>11}"
+    for row in measured["rows"]:
+        yield f"{row['name']:<30}{row['images']:>7}{row['milliseconds']:>11.2f}{row['images_per_second']:>11.1f}"
+    for precision in PRECISIONS:
+        yield (
+            f"{precision}: the convolutions alone would take {measured['share_of_limit'][precision]:.0%} of a training "
+            f"step, the data take {measured['share_of_data'][precision]:.1%}"
+        )
+
+
+def convolutions(network: nn.Module, batch: int, precision: str, device: torch.device) -> Step:
+    """A step of the network's convolutions and nothing else: forward, gradient of the input, gradient of the weight.
+
+    In channels_last, the memory format that training uses; the first one needs no gradient of its input. What is
+    left of a training step beside this is what an implementation can still remove.
+    """
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    seen: list[tuple[nn.Conv2d, Tensor]] = []
+
+    def remember(conv: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(conv, nn.Conv2d)
+        x = torch.randn_like(inputs[0], dtype=dtype).contiguous(memory_format=torch.channels_last)
+        seen.append((conv, x.requires_grad_(bool(seen))))
+
+    handles = [m.register_forward_pre_hook(remember) for m in network.modules() if isinstance(m, nn.Conv2d)]
+    mode = network.training
+    try:
+        with torch.no_grad():
+            network.eval()(_images(network, batch, device))
+    finally:
+        network.train(mode)
+        for handle in handles:
+            handle.remove()
+    work = []
+    for conv, x in seen:
+        weight = conv.weight.detach().to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+        y = F.conv2d(x, weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+        work.append((conv, x, weight, torch.randn_like(y)))
+
+    def step() -> None:
+        for conv, x, weight, gradient in work:
+            y = F.conv2d(x, weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+            torch.autograd.grad(y, (x, weight) if x.requires_grad else (weight,), gradient)
+
+    return step
+
+
+def _trainer(model: str, rule: str, batch: int, precision: str, device: str) -> Trainer:
+    drawn = np.random.default_rng(0)
+    some = Split(drawn.integers(0, 256, (batch, 3, 32, 32), dtype=np.uint8), drawn.integers(0, 10, batch))
+    data = ImageData("noise", some, some, tuple("0123456789"), (127.5,) * 3, (64.0,) * 3)
+    return Trainer(
+        Recipe().replace(
+            model=model,
+            rule=rule,
+            batch_size=batch,
+            bn_images=None,
+            precision=precision,
+            device=device,
+            lr=1e-6,
+            epochs=1,
+        ),
+        data,
+    )
+
+
+def _training_step(trainer: Trainer) -> Step:
+    (batch,) = trainer.loader.epoch(0)
+
+    def step() -> None:
+        trainer.train_step(batch)
+        trainer.index = 0
+
+    return step
+
+
+def _data_step(trainer: Trainer) -> Step:
+    """Shuffling, normalising, flipping and cropping a batch that lies on the device."""
+
+    def step() -> None:
+        for _ in trainer.loader.epoch(0):
+            pass
+
+    return step
+
+
+def _inference(model: str, rule: str, images: int, device: torch.device) -> dict[str, Step]:
+    network = create_model(model, rule=rule).eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    plain = create_model(model, rule=rule).eval().to(device)
+    fused = fuse(network)
+    x = _images(network, images, device)
+
+    def step(net: nn.Module, some: Tensor) -> Step:
+        def run() -> None:
+            with torch.inference_mode():
+                net(some)
+
+        return run
+
+    half = fuse(network).to(torch.bfloat16)
+    return {
+        f"inference fp32, batch {images}": step(plain, x.contiguous()),
+        f"fused fp32, batch {images}": step(fused, x),
+        f"fused bf16, batch {images}": step(half, x.to(torch.bfloat16)),
+    }
+
+
+def _images(network: nn.Module, batch: int, device: torch.device) -> Tensor:
+    channels = next(m.in_channels for m in network.modules() if isinstance(m, nn.Conv2d))
+    return torch.randn(batch, channels, 32, 32, device=device).contiguous(memory_format=torch.channels_last)
