@@ -27,7 +27,7 @@ def test_the_table_and_the_json_agree(tmp_path, capsys):
         "--device",
         "cpu",
     ]
-    assert main(["bench", *options, "--out", str(out)]) == 0
+    assert main(["bench", *options, "--device", "cpu", "--out", str(out)]) == 0
     said, found = capsys.readouterr().out, json.loads(out.read_text())
     for row in found["rows"]:
         assert len(row["seconds"]) == 2

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..train.record import RunDirectory, environment, write_atomically
+from . import correlations
 from .compare import Difference, difference, unpack
 from .declared import Cell, Experiment, in_words
 
@@ -26,7 +27,10 @@ def collect(
     failed: folder of a cell -> why it failed, of the run just made. The newest state of ``folder`` counts for the rest.
     """
     cells = [_cell(cell, folder, seeds, failed or {}) for cell in experiment.cells]
-    compared = list(_differences(experiment, folder, cells))
+    analyses = {(cell["row"], cell["column"]): _analyses(cell, folder) for cell in cells}
+    compared = list(_differences(experiment, analyses))
+    of_rows = {row: [a for (r, _), found in analyses.items() if r == row for a in found] for row in experiment.rows}
+    correlated = {"correlation": correlations.by_block, "layerwise": correlations.by_layer}.get(experiment.kind)
     settings = {cell.column: in_words(cell.recipe) for cell in experiment.cells}
     alike = len(set(settings.values())) == 1
     return {
@@ -50,6 +54,7 @@ def collect(
             for row, column, found in compared
         ],
         "reading": [_sentence(experiment, row, column, found) for row, column, found in compared],
+        "correlations": correlated(of_rows) if correlated else [],
         "environment": environment(),
     }
 
@@ -113,9 +118,12 @@ def as_lines(results: dict[str, Any]) -> Iterator[str]:
             best, train, minutes = rest
             label = labels[cell["row"]]
             yield f"{label:<{width}}  {published:>9}  {ours:>19}  {n:>3}  {best:>7}  {train:>7}  {minutes:>8}"
+    yield from correlations.as_lines(results)
     if results["reading"]:
         yield ""
         yield from results["reading"]
+        if any(run["precision"] != "fp32" for cell in results["cells"] for run in cell["runs"]):
+            yield "(Differences are of the networks evaluated in fp32, the table's errors are the runs' own.)"
     for cell in results["cells"]:
         for failure in cell["failed"]:
             yield f"failed: {cell['row']} ({cell['column']}), seed {failure['seed']}: {failure['reason']}"
@@ -171,15 +179,16 @@ def _cell(cell: Cell, folder: Path, seeds: int, failed: Mapping[str, str]) -> di
     }
 
 
+def _analyses(cell: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
+    runs = [RunDirectory(folder / run["path"]) for run in cell["runs"]]
+    return [run.read_json("analysis.json") for run in runs if (run.path / "analysis.json").exists()]
+
+
 def _differences(
-    experiment: Experiment, folder: Path, cells: list[dict[str, Any]]
+    experiment: Experiment, analyses: dict[tuple[str, str], list[dict[str, Any]]]
 ) -> Iterator[tuple[str, str, Difference]]:
     """Every row against the one that the experiment names, column by column, where both have been analysed."""
-    wrong = {}
-    for cell in cells:
-        runs = [RunDirectory(folder / run["path"]) for run in cell["runs"]]
-        found = [run.read_json("analysis.json") for run in runs if (run.path / "analysis.json").exists()]
-        wrong[cell["row"], cell["column"]] = [unpack(of_run["wrong"], of_run["images"]) for of_run in found]
+    wrong = {of: [unpack(run["wrong"], run["images"]) for run in found] for of, found in analyses.items()}
     for row, column in wrong:
         against = wrong.get((experiment.against or "", column))
         if row != experiment.against and against and wrong[row, column]:
