@@ -8,7 +8,7 @@ from pathlib import Path
 from .errors import InputError
 from .report.page import write_report
 from .train.loop import fit
-from .train.recipe import quick
+from .train.presets import quick
 from .train.record import free_path
 
 TRAIN_SIZE = 300

@@ -6,7 +6,7 @@ from shakeshake.errors import InputError
 from shakeshake.experiments.published import EXPERIMENTS
 from shakeshake.experiments.run import Plan
 from shakeshake.experiments.scales import SCALES, experiment
-from shakeshake.train.recipe import paper_cifar10, paper_cifar100
+from shakeshake.train.presets import paper_cifar10, paper_cifar100
 
 TABLE_1 = """
 E-E-B 4.27 3.76 3.58 -

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shakeshake.errors import InputError
-from shakeshake.train.recipe import PRESETS, Recipe, paper_architecture_c, paper_cifar10, paper_cifar100, preset
+from shakeshake.train.presets import PRESETS, paper_architecture_c, paper_cifar10, paper_cifar100, preset
+from shakeshake.train.recipe import Recipe
 from shakeshake.train.schedule import cosine, learning_rate, step_decay
 from shakeshake.train.trainer import Trainer
 

@@ -12,7 +12,8 @@ from .parser import Parser, door, field_help, recipe_options
 
 
 def train(arguments: Sequence[str]) -> int:
-    from ..train.recipe import PRESETS, Recipe, preset
+    from ..train.presets import PRESETS, preset
+    from ..train.recipe import Recipe
 
     ahead = Parser(prog="shakeshake train", add_help=False, allow_abbrev=False)
     ahead.add_argument("--recipe", default="quick")

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..core.rules import ShakeRule
-from ..train.recipe import (
-    Recipe,
+from ..train.presets import (
     paper_architecture_c,
     paper_cifar10,
     paper_cifar100,
@@ -18,6 +17,7 @@ from ..train.recipe import (
     paper_resnext,
     paper_wrn,
 )
+from ..train.recipe import Recipe
 from .declared import Cell, Experiment, network_label
 
 NETWORK = "shake_resnet26_2x32d"

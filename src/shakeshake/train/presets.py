@@ -1,0 +1,188 @@
+"""Recipes with a name: a quick start, and each paper's own, to be laid beside the paper. Loads no torch."""
+
+from __future__ import annotations
+
+from ..errors import InputError
+from .recipe import Recipe
+
+
+def quick(data: str = "cifar10") -> Recipe:
+    """A start within minutes on a laptop; no paper's recipe.
+
+    A narrow network on a short schedule. S-E-I, because S-S-I is too strong for such networks at such schedules
+    (docs/log.md has the measurements).
+    """
+    if data == "digits":  # mirrored digits are no digits, and 8x8 pixels leave one to spare
+        return Recipe(data=data, model="shake_resnet8_2x16d", rule="S-E-I", epochs=20, flip=False, crop=1)
+    return Recipe(data=data, rule="S-E-I")
+
+
+def paper_cifar10(data: str = "cifar10") -> Recipe:
+    """The paper's recipe for CIFAR-10.
+
+    X. Gastaldi, Shake-Shake regularization, arXiv 1705.07485, section 2.1 and Table 1.
+    Expected: 26 2x32d S-S-I 3.55 % test error at the last epoch, mean of 3 runs; 26 2x96d 2.86 %, mean of 5.
+    Hardware there: two GPUs, batch 128, batch normalisation not synchronised. Here the same on one device:
+    ``bn_images=64`` cuts the batch in two halves, each with statistics and coefficients of its own.
+    (The author's one-device variant is ``batch_size=64, lr=0.1``.)
+    1800 epochs, 391 steps each, no warm-up, clipping, label smoothing or Cutout.
+    """
+    return Recipe(
+        data=data,
+        model="shake_resnet26_2x32d",
+        rule="S-S-I",
+        epochs=1800,
+        batch_size=128,
+        bn_images=64,
+        lr=0.2,
+        momentum=0.9,
+        weight_decay=1e-4,
+        flip=True,
+        crop=4,
+    )
+
+
+def paper_cifar100(data: str = "cifar100") -> Recipe:
+    """The paper's recipe for CIFAR-100.
+
+    X. Gastaldi, Shake-Shake regularization, arXiv 1705.07485, section 2.2 and Table 2.
+    Expected: 29 2x4x64d S-E-I 15.85 % test error at the last epoch, E-E-B 16.34 %.
+    Start-up check of the author's release for S-E-I: about 84 % error after epoch 1, 76 % after epoch 2.
+    Two devices of 16 images each, as in paper_cifar10: ``bn_images=16``.
+    """
+    return Recipe(
+        data=data,
+        model="shake_resnext29_2x4x64d",
+        rule="S-E-I",
+        epochs=1800,
+        batch_size=32,
+        bn_images=16,
+        lr=0.025,
+        momentum=0.9,
+        weight_decay=5e-4,
+        flip=True,
+        crop=4,
+    )
+
+
+def paper_architecture_c(data: str = "cifar10") -> Recipe:
+    """The paper's recipe for its architecture C, without skip connections and batch normalisation.
+
+    X. Gastaldi, Shake-Shake regularization, arXiv 1705.07485, Table 5: as for CIFAR-10, but with a learning rate of
+    0.025 in the first epoch and then 0.05, and alpha between 0.4 and 0.6. Easily diverges, with wider ranges the more.
+    """
+    return paper_cifar10(data).replace(
+        model="shake_resnet14_2x32d_c", rule="S-E-I[0.4,0.6]", lr=0.05, first_epoch_lr=0.025
+    )
+
+
+def paper_resnet(data: str = "cifar10") -> Recipe:
+    """ResNet's own recipe for CIFAR-10, without shaking.
+
+    K. He et al., Deep Residual Learning for Image Recognition, arXiv 1512.03385, section 4.2 and Table 6.
+    Expected on CIFAR-10: resnet20 8.75 % test error.
+    64,000 steps (here 164 epochs), the rate divided by 10 after half and three quarters; two GPUs of 64 images each;
+    momentum not Nesterov's. For resnet110 the paper adds ``first_epoch_lr=0.01``. It trains on 45,000 of the images.
+    """
+    return Recipe(
+        data=data,
+        model="resnet20",
+        epochs=164,
+        batch_size=128,
+        bn_images=64,
+        lr=0.1,
+        schedule="steps",
+        milestones="0.5,0.75",
+        gamma=0.1,
+        momentum=0.9,
+        nesterov=False,
+        weight_decay=1e-4,
+    )
+
+
+def paper_wrn(data: str = "cifar10") -> Recipe:
+    """Wide ResNet's own recipe for CIFAR, without shaking and without dropout.
+
+    S. Zagoruyko, N. Komodakis, Wide Residual Networks, arXiv 1605.07146, section 3, and the authors' release.
+    Expected: wrn28_10 4.00 % test error on CIFAR-10, 19.25 % on CIFAR-100, median of 5 runs (release).
+    200 epochs, the rate divided by 5 after 60, 120 and 160. There the border of crops is reflected, here it is zero.
+    """
+    return Recipe(
+        data=data,
+        model="wrn28_10",
+        epochs=200,
+        batch_size=128,
+        bn_images=None,
+        lr=0.1,
+        schedule="steps",
+        milestones="0.3,0.6,0.8",
+        gamma=0.2,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=5e-4,
+    )
+
+
+def paper_resnext(data: str = "cifar10") -> Recipe:
+    """ResNeXt's own recipe for CIFAR, without shaking.
+
+    S. Xie et al., Aggregated Residual Transformations for Deep Neural Networks, arXiv 1611.05431, section 5.3, and the
+    authors' release. Expected: resnext29_16x64d 3.58 % test error on CIFAR-10 (Shake-Shake's Table 3).
+    300 epochs, the rate divided by 10 after 150 and 225; eight GPUs of 16 images each.
+    """
+    return Recipe(
+        data=data,
+        model="resnext29_16x64d",
+        epochs=300,
+        batch_size=128,
+        bn_images=16,
+        lr=0.1,
+        schedule="steps",
+        milestones="0.5,0.75",
+        gamma=0.1,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=5e-4,
+    )
+
+
+def paper_densenet(data: str = "cifar10") -> Recipe:
+    """DenseNet's own recipe for CIFAR, without shaking.
+
+    G. Huang et al., Densely Connected Convolutional Networks, arXiv 1608.06993, section 4.2, and the authors' release.
+    Expected: densenet_bc190_40 3.46 % test error on CIFAR-10 (Shake-Shake's Table 3).
+    300 epochs, the rate divided by 10 after half and three quarters.
+    """
+    return Recipe(
+        data=data,
+        model="densenet_bc190_40",
+        epochs=300,
+        batch_size=64,
+        bn_images=None,
+        lr=0.1,
+        schedule="steps",
+        milestones="0.5,0.75",
+        gamma=0.1,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=1e-4,
+    )
+
+
+PRESETS = {
+    "quick": quick,
+    "paper_cifar10": paper_cifar10,
+    "paper_cifar100": paper_cifar100,
+    "paper_architecture_c": paper_architecture_c,
+    "paper_resnet": paper_resnet,
+    "paper_wrn": paper_wrn,
+    "paper_resnext": paper_resnext,
+    "paper_densenet": paper_densenet,
+}
+
+
+def preset(name: str, data: str | None = None) -> Recipe:
+    """The preset of that name, for these data. Raises InputError for a name that is none."""
+    if name not in PRESETS:
+        raise InputError(f"recipe: {name!r} is not a preset, expected one of {', '.join(PRESETS)}")
+    return PRESETS[name](data) if data is not None else PRESETS[name]()
