@@ -144,7 +144,7 @@ def architectures() -> Experiment:
     columns = {
         "A": ("A: no skip connections", lambda: paper_cifar10().replace(model=f"{NETWORK}_a")),
         "B": ("B: one convolution a branch", lambda: paper_cifar10().replace(model=f"{NETWORK}_b")),
-        "C": ("C: A without BN", paper_architecture_c),
+        "C": ("C: A without BN, alpha in [0.4, 0.6]", paper_architecture_c),
     }
 
     def rule_of(row: str, column: str) -> str:

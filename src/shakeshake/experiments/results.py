@@ -31,8 +31,6 @@ def collect(
     compared = list(_differences(experiment, analyses))
     of_rows = {row: [a for (r, _), found in analyses.items() if r == row for a in found] for row in experiment.rows}
     correlated = {"correlation": correlations.by_block, "layerwise": correlations.by_layer}.get(experiment.kind)
-    settings = {cell.column: in_words(cell.recipe) for cell in experiment.cells}
-    alike = len(set(settings.values())) == 1
     return {
         "format": 1,
         "experiment": experiment.name,
@@ -40,7 +38,7 @@ def collect(
         "place": experiment.place,
         "kind": experiment.kind,
         "scale": scale,
-        "setting": next(iter(settings.values())) if alike else "; ".join(f"{k}: {v}" for k, v in settings.items()),
+        "setting": "; ".join(dict.fromkeys(in_words(cell.recipe) for cell in experiment.cells)),
         "published_setting": experiment.published_setting,
         "unit": "test error, %",
         "rows": [
