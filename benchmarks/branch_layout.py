@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import statistics
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from shakeshake.bench import interleaved
 from shakeshake.core.mix import mix
 from shakeshake.models.registry import create_model
 from shakeshake.models.shake_resnet import ShakeBlock
 from shakeshake.train.device import autocast, choose_device, choose_precision
-from shakeshake.train.record import environment, write_atomically
+from shakeshake.train.record import environment, write_results
 
 
 class MergedBlock(nn.Module):
@@ -87,40 +87,36 @@ def main() -> None:
         outputs.append(network.train()(x))
     assert torch.allclose(*outputs, atol=1e-3), "the two layouts do not compute the same"
 
-    def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+    def step(network: nn.Module, precision: str) -> Callable[[], None]:
+        def run() -> None:
+            with autocast(precision, device):
+                loss = F.cross_entropy(network(x).float(), y)
+            loss.backward()
+            for p in network.parameters():
+                p.grad = None
 
-    def step(network: nn.Module, precision: str) -> float:
-        wait()
-        began = time.perf_counter()
-        with autocast(precision, device):
-            loss = F.cross_entropy(network(x).float(), y)
-        loss.backward()
-        for p in network.parameters():
-            p.grad = None
-        wait()
-        return time.perf_counter() - began
+        return run
 
-    report = {"environment": environment(device=str(device), threads=torch.get_num_threads()), **vars(given)}
-    report["out"] = str(given.out)
-    for precision in dict.fromkeys(("fp32", choose_precision("auto", device))):
-        times: dict[str, list[float]] = {name: [] for name in networks}
-        for round_ in range(given.rounds + 2):
-            for name, network in networks.items():
-                seconds = step(network, precision)
-                if round_ >= 2:
-                    times[name].append(seconds)
-        ratios = [s / m for s, m in zip(times["separate"], times["merged"], strict=True)]
-        report[precision] = {
-            "milliseconds": {name: round(1000 * statistics.median(t), 1) for name, t in times.items()},
-            "separate / merged, median of rounds": round(statistics.median(ratios), 3),
-            "rounds": given.rounds,
-        }
-        print(precision, report[precision])
+    precisions = dict.fromkeys(("fp32", choose_precision("auto", device)))
+    steps = {f"{name} {p}": step(network, p) for p in precisions for name, network in networks.items()}
+    seconds = interleaved(steps, given.rounds, device)
+    ratios = {
+        p: statistics.median(s / m for s, m in zip(seconds[f"separate {p}"], seconds[f"merged {p}"], strict=True))
+        for p in precisions
+    }
+    result = {
+        "model": given.model,
+        "batch_size": given.batch_size,
+        "rounds": given.rounds,
+        "milliseconds": {name: 1000 * statistics.median(s) for name, s in seconds.items()},
+        "time_of_separate_relative_to_merged": ratios,
+        "seconds": seconds,
+        "environment": environment(device=str(device), threads=torch.get_num_threads()),
+    }
+    for precision, ratio in ratios.items():
+        print(f"{precision}: separate / merged {ratio:.2f}")
     if given.out:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(given.out, json.dumps(report, indent=2) + "\n")
+        write_results(given.out, result)
 
 
 if __name__ == "__main__":
