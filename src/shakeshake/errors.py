@@ -28,14 +28,21 @@ def explained(program: Callable[[], int]) -> int:
     try:
         return program()
     except InputError as error:
-        print(f"shakeshake: {error}", file=sys.stderr)
+        _say(str(error))
         return USERS_MISTAKE
     except RunError as error:
-        print(f"shakeshake: {error}", file=sys.stderr)
+        _say(str(error))
         return FAILED
     except KeyboardInterrupt as stopped:
-        print(f"shakeshake: {str(stopped) or 'interrupted'}", file=sys.stderr)
+        _say(str(stopped) or "interrupted")
         return INTERRUPTED
     except BrokenPipeError:  # `shakeshake models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
+
+
+def _say(text: str) -> None:
+    """One line; of several processes each says which it is. An error without words was told by another one."""
+    rank = os.environ.get("RANK", "0")
+    if text:
+        print(f"shakeshake: {text}" if rank == "0" else f"shakeshake, process {rank}: {text}", file=sys.stderr)

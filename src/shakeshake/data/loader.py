@@ -25,10 +25,14 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Batch:
-    """images (N, C, H, W) float32, labels (N,) int64; under mixup also the second labels and the first ones' share."""
+    """images (N, C, H, W) float32, labels (N,) int64; under mixup also the second labels and the first ones' share.
+
+    total: images of the whole step. More than N where several processes, or parts, have theirs.
+    """
 
     images: Tensor
     labels: Tensor
+    total: int
     second: Tensor | None = None
     share: Tensor | None = None
 
@@ -40,7 +44,12 @@ class Batch:
         count = -(-n // most)
         seconds = self.second.tensor_split(count) if self.second is not None else [None] * count
         pairs = zip(self.images.tensor_split(count), self.labels.tensor_split(count), seconds, strict=True)
-        return [Batch(images, labels, second, self.share) for images, labels, second in pairs]
+        return [Batch(images, labels, self.total, second, self.share) for images, labels, second in pairs]
+
+    def piece(self, at: slice) -> Batch:
+        """Some of its images."""
+        second = None if self.second is None else self.second[at]
+        return Batch(self.images[at], self.labels[at], self.total, second, self.share)
 
 
 class Loader:
@@ -48,6 +57,8 @@ class Loader:
 
     The order and the augmentation of an epoch depend on (seed, epoch) alone, not on the device and not on what was
     asked for before: a run can start again at any step. The last batch is as short as it falls.
+
+    rank, size: of several processes, each gets its piece of every batch; the pieces make up what one would get.
     """
 
     def __init__(
@@ -60,7 +71,10 @@ class Loader:
         seed: int = 0,
         augmentation: Augmentation | None = None,
         device: torch.device | str = "cpu",
+        rank: int = 0,
+        size: int = 1,
     ) -> None:
+        self.rank, self.size = rank, size
         self.images = torch.from_numpy(split.images).to(device)
         self.labels = torch.from_numpy(split.labels).to(device)
         self.mean, self.std = (torch.tensor(v, dtype=torch.float32, device=device) for v in (mean, std))
@@ -83,7 +97,10 @@ class Loader:
         shares = random.beta(how.mixup, how.mixup, self.steps_per_epoch) if how.mixup else None
 
         for step in range(first_step, self.steps_per_epoch):
-            at = slice(step * self.batch_size, min(n, (step + 1) * self.batch_size))
+            first, end = step * self.batch_size, min(n, (step + 1) * self.batch_size)
+            total, mine = end - first, self.piece_of(end - first)
+            # Mixup's partners may be another process's images: the batch is cut after it, not before.
+            at = slice(first + mine.start, first + mine.stop) if shares is None else slice(first, end)
             chosen = order[at]
             x, y = augment.normalise(self.images[chosen], self.mean, self.std), self.labels[chosen]
             if how.flip:
@@ -93,14 +110,21 @@ class Loader:
             if how.cutout:
                 x = augment.cutout(x, hole[at, 0], hole[at, 1], how.cutout)
             if shares is None:
-                yield Batch(x, y)
+                yield Batch(x, y, total)
             else:  # the order is random already, so the batch backwards is a random partner
                 partner = torch.arange(len(y) - 1, -1, -1, device=y.device)
                 share = torch.tensor(shares[step], dtype=x.dtype, device=x.device)
-                yield Batch(augment.mixup(x, partner, share), y, y[partner], share)
+                yield Batch(augment.mixup(x, partner, share), y, total, y[partner], share).piece(mine)
+
+    def piece_of(self, images: int) -> slice:
+        """Which of a batch's images are this process's. Pieces differ by one image at most."""
+        least, more = divmod(images, self.size)
+        start = self.rank * least + min(self.rank, more)
+        return slice(start, start + least + (self.rank < more))
 
     def plain(self, batch_size: int = 256) -> Iterator[Batch]:
         """All images once in their own order, normalised and not augmented: for evaluation."""
         for first in range(0, len(self.labels), batch_size):
             at = slice(first, first + batch_size)
-            yield Batch(augment.normalise(self.images[at], self.mean, self.std), self.labels[at])
+            x, y = augment.normalise(self.images[at], self.mean, self.std), self.labels[at]
+            yield Batch(x, y, len(y))

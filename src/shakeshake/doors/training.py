@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DONE
 from .parser import Parser, door, field_help, recipe_options
+
+if TYPE_CHECKING:
+    from ..train.distributed import Group
 
 
 def train(arguments: Sequence[str]) -> int:
@@ -26,7 +29,8 @@ def train(arguments: Sequence[str]) -> int:
         epilog="examples:\n"
         "  shakeshake train digits\n"
         "  shakeshake train cifar10 --train-size 5000 --epochs 100 --rule S-E-I --out runs/small\n"
-        "  shakeshake train cifar10 --recipe paper_cifar10 --model shake_resnet26_2x96d",
+        "  shakeshake train cifar10 --recipe paper_cifar10 --model shake_resnet26_2x96d\n"
+        "  torchrun --nproc-per-node 2 -m shakeshake train cifar10 --recipe paper_cifar10     (a process for each GPU)",
     )
     parser.add_argument("data", metavar="DATA", help=field_help(Recipe)["data"])
     parser.add_argument(
@@ -44,14 +48,17 @@ def train(arguments: Sequence[str]) -> int:
     del given["recipe"]
     recipe = preset(start, data).replace(**given)
 
-    from ..train.loop import fit
-    from ..train.record import new_run_path
+    from ..train.distributed import joined
+    from ..train.loop import fit, run_path
 
-    run = out or new_run_path(recipe)
-    return _finished(run, fit(recipe, run))
+    with joined() as group:
+        run = out or run_path(recipe, group)
+        return _finished(run, fit(recipe, run), group)
 
 
-def _finished(run: Path, result: dict[str, Any]) -> int:
+def _finished(run: Path, result: dict[str, Any], group: Group) -> int:
+    if not group.leads:
+        return DONE
     from ..report.page import write_report
 
     page = write_report([run], run / "report.html")
@@ -69,9 +76,11 @@ def resume(arguments: Sequence[str]) -> int:
     parser.add_argument("--data-dir", metavar="D", help="where the images are now, if they have moved")
     given = parser.parse_args(arguments)
 
+    from ..train.distributed import joined
     from ..train.loop import resume as go_on
 
-    return _finished(given.run, go_on(given.run, data_dir=given.data_dir))
+    with joined() as group:
+        return _finished(given.run, go_on(given.run, data_dir=given.data_dir), group)
 
 
 def eval(arguments: Sequence[str]) -> int:

@@ -10,11 +10,15 @@ import torch
 from ..errors import InputError
 
 
-def choose_device(name: str) -> torch.device:
-    """``auto``: CUDA, else Apple's GPU, else the CPU. Raises InputError for a device that is not there."""
+def choose_device(name: str, local_rank: int | None = None) -> torch.device:
+    """``auto``: CUDA, else Apple's GPU, else the CPU. Raises InputError for a device that is not there.
+
+    local_rank: of several processes on this machine, each takes the GPU of its number.
+    """
     if name == "auto":
-        kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        return torch.device(kind)
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda" and local_rank is not None:
+        name = f"cuda:{local_rank}"
     try:
         device = torch.device(name)
     except RuntimeError:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from ..errors import RunError
 from . import checkpoint
+from .distributed import SilentEnd
 from .record import RunDirectory
 from .trainer import Trainer
 
@@ -56,14 +57,19 @@ class Keeper:
     def tick(self) -> None:
         """Between two steps: the place where a run may be saved and stopped."""
         self._count_seconds()
-        if self.trainer.device.type == "cpu":  # elsewhere this would wait for the device: save() does it there
-            self._check_finite()
-        if self.stop.signal is not None or self.looked - self.saved >= self.trainer.recipe.checkpoint_every:
+        trainer = self.trainer
+        # Elsewhere than on a CPU this would wait for the device: save() does it there.
+        error = self._not_finite() if trainer.device.type == "cpu" else None
+        late = trainer.group.leads and self.looked - self.saved >= trainer.recipe.checkpoint_every
+        failed, stop, save = trainer.group.any(error is not None, self.stop.signal is not None, late)
+        if failed:
+            raise error or SilentEnd
+        if stop or save:
             self.save()
-        if self.stop.signal is not None:
+        if stop:
+            by = signal.Signals(self.stop.signal).name if self.stop.signal else "a signal to another process"
             raise Stopped(
-                f"stopped by {signal.Signals(self.stop.signal).name} in epoch {self.trainer.epoch + 1}; "
-                f"go on with: shakeshake resume {self.run.path}"
+                f"stopped by {by} in epoch {trainer.epoch + 1}; go on with: shakeshake resume {self.run.path}"
             )
 
     def timing(self) -> dict[str, float]:
@@ -76,14 +82,17 @@ class Keeper:
         }
 
     def save(self) -> None:
-        self._check_finite(weights=True)
+        error = self._not_finite(weights=True)
+        (failed,) = self.trainer.group.any(error is not None)
+        if failed:
+            raise error or SilentEnd
         state = {
             "format": 1,
             "recipe": self.trainer.recipe.to_dict(),
             "data": self.trainer.data.fingerprint,
             "trainer": self.trainer.state_dict(),
         }
-        checkpoint.save(self.run.path, state)
+        self.trainer.group.lead(lambda: checkpoint.save(self.run.path, state))
         self.saved = time.perf_counter()
 
     def _count_seconds(self) -> None:
@@ -91,11 +100,12 @@ class Keeper:
         self.trainer.seconds += now - self.looked
         self.looked = now
 
-    def _check_finite(self, weights: bool = False) -> None:
+    def _not_finite(self, weights: bool = False) -> RunError | None:
         try:
             self.trainer.check_finite()
             if weights:
                 self.trainer.check_weights()
         except RunError as error:
             kept = self.run.path / checkpoint.NAME
-            raise RunError(f"{error}. " + (f"{kept} is the last good checkpoint" if kept.exists() else "")) from None
+            return RunError(f"{error}. " + (f"{kept} is the last good checkpoint" if kept.exists() else ""))
+        return None

@@ -1,7 +1,13 @@
-"""fit(): a recipe becomes a run directory. It may be killed at any moment and gone on with by resume()."""
+"""fit(): a recipe becomes a run directory. It may be killed at any moment and gone on with by resume().
+
+Under torchrun every process runs this. The first one leads: it alone holds the run's lock, writes its files and speaks.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +17,7 @@ from ..errors import InputError, RunError
 from ..models.trained import CONFIG, WEIGHTS, describe, weights_as_bytes
 from . import checkpoint
 from .device import describe_device
+from .distributed import Group, joined
 from .keeper import Keeper, stop_signals
 from .progress import Progress, TensorBoard
 from .recipe import Recipe
@@ -24,14 +31,28 @@ def fit(recipe: Recipe, out: str | Path | None = None, *, quiet: bool = False) -
 
     Returns what result.json holds. Seeds torch's global generators. Raises InputError for what the caller can mend,
     RunError when the run cannot go on (its last good checkpoint is kept), Stopped after SIGINT or SIGTERM (resumable).
+
+    When torchrun has started its processes again after a failure, this goes on with the run that was broken off.
     """
-    run = RunDirectory(Path(out) if out is not None else new_run_path(recipe))
-    run.check_new()
-    trainer = Trainer(recipe, load_images(recipe))
-    run.create(recipe)
-    with run.locked():
-        run.write_json("environment.json", environment(**_devices(trainer)))
-        return _train(run, trainer, quiet=quiet)
+    with joined() as group:
+        run = RunDirectory(Path(out) if out is not None else run_path(recipe, group))
+        if group.restarts and run.holds_unfinished(recipe):
+            return _resume(run, group, quiet=quiet)
+        group.lead(run.check_new)
+        trainer = Trainer(recipe, load_images(recipe), group)
+        group.lead(lambda: run.create(recipe))
+        with _locked(run, group):
+            if group.leads:
+                _note_environment(run, trainer)
+            return _train(run, trainer, quiet=quiet)
+
+
+def run_path(recipe: Recipe, group: Group) -> Path:
+    """Where a run goes that was given no folder: a new one, or after a restart by torchrun the one it was in."""
+    new = new_run_path(recipe)
+    before = new.with_name(re.sub(r"\d+$", lambda number: str(int(number[0]) - 1), new.name))
+    goes_on = group.restarts > 0 and RunDirectory(before).holds_unfinished(recipe)
+    return Path(group.share(str(before if goes_on else new)))
 
 
 def resume(path: str | Path, *, data_dir: str | None = None, quiet: bool = False) -> dict[str, Any]:
@@ -40,10 +61,14 @@ def resume(path: str | Path, *, data_dir: str | None = None, quiet: bool = False
     data_dir: where the images are now, if they have moved. Raises as fit() does, and InputError for a folder that is
     no run, a recipe that was edited, data that are gone or have changed.
     """
-    run = RunDirectory.open(Path(path))
+    with joined() as group:
+        return _resume(RunDirectory.open(Path(path)), group, data_dir=data_dir, quiet=quiet)
+
+
+def _resume(run: RunDirectory, group: Group, *, data_dir: str | None = None, quiet: bool) -> dict[str, Any]:
     if run.finished:
         return run.read_json("result.json")
-    with run.locked():
+    with _locked(run, group):
         recipe = run.recipe()
         state = checkpoint.load(run.path)
         if state is not None:
@@ -55,22 +80,19 @@ def resume(path: str | Path, *, data_dir: str | None = None, quiet: bool = False
             raise InputError(
                 f"data: {recipe.data} has changed since {run.path} began, expected the images it began with"
             )
-        trainer = Trainer(recipe, data)
+        trainer = Trainer(recipe, data, group)
         if state is not None:
             trainer.load_state_dict(state["trainer"])
-        if (run.path / "environment.json").exists():
-            past = run.read_json("environment.json")
-            now = environment(at_step=trainer.step, **_devices(trainer))
-            run.write_json("environment.json", {**past, "resumed": [*past.get("resumed", []), now]})
-        else:  # killed before it was written
-            run.write_json("environment.json", environment(**_devices(trainer)))
+        if group.leads:
+            _note_environment(run, trainer)
         return _train(run, trainer, quiet=quiet)
 
 
 def _train(run: RunDirectory, trainer: Trainer, *, quiet: bool) -> dict[str, Any]:
-    """The loop, and what a full disk means to it."""
+    """The loop, and what a full disk and a lost process mean to it."""
     try:
-        return _loop(run, trainer, quiet=quiet)
+        with trainer.group.losses_told():
+            return _loop(run, trainer, quiet=quiet)
     except OSError as error:
         raise RunError(
             f"{run.path} cannot be written: {error.strerror or error}; what was saved is kept, "
@@ -79,11 +101,12 @@ def _train(run: RunDirectory, trainer: Trainer, *, quiet: bool) -> dict[str, Any
 
 
 def _loop(run: RunDirectory, trainer: Trainer, *, quiet: bool) -> dict[str, Any]:
-    run.keep_metrics(trainer.epoch)
+    leads = trainer.group.leads
+    trainer.group.lead(lambda: run.keep_metrics(trainer.epoch))
     with (
         stop_signals() as stop,
-        TensorBoard(run.path, trainer.step) as board,
-        Progress(trainer, run.path, quiet=quiet) as progress,
+        TensorBoard(run.path if leads else None, trainer.step) as board,
+        Progress(trainer, run.path, quiet=quiet or not leads) as progress,
     ):
         keeper = Keeper(run, trainer, stop)
         while trainer.epoch < trainer.recipe.epochs:
@@ -92,16 +115,18 @@ def _loop(run: RunDirectory, trainer: Trainer, *, quiet: bool) -> dict[str, Any]
                 progress.step()
                 keeper.tick()
             row = trainer.finish_epoch(keeper.tick) | keeper.timing()
-            run.append_metrics(row)
-            board.write(row)
+            if leads:
+                run.append_metrics(row)
+                board.write(row)
             progress.epoch(row)
             trainer.start_epoch()
             keeper.tick()
         keeper.save()
-        return _finish(run, trainer)
+        trainer.group.lead(lambda: _finish(run, trainer))
+        return run.read_json("result.json")
 
 
-def _finish(run: RunDirectory, trainer: Trainer) -> dict[str, Any]:
+def _finish(run: RunDirectory, trainer: Trainer) -> None:
     """Write the model, and last of all the result: it is what makes a run finished."""
     recipe, data, rows = trainer.recipe, trainer.data, run.metrics()
     tested = [row for row in rows if row["test_error"] is not None]
@@ -134,7 +159,24 @@ def _finish(run: RunDirectory, trainer: Trainer) -> dict[str, Any]:
     write_atomically(run.path / WEIGHTS, weights_as_bytes(trainer.tested_network))
     run.write_json(CONFIG, config)
     run.write_json("result.json", result)
-    return result
+
+
+@contextlib.contextmanager
+def _locked(run: RunDirectory, group: Group) -> Iterator[None]:
+    """The run's lock, held by the leader for all."""
+    with contextlib.ExitStack() as held:
+        group.lead(lambda: held.enter_context(run.locked()))
+        yield
+
+
+def _note_environment(run: RunDirectory, trainer: Trainer) -> None:
+    """Where the run runs, and where it ran before."""
+    if trainer.step and (run.path / "environment.json").exists():
+        past = run.read_json("environment.json")
+        now = environment(at_step=trainer.step, **_devices(trainer))
+        run.write_json("environment.json", {**past, "resumed": [*past.get("resumed", []), now]})
+    else:
+        run.write_json("environment.json", environment(**_devices(trainer)))
 
 
 def _devices(trainer: Trainer) -> dict[str, Any]:
@@ -142,6 +184,7 @@ def _devices(trainer: Trainer) -> dict[str, Any]:
         "device": describe_device(trainer.device),
         "threads": torch.get_num_threads(),
         "precision": trainer.precision,
+        "processes": trainer.group.size,
     }
 
 

@@ -114,19 +114,25 @@ class Progress:
 
 
 class TensorBoard:
-    """events.* in the run directory. A run that goes on writes a new file that takes over from its first step."""
+    """events.* in the run directory. A run that goes on writes a new file that takes over from its first step.
 
-    def __init__(self, path: Path, first_step: int) -> None:
+    Without a path it does nothing.
+    """
+
+    def __init__(self, path: Path | None, first_step: int) -> None:
         self.path, self.first_step = path, first_step
 
     def __enter__(self) -> TensorBoard:
+        if self.path is None:
+            return self
         from torch.utils.tensorboard import SummaryWriter  # a second to import: only where a run needs it
 
         self.writer = SummaryWriter(str(self.path), purge_step=self.first_step or None)
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.writer.close()
+        if self.path is not None:
+            self.writer.close()
 
     def write(self, row: dict[str, Any]) -> None:
         for name, tag in TAGS.items():

@@ -94,6 +94,10 @@ class RunDirectory:
         except OSError as error:
             raise InputError(f"out: {self.path} cannot be written: {error.strerror or error}") from None
 
+    def holds_unfinished(self, recipe: Recipe) -> bool:
+        """Whether a run of this recipe lies here that has not ended."""
+        return (self.path / "recipe.json").exists() and not self.finished and self.recipe() == recipe
+
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
         """A run that is there. Raises InputError when it is none."""

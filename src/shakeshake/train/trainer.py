@@ -17,6 +17,7 @@ from ..data.sources import ImageData
 from ..errors import InputError, RunError
 from ..models.registry import create_model
 from .device import autocast, choose_device, choose_precision
+from .distributed import ALONE, Group
 from .recipe import Recipe
 from .schedule import learning_rate, parse_milestones
 
@@ -31,14 +32,23 @@ class Trainer:
 
     All randomness is a function of the recipe's seed and the step: a step needs no random state from before it, so a
     run that goes on from a checkpoint computes what it would have computed without the interruption.
+
+    group: the processes that train this one network together. train_step(), finish_epoch() and state_dict() are called
+    by all of them at the same points.
     """
 
-    def __init__(self, recipe: Recipe, data: ImageData) -> None:
+    def __init__(self, recipe: Recipe, data: ImageData, group: Group = ALONE) -> None:
         n = len(data.train.labels)
         if recipe.batch_size > n:
             raise InputError(f"batch_size: {recipe.batch_size} is larger than the data, expected at most {n} images")
-        self.recipe, self.data = recipe, data
-        self.device = choose_device(recipe.device)
+        if min(recipe.batch_size, n % recipe.batch_size or n) < group.size:
+            raise InputError(
+                f"batch_size: with {recipe.batch_size} the smallest batch of an epoch has "
+                f"{min(recipe.batch_size, n % recipe.batch_size or n)} images, expected one for each of "
+                f"{group.size} processes"
+            )
+        self.recipe, self.data, self.group = recipe, data, group
+        self.device = choose_device(recipe.device, group.local_rank if group.size > 1 else None)
         self.precision = choose_precision(recipe.precision, self.device)
         torch.backends.cudnn.deterministic = True  # a resumed run has to compute the same bits
         torch.manual_seed(_seed(recipe.seed, "weights"))
@@ -62,6 +72,7 @@ class Trainer:
             nesterov=recipe.nesterov and recipe.momentum > 0,
             weight_decay=recipe.weight_decay,
         )
+        self.in_step = group.in_step(self.network)
         self.loader = Loader(
             data.train,
             data.mean,
@@ -70,6 +81,8 @@ class Trainer:
             seed=recipe.seed,
             augmentation=Augmentation(recipe.flip, recipe.crop, recipe.cutout, recipe.mixup),
             device=self.device,
+            rank=group.rank,
+            size=group.size,
         )
         self.tests = Loader(data.test, data.mean, data.std, batch_size=256, device=self.device)
         self.steps_per_epoch = self.loader.steps_per_epoch
@@ -78,6 +91,7 @@ class Trainer:
         self.index = 0  # steps finished in the epoch under way
         self.seconds = 0.0  # what the epoch under way has taken so far
         # Loss and wrong answers of every step of this epoch stay on the device: reading them would wait for it.
+        # They are this process's share; the sum over all is what a checkpoint holds.
         self.losses = torch.zeros(self.steps_per_epoch, device=self.device)
         self.wrong = torch.zeros(self.steps_per_epoch, device=self.device)
 
@@ -109,14 +123,18 @@ class Trainer:
         """One step of the optimiser: gradients of the batch's parts, averaged over its images."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr_at(self.step)
-        torch.manual_seed(_seed(self.recipe.seed, "shake", self.step))
-        self.network.train()
+        # Every process draws its own coefficients; the first one as it would alone.
+        own = (self.group.rank,) if self.group.rank else ()
+        torch.manual_seed(_seed(self.recipe.seed, "shake", self.step, *own))
+        self.in_step.train()
         loss_sum, wrong = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
-        for part in batch.parts(self.recipe.bn_images):
-            with autocast(self.precision, self.device):
-                logits = self.network(part.images)
-            loss = self._loss(logits.float(), part) * (len(part.labels) / len(batch.labels))
-            loss.backward()
+        parts = batch.parts(self.recipe.bn_images)
+        for number, part in enumerate(parts, start=1):
+            with self.group.averaging(self.in_step, now=number == len(parts)):
+                with autocast(self.precision, self.device):
+                    logits = self.in_step(part.images)
+                loss = self._loss(logits.float(), part) * (len(part.labels) / part.total)
+                (loss * self.group.size).backward()  # the average over the processes is the sum then
             loss_sum += loss.detach()
             wrong += (logits.detach().argmax(dim=1) != part.labels).sum()
         if self.recipe.clip_norm:
@@ -135,12 +153,16 @@ class Trainer:
             return loss
         return torch.lerp(F.cross_entropy(logits, batch.second, label_smoothing=smoothing), loss, batch.share)
 
-    def check_finite(self) -> None:
-        """Raise RunError, naming epoch and step, if a loss of this epoch was not finite. Waits for the device."""
-        bad = (~torch.isfinite(self.losses)).nonzero()
+    def check_finite(self, losses: Tensor | None = None) -> None:
+        """Raise RunError, naming epoch and step, if a loss of this epoch was not finite. Waits for the device.
+
+        losses: of this process, unless given.
+        """
+        losses = self.losses if losses is None else losses
+        bad = (~torch.isfinite(losses)).nonzero()
         if len(bad):
             index = int(bad[0])
-            self._not_finite(f"step {index + 1} of {self.steps_per_epoch}", f"the loss is {self.losses[index]:g}")
+            self._not_finite(f"step {index + 1} of {self.steps_per_epoch}", f"the loss is {losses[index]:g}")
 
     def check_weights(self) -> None:
         """Raise RunError if a weight or a running statistic is not finite: before they are saved."""
@@ -159,7 +181,8 @@ class Trainer:
 
         ``tick`` is called after every batch of the test and may raise; finish_epoch can then be called again.
         """
-        self.check_finite()
+        losses, wrong = self.group.add(self.losses, self.wrong)
+        self.check_finite(losses)
         epoch, n = self.epoch + 1, len(self.data.train.labels)
         sizes = torch.full_like(self.losses, float(self.recipe.batch_size))
         sizes[-1] = n - self.recipe.batch_size * (self.steps_per_epoch - 1)
@@ -167,13 +190,13 @@ class Trainer:
             "epoch": epoch,
             "step": self.step,
             "lr": self.lr_at(self.step - 1),
-            "train_loss": float((self.losses * sizes).sum()) / n,
-            "train_error": 100.0 * float(self.wrong.sum()) / n,
+            "train_loss": float((losses * sizes).sum()) / n,
+            "train_error": 100.0 * float(wrong.sum()) / n,
             "test_loss": None,
             "test_error": None,
         }
         if epoch % self.recipe.eval_every == 0 or epoch == self.recipe.epochs:
-            tested = evaluate(self.tested_network, self.tests, self.precision, self.device, tick)
+            tested = evaluate(self.tested_network, self.tests, self.precision, self.device, tick, self.group)
             if not math.isfinite(tested["loss"]):
                 self._not_finite("test", f"the loss is {tested['loss']:g}")
             row |= {"test_loss": tested["loss"], "test_error": tested["error"]}
@@ -186,6 +209,8 @@ class Trainer:
         self.wrong.zero_()
 
     def state_dict(self) -> dict[str, Any]:
+        """What a run goes on from. The statistics of BN are the leader's, as the paper's were its first GPU's."""
+        losses, wrong = self.group.add(self.losses, self.wrong)
         return {
             "epoch": self.epoch,
             "index": self.index,
@@ -193,8 +218,8 @@ class Trainer:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.state_dict() if self.ema is not None else None,
-            "losses": self.losses,
-            "wrong": self.wrong,
+            "losses": losses,
+            "wrong": wrong,
             "precision": self.precision,
         }
 
@@ -204,8 +229,9 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
-        self.losses.copy_(state["losses"])
-        self.wrong.copy_(state["wrong"])
+        if self.group.leads:  # sums already: the others begin at zero
+            self.losses.copy_(state["losses"])
+            self.wrong.copy_(state["wrong"])
         self.precision = state["precision"]
 
 
@@ -216,16 +242,24 @@ def evaluate(
     precision: str,
     device: torch.device,
     tick: Callable[[], None] = lambda: None,
+    group: Group = ALONE,
 ) -> dict[str, float]:
-    """Mean cross-entropy and error (%) of a network in evaluation mode over all of a loader's images."""
+    """Mean cross-entropy and error (%) of a network in evaluation mode over all of a loader's images.
+
+    Several processes share the batches, and all get the result.
+    """
     network.eval()
+    group.share_statistics(network)
     loss = torch.zeros((), device=device)
     wrong = torch.zeros((), device=device)
-    for batch in loader.plain():
-        with autocast(precision, device):
-            logits = network(batch.images.contiguous(memory_format=torch.channels_last))
-        loss += F.cross_entropy(logits.float(), batch.labels, reduction="sum")
-        wrong += (logits.argmax(dim=1) != batch.labels).sum()
-        tick()
+    for number, batch in enumerate(loader.plain()):
+        if number % group.size == group.rank:
+            with autocast(precision, device):
+                logits = network(batch.images.contiguous(memory_format=torch.channels_last))
+            loss += F.cross_entropy(logits.float(), batch.labels, reduction="sum")
+            wrong += (logits.argmax(dim=1) != batch.labels).sum()
+        if number % group.size == group.size - 1:  # as often in every process
+            tick()
+    loss, wrong = group.add(loss, wrong)
     n = len(loader.labels)
     return {"loss": float(loss) / n, "error": 100.0 * float(wrong) / n}

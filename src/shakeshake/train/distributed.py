@@ -1,0 +1,165 @@
+"""One run on several processes: the one file that knows torchrun.
+
+Started as ``torchrun --nproc-per-node N -m shakeshake train ...``, every process finds its place in the environment.
+Each computes its share of every batch, with coefficients and batch statistics of its own, as the paper's two GPUs did.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ..errors import InputError, RunError
+
+PATIENCE = datetime.timedelta(minutes=10)  # for a process that does not answer but has not died either
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes of a run. Alone it does nothing, at no cost.
+
+    rank, size: this process's number and how many there are; rank 0 leads: it alone writes and speaks.
+    local_rank: its number on its machine, which is the number of its GPU. restarts: how often torchrun has started
+    all of them again.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    restarts: int = 0
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+    def add(self, *values: Tensor) -> list[Tensor]:
+        """Each tensor's sum over the processes."""
+        if self.size == 1:
+            return list(values)
+        values = tuple(value.detach().clone() for value in values)
+        for value in values:
+            dist.all_reduce(value)
+        return list(values)
+
+    def any(self, *flags: bool) -> list[bool]:
+        """For each flag, whether it is up in any process. Does not wait for a GPU."""
+        if self.size == 1:
+            return list(flags)
+        raised = torch.tensor(flags, dtype=torch.uint8)
+        dist.all_reduce(raised, dist.ReduceOp.MAX)
+        return [bool(flag) for flag in raised]
+
+    def share(self, text: str) -> str:
+        """The leader's text."""
+        if self.size == 1:
+            return text
+        encoded = text.encode()
+        length = torch.tensor(len(encoded))
+        dist.broadcast(length, 0)
+        content = torch.zeros(int(length), dtype=torch.uint8)
+        if self.leads:
+            content.copy_(torch.frombuffer(bytearray(encoded), dtype=torch.uint8))
+        dist.broadcast(content, 0)
+        return content.numpy().tobytes().decode()
+
+    def lead(self, action: Callable[[], None]) -> None:
+        """Let the leader do something. If it fails there, it fails here, in silence: the leader says why."""
+        error: BaseException | None = None
+        if self.leads:
+            try:
+                action()
+            except (InputError, RunError, OSError) as failed:
+                error = failed
+        (failed_there,) = self.any(error is not None)
+        if error is not None:
+            raise error
+        if failed_there:
+            raise SilentEnd
+
+    def share_statistics(self, network: nn.Module) -> None:
+        """Give every process the leader's running statistics, those that are tested and saved."""
+        if self.size > 1:
+            for buffer in network.buffers():
+                dist.broadcast(buffer, 0)
+
+    def in_step(self, network: nn.Module) -> nn.Module:
+        """The network whose backward pass averages gradients over the processes. Begins with the leader's weights."""
+        if self.size == 1:
+            return network
+        return nn.parallel.DistributedDataParallel(network, forward_sync_buffers=False, gradient_as_bucket_view=True)
+
+    def averaging(self, network: nn.Module, now: bool) -> AbstractContextManager:
+        """Whether this backward pass averages: only the last of a step has to."""
+        if now or self.size == 1:
+            return contextlib.nullcontext()
+        assert isinstance(network, nn.parallel.DistributedDataParallel)
+        return network.no_sync()
+
+    @contextlib.contextmanager
+    def losses_told(self) -> Iterator[None]:
+        """Turn the backends' error about a process that is gone into one sentence."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.size == 1 or isinstance(error, RunError) or not _is_about_others(error):
+                raise
+            raise RunError(
+                f"process {self.rank} of {self.size} has lost another one; torchrun --max-restarts N starts them "
+                "again from the last checkpoint, `shakeshake resume` does it by hand"
+            ) from None
+
+
+ALONE = Group()
+
+
+class SilentEnd(RunError):
+    """Another process has failed and says why."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[Group]:
+    """The group of processes that this one was started in; ALONE without torchrun.
+
+    Raises InputError when the environment is not torchrun's.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield ALONE
+        return
+    try:
+        group = Group(
+            rank=int(os.environ["RANK"]),
+            size=int(os.environ["WORLD_SIZE"]),
+            local_rank=int(os.environ["LOCAL_RANK"]),
+            restarts=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")),
+        )
+    except (KeyError, ValueError) as error:
+        raise InputError(f"WORLD_SIZE is set, but {error} is not as torchrun sets it; expected a start by it") from None
+    if dist.is_initialized():
+        yield group
+        return
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    # torchrun's store outlives the processes that it starts again: without a prefix they would meet the addresses of
+    # the dead and wait for them.
+    store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
+    store = dist.PrefixStore(f"attempt {group.restarts}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    try:
+        yield group
+    finally:
+        dist.destroy_process_group()
+
+
+def _is_about_others(error: RuntimeError) -> bool:
+    text = str(error).lower()
+    return any(word in text for word in ("gloo", "nccl", "connection", "socket", "peer"))

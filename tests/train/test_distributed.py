@@ -1,0 +1,148 @@
+"""Several processes train what one would, survive the death of one, and go on with another number of them."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from shakeshake.data.arrays import Split
+from shakeshake.data.loader import Augmentation, Loader
+from shakeshake.data.sources import load_data
+from shakeshake.errors import InputError
+from shakeshake.train.distributed import Group
+from shakeshake.train.recipe import Recipe
+from shakeshake.train.trainer import Trainer
+
+RECIPE = "digits --model shake_resnet8_2x4d --train-size 80 --batch-size 40 --precision fp32 --device cpu --crop 1"
+
+
+def processes(count: int, command: str, *more: object, restarts: int = 0) -> subprocess.Popen:
+    program = ["-m", "shakeshake", *command.split(), *map(str, more)]
+    if count > 1:
+        launcher = f"-m torch.distributed.run --standalone --nproc-per-node {count} --max-restarts {restarts}"
+        program = [*launcher.split(), *program]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, *program], stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def finish(process: subprocess.Popen) -> str:
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    return said
+
+
+def curve(run: Path) -> list[float]:
+    return [json.loads(line)["train_loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    end = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, f"{path} did not appear"
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+def test_the_same_curve_as_one_process_with_ghost_batches(tmp_path, count):
+    """Without shaking, processes differ from parts of a batch in nothing but rounding."""
+    recipe = f"train {RECIPE} --rule E-E-B --epochs 4 --bn-images {40 // count}"
+    finish(processes(1, recipe, "--out", tmp_path / "one"))
+    said = finish(processes(count, recipe, "--out", tmp_path / "several"))
+    assert curve(tmp_path / "several") == pytest.approx(curve(tmp_path / "one"), abs=1e-5)
+    assert said.count("epoch 4/4") == 1, "one process speaks"
+    assert json.loads((tmp_path / "several" / "environment.json").read_text())["processes"] == count
+
+
+def worker(out: Path, rank: int) -> int:
+    """The pid of a process of the run, from what it was started with."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            started = (entry / "cmdline").read_bytes().split(b"\0")
+            if str(out).encode() in started and f"RANK={rank}".encode() in (entry / "environ").read_bytes().split(
+                b"\0"
+            ):
+                return int(entry.name)
+    raise AssertionError(f"no process {rank} of {out}")
+
+
+@pytest.mark.slow
+def test_one_process_killed(tmp_path):
+    """torchrun starts all again, the same command goes on from the last checkpoint and ends with the same bits."""
+    recipe = f"train {RECIPE} --rule S-S-I --epochs 20 --checkpoint-every 0 --eval-every 20"
+    out = tmp_path / "killed"
+    process = processes(2, recipe, "--out", out, restarts=1)
+    wait_for(out / "checkpoint.previous.pt", process)
+    os.kill(worker(out, 1), signal.SIGKILL)
+    finish(process)
+    assert json.loads((out / "environment.json").read_text())["resumed"][0]["at_step"] > 0
+    finish(processes(2, recipe, "--out", tmp_path / "alone"))
+    assert (out / "model.safetensors").read_bytes() == (tmp_path / "alone" / "model.safetensors").read_bytes()
+    assert curve(out) == curve(tmp_path / "alone")
+
+
+@pytest.mark.slow
+def test_stopped_and_gone_on_with_by_one(tmp_path):
+    recipe = f"train {RECIPE} --rule E-E-B --epochs 40 --bn-images 20 --eval-every 40"
+    out = tmp_path / "stopped"
+    process = processes(2, recipe, "--out", out)
+    wait_for(out / "metrics.jsonl", process)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert "shakeshake: stopped by SIGTERM" in said, said
+    step = torch.load(out / "checkpoint.pt", weights_only=True)["trainer"]["epoch"]
+    assert 0 < step < 40
+    finish(processes(1, "resume", out))
+    finish(processes(1, recipe, "--out", tmp_path / "one"))
+    # Rounding differs from the step on at which the run changed hands, and training lets it grow.
+    assert curve(out) == pytest.approx(curve(tmp_path / "one"), abs=1e-3)
+
+
+def some_trainer(rule: str) -> Trainer:
+    recipe = Recipe(data="digits", model="shake_resnet8_2x4d", rule=rule, batch_size=40, precision="fp32", device="cpu")
+    return Trainer(recipe, load_data("digits", train_size=80))
+
+
+def test_every_process_draws_its_own_coefficients():
+    losses = []
+    for rank in (0, 1, 1):
+        trainer = some_trainer("S-S-I")
+        trainer.group = dataclasses.replace(trainer.group, rank=rank)
+        trainer.train_step(next(trainer.loader.epoch(0)))
+        losses.append(float(trainer.losses[0]))
+    assert losses[0] != losses[1] == losses[2]
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.4])
+def test_pieces_make_up_the_batch(mixup):
+    random = np.random.default_rng(0)
+    split = Split(random.integers(0, 256, (23, 3, 8, 8), dtype=np.uint8), random.integers(0, 5, 23))
+
+    def loader(rank: int, size: int) -> Loader:
+        how = Augmentation(flip=True, crop=2, cutout=3, mixup=mixup)
+        return Loader(split, (120.0,) * 3, (60.0,) * 3, batch_size=10, augmentation=how, rank=rank, size=size)
+
+    whole = list(loader(0, 1).epoch(3))
+    pieces = zip(*(loader(rank, 3).epoch(3) for rank in range(3)), strict=True)
+    for one, some in zip(whole, pieces, strict=True):
+        assert torch.equal(one.images, torch.cat([piece.images for piece in some]))
+        assert torch.equal(one.labels, torch.cat([piece.labels for piece in some]))
+        assert {piece.total for piece in some} == {len(one.labels)}
+        if mixup:
+            assert torch.equal(one.second, torch.cat([piece.second for piece in some]))
+
+
+def test_a_batch_with_less_images_than_processes():
+    recipe = Recipe(data="digits", model="shake_resnet8_2x4d", batch_size=39, device="cpu")
+    with pytest.raises(InputError, match=r"batch_size: with 39 .* has 2 images, expected one for each of 4 processes"):
+        Trainer(recipe, load_data("digits", train_size=80), Group(size=4))
