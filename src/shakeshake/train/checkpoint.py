@@ -15,6 +15,7 @@ import torch
 from ..errors import RunError
 from .record import write_atomically
 
+FORMAT = 2  # what a state holds; 1 had torch.optim's layout of the momentum
 NAME, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 
 # torch.save writes a zip file, and a zip file may end in a comment. Ours is the SHA-256 of everything before it, so
@@ -30,7 +31,7 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     written; then the checkpoints that were there are still there.
     """
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    torch.save({"format": FORMAT, **state}, buffer)
     body = buffer.getvalue()[:-2] + struct.pack("<H", _COMMENT)  # the comment's length is the last field of a zip
     comment = _PREFIX + hashlib.sha256(body).hexdigest().encode()
 
@@ -69,4 +70,7 @@ def _read(path: Path) -> dict[str, Any]:
     body, comment = content[:-_COMMENT], content[-_COMMENT:]
     if comment != _PREFIX + hashlib.sha256(body).hexdigest().encode():
         raise ValueError("its checksum is wrong, it is damaged or was cut off")
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    if state["format"] != FORMAT:
+        raise ValueError(f"it has format {state['format']}, expected {FORMAT}: another version of shakeshake wrote it")
+    return state

@@ -87,7 +87,6 @@ class Keeper:
         if failed:
             raise error or SilentEnd
         state = {
-            "format": 1,
             "recipe": self.trainer.recipe.to_dict(),
             "data": self.trainer.data.fingerprint,
             "trainer": self.trainer.state_dict(),

@@ -20,6 +20,7 @@ from .device import autocast, choose_device, choose_precision
 from .distributed import ALONE, Group
 from .recipe import Recipe
 from .schedule import learning_rate, parse_milestones
+from .sgd import SGD
 
 
 def _seed(*parts: int | str) -> int:
@@ -65,9 +66,8 @@ class Trainer:
             if recipe.ema
             else None
         )
-        self.optimizer = torch.optim.SGD(
+        self.optimizer = SGD(
             self.network.parameters(),
-            lr=recipe.lr,
             momentum=recipe.momentum,
             nesterov=recipe.nesterov and recipe.momentum > 0,
             weight_decay=recipe.weight_decay,
@@ -121,8 +121,6 @@ class Trainer:
 
     def train_step(self, batch: Batch) -> None:
         """One step of the optimiser: gradients of the batch's parts, averaged over its images."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr_at(self.step)
         # Every process draws its own coefficients; the first one as it would alone.
         own = (self.group.rank,) if self.group.rank else ()
         torch.manual_seed(_seed(self.recipe.seed, "shake", self.step, *own))
@@ -139,8 +137,8 @@ class Trainer:
             wrong += (logits.detach().argmax(dim=1) != part.labels).sum()
         if self.recipe.clip_norm:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.step(self.lr_at(self.step))
+        self.optimizer.zero_grad()
         if self.ema is not None:
             self.ema.update_parameters(self.network)
         self.losses[self.index], self.wrong[self.index] = loss_sum, wrong
