@@ -15,7 +15,7 @@ KNOWS = {
     "core": {"errors"},
     "models": {"errors", "core"},
     "data": {"errors"},
-    "train": {"errors", "core", "models", "data"},
+    "train": {"errors", "core", "models", "data", "export"},
     "export": {"errors", "core", "models"},
     "analysis": {"errors", "core", "models", "data", "train"},
     "experiments": {"errors", "core", "models", "data", "train", "analysis", "export"},

@@ -47,10 +47,39 @@ def test_fused_is_equal(name, options, side):
     images = torch.randn(2, 3, side, side)
     with torch.no_grad():
         expected = model.eval()(images)
-    assert torch.allclose(fused(images), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    given = images.clone()
+    for recorded in (True, False):  # operations one after the other, and as one primitive of oneDNN
+        with torch.set_grad_enabled(recorded):
+            got = fused(images)
+        assert torch.allclose(got, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    assert torch.equal(images, given)
     assert not fused.training
     assert not any(parameter.requires_grad for parameter in fused.parameters())
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items()), "the model is as it was"
+
+
+def test_a_packed_weight_is_not_a_stale_one():
+    """Inputs of another shape, weights that change, another precision, a copy, a graph: after the first call, too."""
+    model = trained("shake_resnet8_2x4d").eval()
+    fused = ss.fuse(model)
+    images = torch.randn(3, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.allclose(fused(images[:1]), model(images[:1]), atol=1e-5)
+        assert torch.allclose(fused(images), model(images), atol=1e-5)
+        for parameter in fused.parameters():
+            parameter.mul_(0.5)
+        changed = fused(images)
+        copied = copy.deepcopy(fused)
+        assert torch.equal(copied(images), changed)
+        half = copied.to(torch.bfloat16)(images.to(torch.bfloat16))
+        assert half.dtype == torch.bfloat16
+        assert (half - changed).norm() < 0.05 * changed.norm()
+    with torch.no_grad():
+        slow = fused.requires_grad_(True)
+        with torch.enable_grad():
+            assert torch.allclose(changed, slow(images), atol=1e-5)
+        graph = torch.export.export(fused, (images,)).module()
+    assert torch.allclose(changed, graph(images), atol=1e-5)
 
 
 def test_every_family_is_here():

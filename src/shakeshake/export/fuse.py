@@ -15,6 +15,7 @@ from ..models.baselines import DenseLayer, ResidualBlock, Transition, WideBlock
 from ..models.blocks import Stage, Trunk, TwoPathSkip
 from ..models.shake_resnet import Branch, ShakeBlock
 from ..models.shake_resnext import BottleneckBranch, ProjectionSkip, ShakeResNeXtBlock
+from .conv import FusedConv
 
 
 def fuse(model: nn.Module) -> nn.Module:
@@ -65,13 +66,12 @@ class FusedBlock(nn.Module):
         self.relu_before, self.relu_after, self.adds_skip = relu_before, relu_after, adds_skip
 
     def forward(self, x: Tensor) -> Tensor:
-        active = F.relu(x) if self.relu_before else x
-        y = self.convs[0](active)
-        for conv in list(self.convs)[1:]:
-            y = conv(F.relu(y, inplace=True))
-        if self.adds_skip:
-            y += x if self.skip is None else self.skip(active)
-        return F.relu(y, inplace=True) if self.relu_after else y
+        y = active = F.relu(x) if self.relu_before else x
+        *firsts, last = self.convs
+        for conv in firsts:
+            y = conv(y, relu=True)
+        skip = None if not self.adds_skip else x if self.skip is None else self.skip(active)
+        return last(y, add=skip, relu=self.relu_after)
 
 
 class FusedTwoPathSkip(nn.Module):
@@ -207,6 +207,6 @@ def _bias(conv: nn.Conv2d) -> Tensor:
 def _conv(weight: Tensor, bias: Tensor | None, **more: object) -> nn.Conv2d:
     groups = int(more.get("groups", 1))  # type: ignore[call-overload]
     out_channels, in_channels, *kernel = weight.shape
-    conv = nn.Conv2d(in_channels * groups, out_channels, tuple(kernel), **more)  # type: ignore[arg-type]
+    conv = FusedConv(in_channels * groups, out_channels, tuple(kernel), **more)  # type: ignore[arg-type]
     conv.weight, conv.bias = nn.Parameter(weight.detach().clone()), nn.Parameter(bias.detach().clone())  # type: ignore
     return conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -11,6 +11,7 @@ from torch import nn
 from ..data.loader import Loader
 from ..data.sources import ImageData, Split, load_data
 from ..errors import InputError
+from ..export.fuse import fuse
 from ..models.registry import create_model
 from ..models.trained import load
 from . import checkpoint
@@ -98,7 +99,7 @@ def evaluate_run(
     """
     opened = open_run(path, data_dir=data_dir, device=device)
     loader = opened.loader(split)
-    return {**evaluate(opened.network, loader, "fp32", opened.device), "images": len(loader.labels)}
+    return {**evaluate(fuse(opened.network), loader, "fp32", opened.device), "images": len(loader.labels)}
 
 
 def _check_same(run: RunDirectory, data: ImageData, fingerprint: str) -> None:

@@ -1,0 +1,65 @@
+"""A convolution, a sum and a ReLU as one: what fused networks are made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class FusedConv(nn.Conv2d):
+    """relu(conv(x) + add), each of the last two if asked for.
+
+    On a CPU outside of autograd it is one primitive of oneDNN, with the weight rearranged once for the shape of its
+    input instead of at every call; ``add`` may then be overwritten. Elsewhere, and while a graph is recorded
+    (torch.export, torch.compile, tracing, autocast), it is the three operations one after the other.
+    """
+
+    _packed: tuple[Any, Tensor] | None = None
+
+    def forward(self, x: Tensor, add: Tensor | None = None, relu: bool = False) -> Tensor:
+        if not self._can_pack(x):
+            y = super().forward(x)
+            y = y if add is None else y + add
+            return F.relu(y) if relu else y
+        shape = (self.padding, self.stride, self.dilation, self.groups)
+        last = "relu" if relu else "none"
+        weight = self._packed_for(x)
+        run = torch.ops.mkldnn
+        if add is None:
+            return run._convolution_pointwise(x, weight, self.bias, *shape, last, [], None)
+        after = "relu" if relu else None
+        if add is x:  # it is still read while the result is written
+            return run._convolution_pointwise.binary(x, add, weight, self.bias, *shape, "add", 1.0, after, [], None)
+        return run._convolution_pointwise_.binary(add, x, weight, self.bias, *shape, "add", 1.0, after, [], None)
+
+    def _can_pack(self, x: Tensor) -> bool:
+        return (
+            type(x) is Tensor
+            and x.device.type == "cpu"
+            and x.dtype == self.weight.dtype
+            and x.dtype in (torch.float32, torch.bfloat16)
+            and not torch.is_grad_enabled()
+            and not torch.is_autocast_enabled("cpu")
+            and not torch.compiler.is_compiling()
+            and not torch.jit.is_tracing()
+            and torch.backends.mkldnn.is_available()
+            and (x.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        )
+
+    def _packed_for(self, x: Tensor) -> Tensor:
+        weight = self.weight
+        version = None if weight.is_inference() else weight._version
+        key = (x.shape, weight.dtype, weight.data_ptr(), version)
+        if self._packed is None or self._packed[0] != key:
+            packed = torch.ops.mkldnn._reorder_convolution_weight(
+                weight.detach(), self.padding, self.stride, self.dilation, self.groups, list(x.shape)
+            )
+            self._packed = (key, packed)
+        return self._packed[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy rearranges its weight for itself."""
+        return {key: value for key, value in self.__dict__.items() if key != "_packed"}
