@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from ..core.layers import ShakeShake
 from ..core.rules import ShakeRule
 from ..errors import InputError
+from ..kernels import fused as kernels
 from .blocks import Trunk, TwoPathSkip, conv, make_stages, stem_conv
 
 
@@ -42,7 +44,11 @@ class ShakeBlock(nn.Module):
     The ReLU that each branch and the two-path skip begin with is the same, and is computed once. An identity skip
     passes x itself, before the ReLU. Without the skip the block is shake(branch1(relu(x)), branch2(relu(x))).
     With ``relu_after`` the sum goes through another ReLU.
+
+    ``fused`` (kernels.fused.use) lets it train by fused kernels where they apply: two branches of two convolutions.
     """
+
+    fused = False
 
     def __init__(
         self,
@@ -66,14 +72,32 @@ class ShakeBlock(nn.Module):
         two_paths = skip and in_channels != out_channels
         self.skip = TwoPathSkip(in_channels, out_channels, stride, skip_shift) if two_paths else None
         self.adds_skip, self.relu_after = skip, relu_after
+        self.plain = branches == 2 and convs == 2 and bn and skip and not relu_after
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.fused and self.plain and self.training and kernels.applies(x, (self.shake, *self.branches.modules())):
+            return self._fused(x)
         active = F.relu(x)
         skip = x if self.skip is None else self.skip(active)
         y = self.shake(*(branch(active) for branch in self.branches))
         if self.adds_skip:
             y = skip + y
         return F.relu(y) if self.relu_after else y
+
+    def _fused(self, x: Tensor) -> Tensor:
+        """The same by fused kernels."""
+        if self.skip is None:
+            skip, active1, active2 = kernels.relu_fork(x)
+        else:
+            active1 = active2 = F.relu(x)
+            skip = self.skip(active1)
+        one, two = cast(tuple[Any, Any], tuple(self.branches))
+        outs = (
+            one.conv2(kernels.bn_relu(one.conv1(active1), one.bn1)),
+            two.conv2(kernels.bn_relu(two.conv1(active2), two.bn1)),
+        )
+        alpha, beta = self.shake.rule.draw(len(x), 2, device=x.device, generator=self.shake.generator)
+        return kernels.bn_mix(skip, outs, (one.bn2, two.bn2), alpha, beta)
 
 
 class ShakeResNet(Trunk):

@@ -184,6 +184,7 @@ def _devices(trainer: Trainer) -> dict[str, Any]:
         "device": describe_device(trainer.device),
         "threads": torch.get_num_threads(),
         "precision": trainer.precision,
+        "kernels": "fused" if trainer.kernels else "plain",
         "processes": trainer.group.size,
     }
 

@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ..data.loader import Augmentation, Batch, Loader
 from ..data.sources import ImageData
 from ..errors import InputError, RunError
+from ..kernels import fused as kernels
 from ..models.registry import create_model
 from .device import autocast, choose_device, choose_precision
 from .distributed import ALONE, Group
@@ -61,6 +62,7 @@ class Trainer:
             image_size=data.image_size,
         ).to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.kernels = self.device.type == "cpu" and kernels.use(self.network)
         self.ema = (
             AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
             if recipe.ema

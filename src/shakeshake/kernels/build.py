@@ -1,0 +1,77 @@
+"""cpu.cpp becomes a library on this machine: compiled once, by the compiler that is there, kept in the cache."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("cpu.cpp")
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+COMPILERS = ("c++", "g++", "clang++")
+SWITCH = "SHAKESHAKE_KERNELS"  # 0: do without
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The kernels, or None where they cannot be had; why() says why not. Takes seconds the first time on a machine."""
+    found = _library()
+    return found if isinstance(found, ctypes.CDLL) else None
+
+
+def why() -> str:
+    """Empty if there are kernels, else the reason in a few words."""
+    found = _library()
+    return found if isinstance(found, str) else ""
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | str:
+    if os.environ.get(SWITCH, "1") == "0":
+        return f"{SWITCH} is 0"
+    if platform.system() != "Linux":
+        return f"not built on {platform.system()}"
+    compiler = next((path for name in COMPILERS if (path := shutil.which(name))), None)
+    if compiler is None:
+        return "no C++ compiler (c++, g++ or clang++)"
+    try:
+        target = _cache() / f"cpu-{_key(compiler)}.so"
+        if not target.exists():
+            _compile(compiler, target)
+        return ctypes.CDLL(str(target))
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"{Path(compiler).name} failed: {str(error).splitlines()[0]}"
+
+
+def _cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    folder = Path(base) / "shakeshake" / "kernels"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if folder.stat().st_uid != os.getuid():
+        raise OSError(f"{folder} belongs to another user")
+    return folder
+
+
+def _key(compiler: str) -> str:
+    """What the library depends on: source, flags, compiler, and the instructions of this CPU."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, timeout=20, check=True).stdout
+    cpu = [line for line in Path("/proc/cpuinfo").read_bytes().splitlines() if line.startswith((b"flags", b"Features"))]
+    parts = (SOURCE.read_bytes(), " ".join(FLAGS).encode(), version, cpu[0] if cpu else b"")
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def _compile(compiler: str, target: Path) -> None:
+    """Whole or not at all, also when several processes do it at once."""
+    handle, name = tempfile.mkstemp(suffix=".part", dir=target.parent)
+    os.close(handle)
+    try:
+        subprocess.run([compiler, *FLAGS, str(SOURCE), "-o", name], capture_output=True, timeout=120, check=True)
+        os.replace(name, target)
+    finally:
+        Path(name).unlink(missing_ok=True)

@@ -1,0 +1,188 @@
+"""Batch normalisation with its neighbours in one pass over memory: the training step of a Shake-Shake block on a CPU.
+
+As separate operations, normalising, ReLU, mixing and adding read and write every feature map about twice as often as
+they have to. What each function computes is written out in its docstring; tests/kernels compares it with exactly that.
+None of them can be differentiated twice.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from .build import library
+
+LANES = 16  # of cpu.cpp: channels come in multiples of it
+
+
+def use(network: nn.Module) -> bool:
+    """Let the blocks of a network that can train by these kernels do so. Returns whether there are any kernels."""
+    there = library() is not None
+    for module in network.modules():
+        if hasattr(module, "fused"):
+            module.fused = there  # type: ignore[assignment]
+    return there
+
+
+def applies(x: Tensor, modules: Iterable[nn.Module]) -> bool:
+    """Whether a block with input ``x`` may run fused: training on a CPU, shapes as expected, nobody listening."""
+    return (
+        not torch.compiler.is_compiling()
+        and type(x) is Tensor
+        and x.device.type == "cpu"
+        and x.dtype == (torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32)
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and len(x) > 1
+        and x.shape[1] % LANES == 0
+        and torch.is_grad_enabled()
+        and not torch.jit.is_tracing()
+        and not torch._C._are_functorch_transforms_active()
+        and all(_usual(module) for module in modules)
+    )
+
+
+def _usual(module: nn.Module) -> bool:
+    """No hooks, and a batch normalisation that does what it does by default."""
+    if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
+        return False
+    return not isinstance(module, nn.BatchNorm2d) or (
+        module.training
+        and module.affine
+        and module.track_running_stats
+        and module.momentum is not None
+        and module.weight.dtype == torch.float32
+        and module.num_features % LANES == 0
+    )
+
+
+def bn_relu(x: Tensor, bn: nn.BatchNorm2d) -> Tensor:
+    """relu(bn(x)) in training mode, running statistics included. x: (N, C, H, W), channels_last."""
+    bn.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+    return _BnRelu.apply(x.contiguous(memory_format=torch.channels_last), bn.weight, bn.bias, bn)
+
+
+def bn_mix(
+    skip: Tensor, xs: tuple[Tensor, Tensor], bns: tuple[nn.BatchNorm2d, nn.BatchNorm2d], alpha: Tensor, beta: Tensor
+) -> Tensor:
+    """skip + mix((bn1(x1), bn2(x2)), alpha, beta) in training mode, running statistics included.
+
+    skip, xs: (N, C, H, W), channels_last, of one dtype. alpha, beta: (N, 2) or (2,).
+    """
+    images = len(skip)
+    alpha, beta = (a.to(torch.float32).expand(images, 2).contiguous() for a in (alpha, beta))
+    for bn in bns:
+        bn.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+    first, second = (x.contiguous(memory_format=torch.channels_last) for x in xs)
+    skip = skip.contiguous(memory_format=torch.channels_last)
+    one, two = bns
+    return _BnMix.apply(skip, first, second, one.weight, one.bias, two.weight, two.bias, alpha, beta, bns)
+
+
+def relu_fork(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(x, relu(x), relu(x)), whose three gradients come back in one pass."""
+    return _Fork.apply(x)
+
+
+def _call(name: str, like: Tensor, *arguments: Any) -> None:
+    """Call a kernel: tensors by their address, floats and integers as C's, then the number of threads."""
+    given: list[Any] = [ctypes.c_int(like.dtype == torch.bfloat16)]
+    for value in arguments:
+        if isinstance(value, Tensor):
+            given.append(ctypes.c_void_p(value.data_ptr()))
+        else:
+            given.append(ctypes.c_int64(value) if isinstance(value, int) else ctypes.c_float(value))
+    kernels = library()
+    assert kernels is not None
+    getattr(kernels, f"shake_{name}")(*given, ctypes.c_int(torch.get_num_threads()))
+
+
+def _statistics(x: Tensor, bn: nn.BatchNorm2d) -> Tensor:
+    """(4, C): mean, 1 / standard deviation, and the scale and shift that normalise. Updates the running ones."""
+    found = torch.empty(4, x.shape[1])
+    rows = x.numel() // x.shape[1]
+    _call(
+        *("stats", x, x, rows, x.shape[1], bn.weight, bn.bias, float(bn.eps), float(bn.momentum or 0.0)),
+        *(bn.running_mean, bn.running_var, *found),
+    )
+    return found
+
+
+class _BnRelu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, bn: nn.BatchNorm2d) -> Tensor:
+        found = _statistics(x, bn)
+        y = torch.empty_like(x)
+        _call("affine_relu", x, x, x.numel() // x.shape[1], x.shape[1], found[2], found[3], y)
+        ctx.save_for_backward(x, found)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, found = ctx.saved_tensors
+        mean, invstd, scale, shift = found
+        dy = dy.contiguous(memory_format=torch.channels_last)
+        dx, channels = torch.empty_like(x), x.shape[1]
+        dweight, dbias = torch.empty(2, channels)
+        _call(
+            *("affine_relu_backward", x, x, dy, x.numel() // channels, channels, scale, shift, mean, invstd),
+            *(dx, dweight, dbias),
+        )
+        return dx, dweight, dbias, None
+
+
+class _BnMix(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        skip: Tensor,
+        x1: Tensor,
+        x2: Tensor,
+        *more: Any,
+    ) -> Tensor:
+        *_, alpha, beta, bns = more
+        # (4, 2, C): each of the four rows for both branches
+        found = torch.stack([_statistics(x, bn) for x, bn in zip((x1, x2), bns, strict=True)], dim=1)
+        out = torch.empty_like(skip)
+        images, channels, height, width = skip.shape
+        _call("mix", x1, x1, x2, skip, images, height * width, channels, found[2], found[3], alpha, out)
+        ctx.save_for_backward(x1, x2, found, beta)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
+        x1, x2, found, beta = ctx.saved_tensors
+        mean, invstd, scale, _ = found
+        dout = dout.contiguous(memory_format=torch.channels_last)
+        dx1, dx2 = torch.empty_like(x1), torch.empty_like(x2)
+        images, channels, height, width = x1.shape
+        dweight, dbias = torch.empty(2, 2, channels)
+        _call(
+            *("mix_backward", x1, x1, x2, dout, images, height * width, channels, scale, mean, invstd, beta),
+            *(dx1, dx2, dweight, dbias),
+        )
+        return dout, dx1, dx2, dweight[0], dbias[0], dweight[1], dbias[1], None, None, None
+
+
+class _Fork(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        active = torch.relu(x)
+        ctx.save_for_backward(active)
+        return x, active, active.view_as(active)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (active,) = ctx.saved_tensors
+        dskip, d1, d2 = (g.contiguous(memory_format=torch.channels_last) for g in gradients)
+        dx = torch.empty_like(active)
+        _call("fork_backward", active, active, dskip, d1, d2, active.numel(), dx)
+        return dx

@@ -1,0 +1,201 @@
+"""Fused kernels compute what their slow twins do, and step aside where they don't apply."""
+
+import copy
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from shakeshake import create_model
+from shakeshake.kernels import build, fused
+
+needs_kernels = pytest.mark.skipif(build.library() is None, reason=f"no kernels: {build.why()}")
+
+BF16_ROUNDING = 2**-8  # relative, at worst
+# Pixels that are not a multiple of the kernels' blocks, images larger than a block, one row.
+SHAPES = [(5, 16, 3, 5), (2, 48, 20, 13), (3, 32, 1, 1), (4, 128, 8, 8)]
+
+
+def image(shape, dtype, seed, mean=0.0):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) + mean
+    return x.to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+
+
+def norm(channels, seed):
+    bn = nn.BatchNorm2d(channels, eps=1e-3, momentum=0.3)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for values in (bn.weight, bn.bias, bn.running_mean):
+            values.copy_(torch.randn(channels, generator=generator))
+    return bn
+
+
+def doubled(*things):
+    """Leaves of their own, in float64."""
+    return [
+        copy.deepcopy(t).double() if isinstance(t, nn.Module) else t.detach().double().requires_grad_() for t in things
+    ]
+
+
+def check(ours, slow, dtype, what, scale=None):
+    """Equal up to rounding: of float32 sums, and in bf16 of each stored value."""
+    scale = slow.abs().max() if scale is None else scale
+    allowed = (1e-5 if dtype == torch.float32 else 1.01 * BF16_ROUNDING) * scale + 1e-6
+    assert (ours.double() - slow).abs().max() <= allowed, what  # false for what is not a number
+
+
+@needs_kernels
+@pytest.mark.parametrize("mean", [0.0, 300.0])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bn_relu(dtype, shape, mean):
+    x, bn = image(shape, dtype, 1, mean), norm(shape[1], 2)
+    gradient = image(shape, dtype, 3).detach()
+    slow_x, slow_bn = doubled(x, bn)
+    y, slow = fused.bn_relu(x, bn), F.relu(slow_bn(slow_x))
+    # Where the ReLU's input is within rounding of 0 the two may differ by a whole gradient: none comes in there.
+    with torch.no_grad():
+        gradient[(copy.deepcopy(slow_bn)(slow_x).abs() < 1e-3) & (gradient == gradient)] = 0
+    y.backward(gradient)
+    slow.backward(gradient.double())
+    # 300 +- 1: float32 has 5 digits left of the variance, whatever one does with it
+    check(y, slow.detach(), dtype, "value", slow.abs().max() * (30 if mean else 1))
+    check(x.grad, slow_x.grad, dtype, "gradient", slow_x.grad.abs().max() * (30 if mean else 1))
+    for name in ("weight", "bias"):
+        check(getattr(bn, name).grad, getattr(slow_bn, name).grad, torch.float32, name, slow_x.numel() ** 0.5 * 10)
+    check(bn.running_mean, slow_bn.running_mean, torch.float32, "running mean")
+    check(bn.running_var, slow_bn.running_var, torch.float32, "running variance")
+    assert bn.num_batches_tracked == 1
+
+
+@needs_kernels
+@pytest.mark.parametrize("level", ["Image", "Batch"])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bn_mix(dtype, shape, level):
+    skip, x1, x2 = (image(shape, dtype, seed) for seed in (1, 2, 3))
+    bns = norm(shape[1], 4), norm(shape[1], 5)
+    gradient = image(shape, dtype, 6).detach()
+    first = torch.rand((2, shape[0]) if level == "Image" else (2, 1), generator=torch.Generator().manual_seed(7))
+    alpha, beta = torch.stack((first, 1 - first), dim=-1)
+    slow_skip, slow1, slow2, one, two = doubled(skip, x1, x2, *bns)
+
+    given = (alpha, beta) if level == "Image" else (alpha[0], beta[0])
+    out = fused.bn_mix(skip, (x1, x2), bns, *given)
+    out.backward(gradient)
+    y1, y2 = one(slow1), two(slow2)
+    a, b = (c.double()[:, :, None, None, None] for c in (alpha, beta))
+    value = slow_skip + a[:, 0] * y1 + a[:, 1] * y2
+    back = slow_skip + b[:, 0] * y1 + b[:, 1] * y2
+    back.backward(gradient.double())
+
+    check(out, value.detach(), dtype, "value")
+    for ours, slow in ((skip, slow_skip), (x1, slow1), (x2, slow2)):
+        check(ours.grad, slow.grad, dtype, "gradient")
+    for ours, slow in zip(bns, (one, two), strict=True):
+        for name in ("weight", "bias"):
+            check(getattr(ours, name).grad, getattr(slow, name).grad, torch.float32, name, skip.numel() ** 0.5)
+        check(ours.running_mean, slow.running_mean, torch.float32, "running mean")
+        check(ours.running_var, slow.running_var, torch.float32, "running variance")
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_relu_fork(dtype):
+    x = image((3, 16, 5, 5), dtype, 1)
+    (slow,) = doubled(x)
+    gradients = [image(x.shape, dtype, seed).detach() for seed in (2, 3, 4)]
+    skip, *active = fused.relu_fork(x)
+    assert torch.equal(skip, x)
+    assert all(torch.equal(a, x.relu()) for a in active)
+    torch.autograd.backward((skip, *active), gradients)
+    torch.autograd.backward((slow, F.relu(slow), F.relu(slow)), [g.double() for g in gradients])
+    check(x.grad, slow.grad, dtype, "gradient")
+    own, one, two = (g.float() for g in gradients)
+    assert torch.equal(x.grad, (own + (one + two) * (x > 0)).to(dtype)), "rounded otherwise than torch rounds"
+
+
+@needs_kernels
+def test_what_is_not_a_number_stays_seen():
+    x = image((2, 16, 4, 4), torch.bfloat16, 1).detach()
+    x[0, 3, 1, 1] = float("nan")
+    assert fused.bn_relu(x, norm(16, 2)).isnan()[:, 3].all()
+
+
+def network(switch, rule="S-S-I"):
+    torch.manual_seed(0)
+    net = create_model("shake_resnet8_2x16d", rule=rule).to(memory_format=torch.channels_last)
+    if switch:
+        assert fused.use(net)
+    return net.train()
+
+
+def step(net, x):
+    torch.manual_seed(1)
+    out = net(x)
+    out.square().mean().backward()
+    return out
+
+
+@needs_kernels
+@pytest.mark.parametrize("rule", ["S-S-I", "E-S-B", "S-M3-I"])
+def test_a_network_trains_alike_either_way(rule):
+    x = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(3)).contiguous(
+        memory_format=torch.channels_last
+    )
+    plain, ours = network(False, rule), network(True, rule)
+    assert torch.allclose(step(plain, x), step(ours, x), atol=1e-5)
+    for (name, p), q in zip(plain.named_parameters(), ours.parameters(), strict=True):
+        assert torch.allclose(p.grad, q.grad, rtol=0, atol=1e-3 * float(p.grad.abs().max())), name
+    for (name, p), q in zip(plain.named_buffers(), ours.buffers(), strict=True):
+        assert torch.allclose(p, q, rtol=1e-5, atol=1e-6), name
+
+
+@needs_kernels
+def test_who_listens_hears_and_who_differs_is_served(monkeypatch):
+    """Hooks, evaluation, frozen BN, other widths and dtypes take the plain way."""
+    x = torch.randn(4, 3, 16, 16).contiguous(memory_format=torch.channels_last)
+    net, calls = network(True), []
+    monkeypatch.setattr(fused, "bn_mix", lambda *a, real=fused.bn_mix: calls.append(1) or real(*a))
+    step(net, x)
+    assert len(calls) == 3  # one in each block
+
+    heard = []
+    hook = net.stages[0].blocks[0].shake.register_forward_hook(lambda module, given, out: heard.append(len(given)))
+    step(net, x)
+    assert (heard, len(calls)) == ([2], 5)
+    hook.remove()
+    net.stages[1].blocks[0].branches[1].bn1.eval()
+    step(net, x)
+    assert len(calls) == 7
+    calls.clear()
+    net.eval()(x)
+    with torch.no_grad():
+        net.train()(x)
+    step(copy.deepcopy(net).double(), x.double())
+    odd = create_model("shake_resnet8_2x8d").to(memory_format=torch.channels_last)
+    assert fused.use(odd)
+    step(odd, x)
+    assert len(calls) == 1  # from 16 to 32 channels; the blocks with 8 take the plain way
+
+
+@pytest.mark.parametrize("broken", [{"SHAKESHAKE_KERNELS": "0"}, {"PATH": ""}, {"XDG_CACHE_HOME": "/dev/null"}])
+def test_without_kernels_training_goes_on(broken, tmp_path):
+    """Switched off, no compiler, no cache: plain operations, and a reason for who asks."""
+    code = """
+import torch
+from shakeshake import create_model
+from shakeshake.kernels import build, fused
+net = create_model("shake_resnet8_2x16d")
+assert not fused.use(net) and build.why()
+net(torch.randn(2, 3, 8, 8).contiguous(memory_format=torch.channels_last)).sum().backward()
+print(build.why())
+"""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), **broken}
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip()
