@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import signal
 import sys
 import warnings
@@ -18,6 +19,8 @@ COMMANDS = {
     "train": ("training", "train a network; DATA is digits, cifar10, cifar100 or an .npz"),
     "resume": ("training", "go on with a run exactly where it stopped"),
     "eval": ("training", "loss and error of a trained run"),
+    "pack": ("training", "a run as a few small files, to be carried to another machine"),
+    "unpack": ("training", "a run from such files"),
     "analyze": ("paper", "what shaking did to a trained network"),
     "reproduce": ("paper", "the paper's tables and figures, published beside measured"),
     "report": ("paper", "write one page that shows a run, or several side by side"),
@@ -49,7 +52,9 @@ def _terminated(number: int, frame: object) -> NoReturn:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns 0 done, 2 the user's mistake (one line), 130 interrupted, 1 anything else."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        code = main(sys.argv[1:])
+        return _leave(code) if "TORCHELASTIC_RUN_ID" in os.environ else code
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help"):
         print(_help())
@@ -58,6 +63,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"shakeshake {__version__}")
         return DONE
     return explained(lambda: _door(command)(arguments[1:]))
+
+
+def _leave(code: int) -> NoReturn:
+    """End a process of torchrun's at once.
+
+    A thread of its process group may want Python while Python takes itself down; that aborts the process, and torchrun
+    then the whole run, though it is done.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _door(command: str) -> Callable[[Sequence[str]], int]:

@@ -1,4 +1,4 @@
-"""train, resume, eval."""
+"""train, resume, eval, pack, unpack."""
 
 from __future__ import annotations
 
@@ -41,10 +41,11 @@ def train(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--out", type=Path, metavar="RUN", help="the run directory, a new folder (default runs/DATA-RULE-N)"
     )
+    minutes_option(parser)
     shown = {field.name: getattr(defaults, field.name) for field in dataclasses.fields(Recipe) if field.name != "data"}
     recipe_options(parser, shown, f" ({start}: {{}})")
     given = vars(parser.parse_args(arguments))
-    out, data = given.pop("out"), given.pop("data")
+    out, data, minutes = given.pop("out"), given.pop("data"), given.pop("minutes", None)
     del given["recipe"]
     recipe = preset(start, data).replace(**given)
 
@@ -53,7 +54,12 @@ def train(arguments: Sequence[str]) -> int:
 
     with joined() as group:
         run = out or run_path(recipe, group)
-        return _finished(run, fit(recipe, run), group)
+        return _finished(run, fit(recipe, run, minutes=minutes), group)
+
+
+def minutes_option(parser: Parser) -> None:
+    about = "save, stop and exit with 130 after about M minutes, to go on later"
+    parser.add_argument("--minutes", type=float, metavar="M", help=about)
 
 
 def _finished(run: Path, result: dict[str, Any], group: Group) -> int:
@@ -74,13 +80,14 @@ def resume(arguments: Sequence[str]) -> int:
     parser = door("resume", "Go on with a run exactly where its last checkpoint left it.")
     parser.add_argument("run", type=Path, metavar="RUN", help="a run directory")
     parser.add_argument("--data-dir", metavar="D", help="where the images are now, if they have moved")
+    minutes_option(parser)
     given = parser.parse_args(arguments)
 
     from ..train.distributed import joined
     from ..train.loop import resume as go_on
 
     with joined() as group:
-        return _finished(given.run, go_on(given.run, data_dir=given.data_dir), group)
+        return _finished(given.run, go_on(given.run, data_dir=given.data_dir, minutes=given.minutes), group)
 
 
 def eval(arguments: Sequence[str]) -> int:
@@ -95,4 +102,36 @@ def eval(arguments: Sequence[str]) -> int:
 
     measured = evaluate_run(given.run, split=given.split, data_dir=given.data_dir, device=given.device)
     print(f"{given.split} error {measured['error']:.2f} %  loss {measured['loss']:.4f}  {measured['images']} images")
+    return DONE
+
+
+def pack(arguments: Sequence[str]) -> int:
+    parser = door(
+        "pack",
+        "A run, finished or not, as a few files of bounded size: for machines that keep nothing.\n"
+        "`shakeshake unpack` makes it a run again, and `shakeshake resume` goes on with it.",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run directory")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a new folder for the files")
+    parser.add_argument("--files", type=int, default=8, metavar="N", help="at most so many files (default 8)")
+    parser.add_argument("--size", type=float, default=16, metavar="MIB", help="of at most so many MiB (default 16)")
+    given = parser.parse_args(arguments)
+
+    from ..train.carry import pack as write
+
+    for path in write(given.run, given.folder, files=given.files, size=given.size):
+        print(path)
+    return DONE
+
+
+def unpack(arguments: Sequence[str]) -> int:
+    parser = door("unpack", "A run directory from the files that `shakeshake pack` wrote.")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the folder with all parts of one run")
+    parser.add_argument("run", type=Path, metavar="RUN", help="the run directory to make")
+    given = parser.parse_args(arguments)
+
+    from ..train.carry import unpack as read
+
+    read(given.folder, given.run)
+    print(given.run)
     return DONE

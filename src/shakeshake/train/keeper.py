@@ -1,7 +1,8 @@
-"""When a run is saved and when it stops: every so many seconds, on a signal, never with numbers that are not finite."""
+"""When a run is saved and when it stops: after so many seconds, on a signal, never with numbers that are not finite."""
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 
 from ..errors import RunError
 from . import checkpoint
+from .device import peak_memory
 from .distributed import SilentEnd
 from .record import RunDirectory
 from .trainer import Trainer
@@ -48,11 +50,12 @@ def stop_signals() -> Iterator[StopRequest]:
 
 
 class Keeper:
-    """Saves checkpoints: every so many seconds, when the run is asked to stop, at the end."""
+    """Saves checkpoints: every so many seconds, when the run is asked to stop or its minutes are over, at the end."""
 
-    def __init__(self, run: RunDirectory, trainer: Trainer, stop: StopRequest) -> None:
-        self.run, self.trainer, self.stop = run, trainer, stop
+    def __init__(self, run: RunDirectory, trainer: Trainer, stop: StopRequest, minutes: float | None = None) -> None:
+        self.run, self.trainer, self.stop, self.minutes = run, trainer, stop, minutes
         self.looked = self.saved = time.perf_counter()
+        self.end = self.looked + 60.0 * (math.inf if minutes is None else minutes)
 
     def tick(self) -> None:
         """Between two steps: the place where a run may be saved and stopped."""
@@ -61,24 +64,31 @@ class Keeper:
         # Elsewhere than on a CPU this would wait for the device: save() does it there.
         error = self._not_finite() if trainer.device.type == "cpu" else None
         late = trainer.group.leads and self.looked - self.saved >= trainer.recipe.checkpoint_every
-        failed, stop, save = trainer.group.any(error is not None, self.stop.signal is not None, late)
+        over = self.looked >= self.end and trainer.epoch < trainer.recipe.epochs
+        asked = self.stop.signal is not None or over
+        failed, stop, save = trainer.group.any(error is not None, asked, late)
         if failed:
             raise error or SilentEnd
         if stop or save:
             self.save()
         if stop:
-            by = signal.Signals(self.stop.signal).name if self.stop.signal else "a signal to another process"
             raise Stopped(
-                f"stopped by {by} in epoch {trainer.epoch + 1}; go on with: shakeshake resume {self.run.path}"
+                f"stopped {self._why()} in epoch {trainer.epoch + 1}; go on with: shakeshake resume {self.run.path}"
             )
 
-    def timing(self) -> dict[str, float]:
-        """Seconds of the epoch under way, its test included, and training images by second."""
+    def _why(self) -> str:
+        if self.stop.signal:
+            return f"by {signal.Signals(self.stop.signal).name}"
+        return f"after {self.minutes:g} minutes" if self.looked >= self.end else "by a signal to another process"
+
+    def timing(self) -> dict[str, float | None]:
+        """Seconds of the epoch under way, its test included, training images by second, most memory so far in MiB."""
         self._count_seconds()
-        seconds = self.trainer.seconds
+        seconds, memory = self.trainer.seconds, peak_memory(self.trainer.device)
         return {
             "seconds": round(seconds, 3),
             "images_per_second": round(len(self.trainer.data.train.labels) / seconds, 1),
+            "peak_memory": None if memory is None else round(memory / 2**20),
         }
 
     def save(self) -> None:

@@ -26,25 +26,29 @@ from .trained_run import load_images
 from .trainer import Trainer
 
 
-def fit(recipe: Recipe, out: str | Path | None = None, *, quiet: bool = False) -> dict[str, Any]:
+def fit(
+    recipe: Recipe, out: str | Path | None = None, *, minutes: float | None = None, quiet: bool = False
+) -> dict[str, Any]:
     """Train as the recipe says and write the run directory ``out`` (by default a new folder under ``runs/``).
 
+    minutes: after about so many the run is saved and stopped, to be gone on with by resume().
     Returns what result.json holds. Seeds torch's global generators. Raises InputError for what the caller can mend,
-    RunError when the run cannot go on (its last good checkpoint is kept), Stopped after SIGINT or SIGTERM (resumable).
+    RunError when the run cannot go on (its last good checkpoint is kept), Stopped after SIGINT, SIGTERM or ``minutes``.
 
     When torchrun has started its processes again after a failure, this goes on with the run that was broken off.
     """
+    _check_minutes(minutes)
     with joined() as group:
         run = RunDirectory(Path(out) if out is not None else run_path(recipe, group))
         if group.restarts and run.holds_unfinished(recipe):
-            return _resume(run, group, quiet=quiet)
+            return _resume(run, group, minutes=minutes, quiet=quiet)
         group.lead(run.check_new)
         trainer = Trainer(recipe, load_images(recipe), group)
         group.lead(lambda: run.create(recipe))
         with _locked(run, group):
             if group.leads:
                 _note_environment(run, trainer)
-            return _train(run, trainer, quiet=quiet)
+            return _train(run, trainer, minutes=minutes, quiet=quiet)
 
 
 def run_path(recipe: Recipe, group: Group) -> Path:
@@ -55,17 +59,27 @@ def run_path(recipe: Recipe, group: Group) -> Path:
     return Path(group.share(str(before if goes_on else new)))
 
 
-def resume(path: str | Path, *, data_dir: str | None = None, quiet: bool = False) -> dict[str, Any]:
+def resume(
+    path: str | Path, *, data_dir: str | None = None, minutes: float | None = None, quiet: bool = False
+) -> dict[str, Any]:
     """Go on with a run exactly where its last whole checkpoint left it; of a finished run, return the result.
 
     data_dir: where the images are now, if they have moved. Raises as fit() does, and InputError for a folder that is
     no run, a recipe that was edited, data that are gone or have changed.
     """
+    _check_minutes(minutes)
     with joined() as group:
-        return _resume(RunDirectory.open(Path(path)), group, data_dir=data_dir, quiet=quiet)
+        return _resume(RunDirectory.open(Path(path)), group, data_dir=data_dir, minutes=minutes, quiet=quiet)
 
 
-def _resume(run: RunDirectory, group: Group, *, data_dir: str | None = None, quiet: bool) -> dict[str, Any]:
+def _check_minutes(minutes: float | None) -> None:
+    if minutes is not None and not minutes > 0:
+        raise InputError(f"minutes: got {minutes:g}, expected more than 0")
+
+
+def _resume(
+    run: RunDirectory, group: Group, *, data_dir: str | None = None, minutes: float | None, quiet: bool
+) -> dict[str, Any]:
     if run.finished:
         return run.read_json("result.json")
     with _locked(run, group):
@@ -85,14 +99,14 @@ def _resume(run: RunDirectory, group: Group, *, data_dir: str | None = None, qui
             trainer.load_state_dict(state["trainer"])
         if group.leads:
             _note_environment(run, trainer)
-        return _train(run, trainer, quiet=quiet)
+        return _train(run, trainer, minutes=minutes, quiet=quiet)
 
 
-def _train(run: RunDirectory, trainer: Trainer, *, quiet: bool) -> dict[str, Any]:
+def _train(run: RunDirectory, trainer: Trainer, *, minutes: float | None, quiet: bool) -> dict[str, Any]:
     """The loop, and what a full disk and a lost process mean to it."""
     try:
         with trainer.group.losses_told():
-            return _loop(run, trainer, quiet=quiet)
+            return _loop(run, trainer, minutes=minutes, quiet=quiet)
     except OSError as error:
         raise RunError(
             f"{run.path} cannot be written: {error.strerror or error}; what was saved is kept, "
@@ -100,7 +114,7 @@ def _train(run: RunDirectory, trainer: Trainer, *, quiet: bool) -> dict[str, Any
         ) from None
 
 
-def _loop(run: RunDirectory, trainer: Trainer, *, quiet: bool) -> dict[str, Any]:
+def _loop(run: RunDirectory, trainer: Trainer, *, minutes: float | None, quiet: bool) -> dict[str, Any]:
     leads = trainer.group.leads
     trainer.group.lead(lambda: run.keep_metrics(trainer.epoch))
     with (
@@ -108,7 +122,7 @@ def _loop(run: RunDirectory, trainer: Trainer, *, quiet: bool) -> dict[str, Any]
         TensorBoard(run.path if leads else None, trainer.step) as board,
         Progress(trainer, run.path, quiet=quiet or not leads) as progress,
     ):
-        keeper = Keeper(run, trainer, stop)
+        keeper = Keeper(run, trainer, stop, minutes)
         while trainer.epoch < trainer.recipe.epochs:
             for batch in trainer.loader.epoch(trainer.epoch, trainer.index):
                 trainer.train_step(batch)

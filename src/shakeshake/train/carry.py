@@ -1,0 +1,90 @@
+"""A run as a few files of bounded size, for machines that keep nothing: pack it there, unpack it on the next one."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import shutil
+import tarfile
+import tempfile
+from pathlib import Path
+
+from ..errors import InputError
+from . import checkpoint
+from .record import RunDirectory, write_atomically
+
+MIB = 2**20
+PART = re.compile(r"part-(\d+)-of-(\d+)")
+# What a run needs to go on, and what it is once it has ended. Left behind: the older checkpoint, events, pages.
+UNFINISHED = ("recipe.json", "environment.json", "metrics.jsonl", checkpoint.NAME)
+FINISHED = ("recipe.json", "environment.json", "metrics.jsonl", "model.safetensors", "config.json", "result.json")
+_DIGEST = hashlib.sha256().digest_size
+
+
+def pack(run: Path, folder: Path, *, files: int = 8, size: float = 16.0) -> list[Path]:
+    """Write the run into ``folder``, new or empty, as parts of at most ``size`` MiB. Returns their paths.
+
+    Raises InputError for a folder that is no run or is being trained, a folder that holds something, and a run that
+    is larger than ``files`` times ``size``; then nothing is written.
+    """
+    for name, value in (("files", files), ("size", size)):
+        if not value > 0:
+            raise InputError(f"{name}: got {value:g}, expected more than 0")
+    source, each = RunDirectory.open(run), int(size * MIB)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"folder: {folder} is not empty, expected a new folder for the parts")
+    content = io.BytesIO()
+    with source.locked(), tarfile.open(fileobj=content, mode="w") as archive:
+        for name in FINISHED if source.finished else UNFINISHED:
+            if (run / name).exists():
+                archive.add(run / name, name)
+    body = content.getvalue()
+    body += hashlib.sha256(body).digest()
+    count = -(-len(body) // each)
+    if count > files:
+        raise InputError(
+            f"run: {run} takes {len(body) / MIB:.1f} MiB, expected no more than {files} files of {size:g} MiB"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"part-{number + 1}-of-{count}" for number in range(count)]
+    for number, path in enumerate(paths):
+        write_atomically(path, body[number * each : (number + 1) * each])
+    return paths
+
+
+def unpack(folder: Path, run: Path) -> None:
+    """Make the run directory ``run``, which must not exist, from the parts in ``folder``: whole or not at all.
+
+    Raises InputError for parts that are missing, of two runs, or damaged, and where there is something already.
+    """
+    if run.exists():
+        raise InputError(f"run: {run} is there already, expected a new folder")
+    found = {int(m[1]): (int(m[2]), path) for path in _entries(folder) if (m := PART.fullmatch(path.name))}
+    counts = {count for count, _ in found.values()}
+    if len(counts) != 1 or set(found) != set(range(1, counts.pop() + 1)):
+        names = ", ".join(sorted(path.name for _, path in found.values())) or "none"
+        raise InputError(
+            f"folder: {folder} holds {names} of a run's parts, expected all of one (part-1-of-N and so on)"
+        )
+    body = b"".join(found[number][1].read_bytes() for number in sorted(found))
+    if hashlib.sha256(body[:-_DIGEST]).digest() != body[-_DIGEST:]:
+        raise InputError(f"folder: the parts in {folder} are damaged or not of one run, their checksum is wrong")
+    run.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=f".{run.name}.", suffix=".part", dir=run.parent))
+    try:
+        with tarfile.open(fileobj=io.BytesIO(body[:-_DIGEST])) as archive:
+            members = [member for member in archive if member.isfile() and member.name in {*UNFINISHED, *FINISHED}]
+            archive.extractall(made, members=members, filter="data")
+        made.chmod(0o755)
+        made.rename(run)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"folder: {folder} cannot be read: {error.strerror}, expected a run's parts") from None

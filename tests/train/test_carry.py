@@ -1,0 +1,81 @@
+"""A run in pieces, each on a machine that keeps nothing but a few small files, ends as one that was left alone."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from shakeshake.errors import InputError
+from shakeshake.train.carry import MIB, pack, unpack
+
+STEPS = 4
+TINY = "digits --model shake_resnet8_2x4d --train-size 40 --batch-size 20 --epochs 2 --device cpu --precision fp32"
+STOPPED = 130
+
+
+def shakeshake(*arguments: object, code: int = 0) -> str:
+    command = [sys.executable, "-m", "shakeshake", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == code, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    run = tmp_path_factory.mktemp("alone") / "run"
+    shakeshake("train", *TINY.split(), "--out", run)
+    return run
+
+
+@pytest.mark.slow
+def test_pieces_of_one_step(alone, tmp_path):
+    """Each piece is over at once, so it is one step long; only the parts go on to the next."""
+    run = tmp_path / "run"
+    said = shakeshake("train", *TINY.split(), "--out", run, "--minutes", 1e-9, code=STOPPED)
+    assert "stopped after 1e-09 minutes in epoch 1" in said
+    for piece in range(1, STEPS):
+        carried = tmp_path / f"carried {piece}"
+        listed = shakeshake("pack", run, carried, "--size", 0.02).splitlines()
+        assert 1 < len(listed) <= 8
+        assert sorted(map(str, carried.iterdir())) == sorted(listed)
+        assert all(part.stat().st_size <= 0.02 * MIB for part in carried.iterdir())
+        shutil.rmtree(run)
+        shakeshake("unpack", carried, run)
+        if piece < STEPS - 1:
+            shakeshake("resume", run, "--minutes", 1e-9, code=STOPPED)
+    shakeshake("resume", run, "--minutes", 1)
+    assert (run / "model.safetensors").read_bytes() == (alone / "model.safetensors").read_bytes()
+    assert [row["epoch"] for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())] == [1, 2]
+    assert len(json.loads((run / "environment.json").read_text())["resumed"]) == STEPS - 1, "every piece on record"
+
+
+def test_a_finished_run_is_carried_as_a_finished_run(alone, tmp_path):
+    pack(alone, tmp_path / "carried")
+    unpack(tmp_path / "carried", tmp_path / "there" / "run")
+    assert "test error" in shakeshake("eval", tmp_path / "there" / "run", "--device", "cpu")
+
+
+def test_what_is_missing_damaged_or_too_large_is_said(alone, tmp_path):
+    with pytest.raises(InputError, match=r"run: .* takes 0\.\d MiB, expected no more than 2 files of 0\.01 MiB"):
+        pack(alone, tmp_path / "large", files=2, size=0.01)
+    assert not (tmp_path / "large").exists()
+    with pytest.raises(InputError, match="size: got 0, expected more than 0"):
+        pack(alone, tmp_path / "large", size=0)
+    parts = pack(alone, tmp_path / "carried", size=0.03)
+    with pytest.raises(InputError, match="carried is not empty"):
+        pack(alone, tmp_path / "carried")
+    with pytest.raises(InputError, match=r"run: .* is there already"):
+        unpack(tmp_path / "carried", alone)
+    content = parts[1].read_bytes()
+    parts[1].write_bytes(content[:100] + b"?" + content[101:])
+    with pytest.raises(InputError, match="checksum is wrong"):
+        unpack(tmp_path / "carried", tmp_path / "run")
+    parts[1].unlink()
+    with pytest.raises(InputError, match=r"holds part-1-of-\d, part-3-of"):
+        unpack(tmp_path / "carried", tmp_path / "run")
+    with pytest.raises(InputError, match="No such file"):
+        unpack(tmp_path / "nowhere", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert not list(tmp_path.glob(".*.part"))
