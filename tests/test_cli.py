@@ -50,7 +50,7 @@ def test_a_run_directory_holds_what_it_promises(finished):
     (row,) = (json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines())
     assert list(row) == [
         *("epoch", "step", "lr", "train_loss", "train_error", "test_loss", "test_error"),
-        *("seconds", "images_per_second", "peak_memory"),
+        *("test_balanced_error", "seconds", "images_per_second", "peak_memory"),
     ]
     assert row["lr"] == 0.0, "the last step's rate"
     events = EventAccumulator(str(finished)).Reload()

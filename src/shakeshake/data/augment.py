@@ -10,7 +10,8 @@ from torch import Tensor
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """(images - mean) / std, per channel.
 
-    images: (N, C, H, W) uint8. mean, std: (C,), in units of 0..255. Returns float32 of the same shape.
+    images: (N, C, H, W) uint8, or floats from 0 to 255. mean, std: (C,), in units of
+    0..255. Returns float32 of the same shape.
     """
     return (images.float() - mean[:, None, None]) / std[:, None, None]
 

@@ -10,17 +10,23 @@ import torch
 from torch import Tensor
 
 from . import augment
+from .balance import even_order
+from .policies import RandAugment
 from .sources import Split
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to a training image, in this order: normalise, flip, crop, Cutout, mixup. Fields as in Recipe."""
+    """What happens to a training image, in this order: RandAugment, normalise, flip, crop, Cutout, mixup.
+
+    Fields as in Recipe.
+    """
 
     flip: bool = False
     crop: int = 0
     cutout: int = 0
     mixup: float = 0.0
+    randaugment: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,9 @@ class Loader:
     asked for before: a run can start again at any step. The last batch is as short as it falls.
 
     rank, size: of several processes, each gets its piece of every batch; the pieces make up what one would get.
+    even: as many images of each class in an epoch, and as many images in all as without (see balance.even_order).
+
+    Raises InputError when RandAugment is asked for and kornia is not there.
     """
 
     def __init__(
@@ -73,12 +82,15 @@ class Loader:
         device: torch.device | str = "cpu",
         rank: int = 0,
         size: int = 1,
+        even: bool = False,
     ) -> None:
         self.rank, self.size = rank, size
         self.images = torch.from_numpy(split.images).to(device)
         self.labels = torch.from_numpy(split.labels).to(device)
         self.mean, self.std = (torch.tensor(v, dtype=torch.float32, device=device) for v in (mean, std))
         self.batch_size, self.seed, self.augmentation = batch_size, seed, augmentation or Augmentation()
+        self.even, self._labels = even, split.labels
+        self.policy = RandAugment(self.augmentation.randaugment) if self.augmentation.randaugment else None
         self.steps_per_epoch = -(-len(self.labels) // batch_size)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
@@ -89,7 +101,10 @@ class Loader:
         def on_device(values: np.ndarray) -> Tensor:
             return torch.from_numpy(values).to(self.images.device)
 
-        order = on_device(random.permutation(n))
+        order = random.permutation(n)
+        if self.even:
+            order = even_order(self._labels, (self.seed, epoch))
+        order = on_device(order)
         # All are drawn whatever is switched on, so that switching one on leaves the others as they were.
         mirrored = on_device(random.random(n) < 0.5)
         corner = on_device(random.integers(0, 2 * how.crop + 1, (2, n)))
@@ -99,22 +114,26 @@ class Loader:
         for step in range(first_step, self.steps_per_epoch):
             first, end = step * self.batch_size, min(n, (step + 1) * self.batch_size)
             total, mine = end - first, self.piece_of(end - first)
-            # Mixup's partners may be another process's images: the batch is cut after it, not before.
-            at = slice(first + mine.start, first + mine.stop) if shares is None else slice(first, end)
+            # Mixup's partners and RandAugment's groups may be another process's images: the batch is cut after them.
+            whole = shares is not None or self.policy is not None
+            at = slice(first, end) if whole else slice(first + mine.start, first + mine.stop)
             chosen = order[at]
-            x, y = augment.normalise(self.images[chosen], self.mean, self.std), self.labels[chosen]
+            x, y = self.images[chosen], self.labels[chosen]
+            if self.policy is not None:
+                x = self.policy(x, (self.seed, epoch, step))
+            x = augment.normalise(x, self.mean, self.std)
             if how.flip:
                 x = augment.flip(x, mirrored[at])
             if how.crop:
                 x = augment.crop(x, corner[0, at], corner[1, at], how.crop)
             if how.cutout:
                 x = augment.cutout(x, hole[at, 0], hole[at, 1], how.cutout)
-            if shares is None:
-                yield Batch(x, y, total)
-            else:  # the order is random already, so the batch backwards is a random partner
+            batch = Batch(x, y, total)
+            if shares is not None:  # the order is random already, so the batch backwards is a random partner
                 partner = torch.arange(len(y) - 1, -1, -1, device=y.device)
                 share = torch.tensor(shares[step], dtype=x.dtype, device=x.device)
-                yield Batch(augment.mixup(x, partner, share), y, total, y[partner], share).piece(mine)
+                batch = Batch(augment.mixup(x, partner, share), y, total, y[partner], share)
+            yield batch.piece(mine) if whole else batch
 
     def piece_of(self, images: int) -> slice:
         """Which of a batch's images are this process's. Pieces differ by one image at most."""

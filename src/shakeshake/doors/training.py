@@ -68,8 +68,11 @@ def _finished(run: Path, result: dict[str, Any], group: Group) -> int:
     from ..report.page import write_report
 
     page = write_report([run], run / "report.html")
+    balanced = result.get("last_balanced_error")
+    uneven = balanced is not None and abs(balanced - result["last_error"]) >= 0.005
+    also = f" (balanced {balanced:.2f} %)" if uneven else ""
     print(
-        f"test error {result['last_error']:.2f} % at the last epoch (best {result['best_error']:.2f} % at epoch "
+        f"test error {result['last_error']:.2f} % at the last epoch{also} (best {result['best_error']:.2f} % at epoch "
         f"{result['best_epoch']}), train error {result['last_train_error']:.2f} %, {result['seconds'] / 60:.1f} min\n"
         f"model {run / 'model.safetensors'}\nreport {page}"
     )
@@ -101,7 +104,10 @@ def eval(arguments: Sequence[str]) -> int:
     from ..train.trained_run import evaluate_run
 
     measured = evaluate_run(given.run, split=given.split, data_dir=given.data_dir, device=given.device)
-    print(f"{given.split} error {measured['error']:.2f} %  loss {measured['loss']:.4f}  {measured['images']} images")
+    print(
+        f"{given.split} error {measured['error']:.2f} %  loss {measured['loss']:.4f}  {measured['images']} images  "
+        f"balanced error {measured['balanced_error']:.2f} %"
+    )
     return DONE
 
 

@@ -147,6 +147,7 @@ def _finish(run: RunDirectory, trainer: Trainer) -> None:
     best = min(tested, key=lambda row: row["test_error"])
     result = {
         "last_error": rows[-1]["test_error"],
+        "last_balanced_error": rows[-1].get("test_balanced_error"),  # of a run that is older than it: unknown
         "best_error": best["test_error"],
         "best_epoch": best["epoch"],
         "last_train_error": rows[-1]["train_error"],

@@ -18,6 +18,7 @@ TAGS = {  # metric -> name in TensorBoard
     "test_loss": "loss/test",
     "train_error": "error/train",
     "test_error": "error/test",
+    "test_balanced_error": "error/test_balanced",
     "lr": "lr",
     "images_per_second": "images_per_second",
 }

@@ -64,6 +64,11 @@ class Recipe:
     """Side of a square set to the mean colour, 0 for none."""
     mixup: float = 0.0
     """Parameter of the beta distribution that mixes pairs of images, 0 for none."""
+    randaugment: int = 0
+    """Magnitude of RandAugment's two operations on every image, 1 to 29, 0 for none; needs kornia."""
+    balance: Literal["none", "sample", "weight"] = "none"
+    """What is done about uneven classes: nothing, as many images of each class in every epoch, or a loss that
+    weighs an image by how rare its class is."""
     train_size: int | None = None
     """Train on a stratified subset of this many images."""
     seed: int = 0
@@ -92,6 +97,7 @@ class Recipe:
             ("seed", 0),
             ("crop", 0),
             ("cutout", 0),
+            ("randaugment", 0),
         ):
             if getattr(self, name) < least:
                 raise InputError(f"{name}: got {getattr(self, name)}, expected {least} or more")
@@ -118,6 +124,10 @@ class Recipe:
         parse_milestones(self.milestones)
         if not 0 < self.gamma <= 1:
             raise InputError(f"gamma: got {self.gamma}, expected 0 < gamma <= 1")
+        if self.balance not in ("none", "sample", "weight"):
+            raise InputError(f"balance: got {self.balance!r}, expected none, sample or weight")
+        if self.randaugment >= 30:
+            raise InputError(f"randaugment: got {self.randaugment}, expected 0 to 29")
         if self.precision not in ("auto", "fp32", "bf16"):
             raise InputError(f"precision: got {self.precision!r}, expected auto, fp32 or bf16")
 

@@ -93,7 +93,7 @@ def open_run(
 def evaluate_run(
     path: str | Path, *, split: str = "test", data_dir: str | None = None, device: str = "auto"
 ) -> dict[str, float]:
-    """Loss, error (%) and number of images of a trained run over its ``test`` or ``train`` split, in fp32.
+    """Loss, error and balanced error (%), number of images of a trained run over its ``test`` or ``train`` split; fp32.
 
     Raises InputError for a run that is not finished and for images that are not those of the run.
     """

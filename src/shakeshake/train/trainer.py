@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ..data.balance import class_weights
 from ..data.loader import Augmentation, Batch, Loader
 from ..data.sources import ImageData
 from ..errors import InputError, RunError
@@ -81,10 +82,16 @@ class Trainer:
             data.std,
             batch_size=recipe.batch_size,
             seed=recipe.seed,
-            augmentation=Augmentation(recipe.flip, recipe.crop, recipe.cutout, recipe.mixup),
+            augmentation=Augmentation(recipe.flip, recipe.crop, recipe.cutout, recipe.mixup, recipe.randaugment),
             device=self.device,
             rank=group.rank,
             size=group.size,
+            even=recipe.balance == "sample",
+        )
+        self.class_weights = (
+            torch.from_numpy(class_weights(data.train.labels, data.num_classes)).to(self.device)
+            if recipe.balance == "weight"
+            else None
         )
         self.tests = Loader(data.test, data.mean, data.std, batch_size=256, device=self.device)
         self.steps_per_epoch = self.loader.steps_per_epoch
@@ -147,11 +154,18 @@ class Trainer:
         self.index += 1
 
     def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        smoothing = self.recipe.label_smoothing
-        loss = F.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
+        loss = self._cross_entropy(logits, batch.labels)
         if batch.second is None or batch.share is None:
             return loss
-        return torch.lerp(F.cross_entropy(logits, batch.second, label_smoothing=smoothing), loss, batch.share)
+        return torch.lerp(self._cross_entropy(logits, batch.second), loss, batch.share)
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        smoothing = self.recipe.label_smoothing
+        if self.class_weights is None:
+            return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        # The mean over images, not over weights: only it is the same however a batch is cut into parts.
+        by_image = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+        return (by_image * self.class_weights[labels]).mean()
 
     def check_finite(self, losses: Tensor | None = None) -> None:
         """Raise RunError, naming epoch and step, if a loss of this epoch was not finite. Waits for the device.
@@ -194,12 +208,13 @@ class Trainer:
             "train_error": 100.0 * float(wrong.sum()) / n,
             "test_loss": None,
             "test_error": None,
+            "test_balanced_error": None,
         }
         if epoch % self.recipe.eval_every == 0 or epoch == self.recipe.epochs:
             tested = evaluate(self.tested_network, self.tests, self.precision, self.device, tick, self.group)
             if not math.isfinite(tested["loss"]):
                 self._not_finite("test", f"the loss is {tested['loss']:g}")
-            row |= {"test_loss": tested["loss"], "test_error": tested["error"]}
+            row |= {f"test_{name}": value for name, value in tested.items()}
         return row
 
     def start_epoch(self) -> None:
@@ -244,22 +259,31 @@ def evaluate(
     tick: Callable[[], None] = lambda: None,
     group: Group = ALONE,
 ) -> dict[str, float]:
-    """Mean cross-entropy and error (%) of a network in evaluation mode over all of a loader's images.
+    """Mean cross-entropy and errors (%) of a network in evaluation mode over all of a loader's images.
+
+    error: of the images. balanced_error: the mean over the classes that are there of each one's error, which a
+    network that never names the rare classes cannot make small.
 
     Several processes share the batches, and all get the result.
     """
     network.eval()
     group.share_statistics(network)
+    classes = int(loader.labels.max()) + 1
     loss = torch.zeros((), device=device)
-    wrong = torch.zeros((), device=device)
+    wrong = torch.zeros(classes, device=device)  # by class
     for number, batch in enumerate(loader.plain()):
         if number % group.size == group.rank:
             with autocast(precision, device):
                 logits = network(batch.images.contiguous(memory_format=torch.channels_last))
             loss += F.cross_entropy(logits.float(), batch.labels, reduction="sum")
-            wrong += (logits.argmax(dim=1) != batch.labels).sum()
+            wrong += torch.bincount(batch.labels[logits.argmax(dim=1) != batch.labels], minlength=classes)
         if number % group.size == group.size - 1:  # as often in every process
             tick()
     loss, wrong = group.add(loss, wrong)
-    n = len(loader.labels)
-    return {"loss": float(loss) / n, "error": 100.0 * float(wrong) / n}
+    images = torch.bincount(loader.labels, minlength=classes)
+    n, there = len(loader.labels), images > 0
+    return {
+        "loss": float(loss) / n,
+        "error": 100.0 * float(wrong.sum()) / n,
+        "balanced_error": 100.0 * float((wrong.double()[there] / images[there]).mean()),
+    }

@@ -1,0 +1,123 @@
+"""Uneven classes: an order that is even, weights that are, and both the same however a step is cut."""
+
+import numpy as np
+import pytest
+import torch
+
+from shakeshake.data.arrays import from_arrays
+from shakeshake.data.balance import class_weights, even_order
+from shakeshake.data.loader import Augmentation, Loader
+from shakeshake.data.sources import Split
+from shakeshake.train.recipe import Recipe
+from shakeshake.train.trainer import Trainer, evaluate
+
+LABELS = np.repeat(np.arange(4), (60, 25, 4, 1))
+
+
+def split(labels: np.ndarray = LABELS) -> Split:
+    images = np.random.default_rng(1).integers(0, 256, (len(labels), 1, 8, 8), dtype=np.uint8)
+    return Split(images, labels)
+
+
+def test_each_class_comes_as_often_and_each_image_of_it_too():
+    shown = np.zeros(len(LABELS), int)
+    for epoch in range(400):
+        order = even_order(LABELS, (3, epoch))
+        assert len(order) == len(LABELS)
+        assert set(np.bincount(LABELS[order])) <= {22, 23}
+        times = np.bincount(order, minlength=len(LABELS))
+        for label in range(4):
+            assert np.ptp(times[label == LABELS]) <= 1, "all images of a class before any of them again"
+        shown += times
+    for label in range(4):
+        mean = 400 * 22.5 / (label == LABELS).sum()
+        assert abs(shown[label == LABELS] - mean).max() < 5 * np.sqrt(mean), "no image is left out for good"
+    assert (even_order(LABELS, (3, 1)) != even_order(LABELS, (3, 2))).any()
+    assert (even_order(LABELS, (3, 1)) == even_order(LABELS, (3, 1))).all()
+
+
+def test_an_even_epoch_goes_on_at_any_step_and_is_shared_by_processes():
+    def batches(first: int = 0, **more) -> list:
+        how = Augmentation(flip=True, crop=1, mixup=0.5)
+        return list(Loader(split(), (1.0,), (1.0,), batch_size=32, augmentation=how, even=True, **more).epoch(5, first))
+
+    whole = batches()
+    for batch, again in zip(whole[1:], batches(1), strict=True):
+        assert torch.equal(batch.images, again.images)
+    pieces = zip(batches(rank=0, size=2), batches(rank=1, size=2), strict=True)
+    for batch, (one, other) in zip(whole, pieces, strict=True):
+        assert torch.equal(batch.images, torch.cat([one.images, other.images]))
+        assert torch.equal(batch.labels, torch.cat([one.labels, other.labels]))
+    assert set(np.bincount(torch.cat([batch.labels for batch in whole]))) == {22, 23}
+
+
+def test_weights_against_their_definition():
+    weights = class_weights(LABELS, 5)
+    assert weights[4] == 0, "a class that is not there"
+    for label, count in enumerate((60, 25, 4, 1)):
+        assert weights[label] == pytest.approx(90 / (4 * count))
+    assert weights[LABELS].mean() == pytest.approx(1)
+
+
+def recipe(**changes) -> Recipe:
+    small = {"model": "shake_resnet8_2x4d", "rule": "E-E-B", "batch_size": 30, "flip": False, "crop": 0, "epochs": 2}
+    return Recipe(data="digits", device="cpu", precision="fp32", lr=0.05, **(small | changes))
+
+
+def data(labels: np.ndarray = LABELS):
+    train, test = split(labels), split(np.repeat(np.arange(4), (40, 6, 3, 1)))
+    return from_arrays(train.images, train.labels, test.images, test.labels)
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.4])
+def test_a_weighted_step_is_the_gradient_of_the_weighted_mean(mixup):
+    """Whether the batch goes through whole or in parts, as ghost batches and processes cut it."""
+    trainer = Trainer(recipe(balance="weight", mixup=mixup, label_smoothing=0.1), data())
+    batch = next(iter(trainer.loader.epoch(0)))
+    logits = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+    weights = class_weights(LABELS, 4)
+
+    def slow(labels: torch.Tensor) -> float:
+        total = 0.0
+        for row, label in zip(logits.double().log_softmax(1), labels, strict=True):
+            target = torch.full((4,), 0.1 / 4, dtype=torch.float64)
+            target[label] += 0.9
+            total -= float(weights[label]) * float(row @ target)
+        return total / 30
+
+    expected = slow(batch.labels)
+    if mixup:
+        expected = float(batch.share) * expected + (1 - float(batch.share)) * slow(batch.second)
+    assert float(trainer._loss(logits, batch)) == pytest.approx(expected, rel=1e-5)
+    parts = batch.parts(7)
+    at = np.cumsum([0, *(len(part.labels) for part in parts)])
+    halves = [
+        float(trainer._loss(logits[a:b], part)) * len(part.labels) / 30
+        for a, b, part in zip(at, at[1:], parts, strict=False)
+    ]
+    assert sum(halves) == pytest.approx(expected, rel=1e-5)
+
+
+def test_balanced_error_is_the_mean_over_classes():
+    trainer = Trainer(recipe(), data())
+    found = evaluate(trainer.network, trainer.tests, "fp32", trainer.device)
+    trainer.network.eval()
+    with torch.no_grad():
+        (batch,) = trainer.tests.plain()
+        wrong = (trainer.network(batch.images).argmax(1) != batch.labels).numpy()
+    labels = trainer.data.test.labels
+    assert found["error"] == pytest.approx(100 * wrong.mean())
+    assert found["balanced_error"] == pytest.approx(100 * np.mean([wrong[labels == k].mean() for k in range(4)]))
+
+
+def test_balance_leaves_everything_else_as_it_was():
+    """The order is drawn from a stream of its own: augmentation is what it is without balance."""
+    plain, even = (Trainer(recipe(balance=how, crop=2, flip=True), data()).loader for how in ("none", "sample"))
+    one, other = next(iter(plain.epoch(0))), next(iter(even.epoch(0)))
+    assert not torch.equal(one.labels, other.labels)
+    labels = np.arange(90) % 3
+    random = np.random.default_rng((0, 0))
+    assert torch.equal(
+        next(iter(Loader(split(labels), (1.0,), (1.0,), batch_size=30).epoch(0))).labels,
+        torch.from_numpy(labels[random.permutation(90)][:30]),
+    )
