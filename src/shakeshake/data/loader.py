@@ -101,10 +101,8 @@ class Loader:
         def on_device(values: np.ndarray) -> Tensor:
             return torch.from_numpy(values).to(self.images.device)
 
-        order = random.permutation(n)
-        if self.even:
-            order = even_order(self._labels, (self.seed, epoch))
-        order = on_device(order)
+        shuffled = random.permutation(n)
+        order = on_device(even_order(self._labels, (self.seed, epoch)) if self.even else shuffled)
         # All are drawn whatever is switched on, so that switching one on leaves the others as they were.
         mirrored = on_device(random.random(n) < 0.5)
         corner = on_device(random.integers(0, 2 * how.crop + 1, (2, n)))

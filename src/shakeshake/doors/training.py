@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,9 @@ def train(arguments: Sequence[str]) -> int:
     from ..train.recipe import Recipe
 
     ahead = Parser(prog="shakeshake train", add_help=False, allow_abbrev=False)
-    ahead.add_argument("--recipe", default="quick")
-    start = ahead.parse_known_args(arguments)[0].recipe  # so that the help below shows this recipe's values
+    ahead.add_argument("--recipe")
+    named = ahead.parse_known_args(arguments)[0].recipe
+    start = named or "quick"  # so that the help below shows this recipe's values
     defaults = preset(start)
     parser = door(
         "train",
@@ -28,6 +30,7 @@ def train(arguments: Sequence[str]) -> int:
         "A stopped or killed run goes on with `shakeshake resume RUN` and ends as if nothing had happened.",
         epilog="examples:\n"
         "  shakeshake train digits\n"
+        "  shakeshake train mine.npz --budget 30m\n"
         "  shakeshake train cifar10 --train-size 5000 --epochs 100 --rule S-E-I --out runs/small\n"
         "  shakeshake train cifar10 --recipe paper_cifar10 --model shake_resnet26_2x96d\n"
         "  torchrun --nproc-per-node 2 -m shakeshake train cifar10 --recipe paper_cifar10     (a process for each GPU)",
@@ -36,7 +39,14 @@ def train(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--recipe",
         metavar="NAME",
-        help=f"where the other options start from: {', '.join(PRESETS)} (default quick)",
+        help=f"where the other options start from: {', '.join(PRESETS)} (default quick; for your own images what "
+        "suits their number, size and the budget, said before it is used)",
+    )
+    parser.add_argument(
+        "--budget",
+        metavar="T",
+        help="time that the run may take here, as 90s, 10m or 2h: picks network, epochs, augmentation and rule, as far "
+        "as they are not given; none for no limit (default 10m for your own images)",
     )
     parser.add_argument(
         "--out", type=Path, metavar="RUN", help="the run directory, a new folder (default runs/DATA-RULE-N)"
@@ -45,14 +55,17 @@ def train(arguments: Sequence[str]) -> int:
     shown = {field.name: getattr(defaults, field.name) for field in dataclasses.fields(Recipe) if field.name != "data"}
     recipe_options(parser, shown, f" ({start}: {{}})")
     given = vars(parser.parse_args(arguments))
-    out, data, minutes = given.pop("out"), given.pop("data"), given.pop("minutes", None)
+    out, data, budget, minutes = (given.pop(name, None) for name in ("out", "data", "budget", "minutes"))
     del given["recipe"]
-    recipe = preset(start, data).replace(**given)
 
     from ..train.distributed import joined
     from ..train.loop import fit, run_path
+    from ..train.planned import planned
 
     with joined() as group:
+        recipe, picked = planned(data, given, name=named, budget=budget, group=group)
+        if group.leads:
+            print("\n".join(picked), end="\n" * bool(picked), file=sys.stderr, flush=True)
         run = out or run_path(recipe, group)
         return _finished(run, fit(recipe, run, minutes=minutes), group)
 

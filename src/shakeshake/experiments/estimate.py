@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-import numpy as np
 import torch
 
-from ..data.arrays import ImageData, Split
 from ..data.sources import DIGITS_TEST
 from ..train.recipe import Recipe
-from ..train.trainer import Trainer, evaluate
+from ..train.speed import Speed, measure
 
 # (training images, test images, classes, channels, side) of the data that tables are made of.
 SIZES = {
@@ -19,62 +16,40 @@ SIZES = {
     "cifar100": (50_000, 10_000, 100, 3, 32),
     "digits": (1_797 - DIGITS_TEST, DIGITS_TEST, 10, 1, 8),
 }
-STEPS = 3
-START = 6.0  # seconds, about, that a process takes to begin and to end on a laptop; in no measurement below
 
 
 class Estimator:
-    """Seconds of a run by its recipe. A network is measured once for all rules, seeds and numbers of epochs."""
+    """Seconds of a run by its recipe. A network is measured once for all rules, seeds and numbers of epochs.
 
-    def __init__(self, threads: int) -> None:
-        self.threads = threads
-        self._measured: dict[Recipe, tuple[float, float]] = {}
+    sizes: of data besides those that have a name, as in SIZES.
+    """
+
+    def __init__(self, threads: int, sizes: Mapping[str, tuple[int, int, int, int, int]] | None = None) -> None:
+        self.threads, self.sizes = threads, {**SIZES, **(sizes or {})}
+        self._measured: dict[Recipe, Speed] = {}
 
     def seconds(self, recipe: Recipe) -> float | None:
         """Of training and testing on this machine with so many threads; None for data of unknown size."""
-        if recipe.data not in SIZES:
+        if recipe.data not in self.sizes:
             return None
-        images, tests, *_ = SIZES[recipe.data]
-        step, test = self._measure(recipe)
+        images, tests, *_ = self.sizes[recipe.data]
+        if recipe.folds:
+            images, tests = images - images // recipe.folds, images // recipe.folds
         steps = -(-(recipe.train_size or images) // recipe.batch_size) * recipe.epochs
-        return START + steps * step + -(-recipe.epochs // recipe.eval_every) * tests * test
+        return self._measure(recipe).seconds(steps, -(-recipe.epochs // recipe.eval_every) * tests)
 
-    def _measure(self, recipe: Recipe) -> tuple[float, float]:
-        """(seconds of a training step, seconds of testing an image), with random images."""
+    def _measure(self, recipe: Recipe) -> Speed:
         alike = recipe.replace(rule="S-S-I", seed=0, epochs=1, train_size=None, eval_every=1, checkpoint_every=0.0)
-        alike = alike.replace(lr=1e-6, first_epoch_lr=0.0, warmup_epochs=0.0)
+        alike = alike.replace(lr=1e-6, first_epoch_lr=0.0, warmup_epochs=0.0, fold=0)
         if alike not in self._measured:
+            *_, classes, channels, side = self.sizes[recipe.data]
             before = torch.get_num_threads()
             torch.set_num_threads(self.threads)
             try:
-                self._measured[alike] = _time(alike)
+                self._measured[alike] = measure(alike, classes, channels, side)
             finally:
                 torch.set_num_threads(before)
         return self._measured[alike]
-
-
-def _time(recipe: Recipe) -> tuple[float, float]:
-    *_, classes, channels, side = SIZES[recipe.data]
-    random = np.random.default_rng(0)
-
-    def some(n: int) -> Split:
-        images = random.integers(0, 256, (n, channels, side, side), dtype=np.uint8)
-        return Split(images, random.integers(0, classes, n))
-
-    names = tuple(map(str, range(classes)))
-    half = (127.5,) * channels
-    data = ImageData(recipe.data, some(recipe.batch_size * (1 + STEPS)), some(256), names, half, half)
-    trainer = Trainer(recipe, data)
-    marks = []
-    for batch in trainer.loader.epoch(0):
-        trainer.train_step(batch)
-        trainer.check_finite()  # waits for the device
-        marks.append(time.perf_counter())
-    evaluate(trainer.tested_network, trainer.tests, trainer.precision, trainer.device)
-    begun = time.perf_counter()
-    evaluate(trainer.tested_network, trainer.tests, trainer.precision, trainer.device)
-    ended = time.perf_counter()
-    return float(np.median(np.diff(marks))), (ended - begun) / 256
 
 
 def in_time(seconds: Iterable[float | None]) -> str:

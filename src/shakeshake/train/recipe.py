@@ -71,6 +71,11 @@ class Recipe:
     weighs an image by how rare its class is."""
     train_size: int | None = None
     """Train on a stratified subset of this many images."""
+    folds: int = 0
+    """Cut the training images into so many stratified parts and test on one of them in place of the test images, 0
+    for the test images."""
+    fold: int = 0
+    """Which of the parts is tested on, from 0; the others are trained on."""
     seed: int = 0
     """Decides the subset, the initial weights, the order, the augmentation and the shaking."""
     eval_every: int = 1
@@ -98,6 +103,8 @@ class Recipe:
             ("crop", 0),
             ("cutout", 0),
             ("randaugment", 0),
+            ("folds", 0),
+            ("fold", 0),
         ):
             if getattr(self, name) < least:
                 raise InputError(f"{name}: got {getattr(self, name)}, expected {least} or more")
@@ -126,6 +133,10 @@ class Recipe:
             raise InputError(f"gamma: got {self.gamma}, expected 0 < gamma <= 1")
         if self.balance not in ("none", "sample", "weight"):
             raise InputError(f"balance: got {self.balance!r}, expected none, sample or weight")
+        if self.folds == 1:
+            raise InputError("folds: got 1, expected 2 or more, or 0 for none")
+        if self.fold and self.fold >= self.folds:
+            raise InputError(f"fold: got {self.fold} of {self.folds} folds, expected one from 0 to less than folds")
         if self.randaugment >= 30:
             raise InputError(f"randaugment: got {self.randaugment}, expected 0 to 29")
         if self.precision not in ("auto", "fp32", "bf16"):

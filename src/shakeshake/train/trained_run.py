@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..data.folds import with_fold
 from ..data.loader import Loader
 from ..data.sources import ImageData, Split, load_data
 from ..errors import InputError
@@ -49,7 +50,8 @@ class TrainedRun:
 
 def load_images(recipe: Recipe, data_dir: str | None = None) -> ImageData:
     """The images of a recipe, from where they are now."""
-    return load_data(recipe.data, data_dir=data_dir or recipe.data_dir, train_size=recipe.train_size, seed=recipe.seed)
+    data = load_data(recipe.data, data_dir=data_dir or recipe.data_dir, train_size=recipe.train_size, seed=recipe.seed)
+    return with_fold(data, recipe.folds, recipe.fold) if recipe.folds else data
 
 
 def open_run(

@@ -1,0 +1,143 @@
+"""The defaults as a pure function: of facts, of speeds that nobody measured, of a budget and of what was typed."""
+
+import dataclasses
+import re
+
+import pytest
+
+from shakeshake.errors import InputError
+from shakeshake.train.defaults import ENOUGH, NETWORKS, SPARE, TESTS, Facts, choose, seconds_of
+from shakeshake.train.planned import planned
+from shakeshake.train.recipe import Recipe
+
+SMALL = Facts(images=200, tests=100, classes=10, channels=3, side=32, smallest=20, largest=20)
+
+
+@dataclasses.dataclass
+class Machine:
+    """Each network takes twice as long as the one before; remembers what was measured."""
+
+    step: float = 0.01
+    test: float = 0.0001
+    asked: list[str] = dataclasses.field(default_factory=list)
+
+    def __call__(self, recipe: Recipe):
+        self.asked.append(recipe.model)
+        step = self.step * 2 ** NETWORKS.index(recipe.model)
+
+        class Speed:
+            def seconds(self, steps: int, tested: int) -> float:
+                return 5.0 + steps * step + tested * self.test
+
+            test = self.test
+
+        return Speed()
+
+
+def pick(facts: Facts = SMALL, budget: float | None = 600.0, machine: Machine | None = None, **typed):
+    return choose("mine.npz", facts, typed, budget, machine or Machine())
+
+
+@pytest.mark.parametrize("images", [20, 200, 1000, 4000, 50_000])
+@pytest.mark.parametrize("budget", [10.0, 60.0, 600.0, 36_000.0])
+def test_a_run_keeps_to_its_budget_and_uses_it(images, budget):
+    facts = dataclasses.replace(SMALL, images=images)
+    machine = Machine()
+    recipe, choice = pick(facts, budget, machine)
+    steps = -(-images // recipe.batch_size) * recipe.epochs
+    tested = -(-recipe.epochs // recipe.eval_every) * facts.tests
+    takes = machine(recipe).seconds(steps, tested)
+    assert takes <= budget * SPARE or recipe.epochs == 1
+    assert takes > 0.7 * budget or recipe.epochs == ENOUGH * facts.least_epochs or recipe.epochs <= 3
+    assert tested / facts.tests <= TESTS
+    slow = pick(facts, budget, Machine(test=0.01))[0]
+    assert -(-slow.epochs // slow.eval_every) * facts.tests * 0.01 <= max(budget / 10, facts.tests * 0.01)
+    assert {name for name, *_ in choice.reasons} >= {"model", "epochs", "batch_size", "lr", "rule"}
+    assert all(reason for *_, reason in choice.reasons)
+
+
+def test_more_time_is_a_larger_network_and_never_a_slower_measurement_than_needed():
+    models, hurried = [], Machine()
+    for budget in (20.0, 100.0, 400.0, 3000.0, 100_000.0):
+        models.append(pick(budget=budget)[0].model)
+    places = [NETWORKS.index(model) for model in models]
+    assert places == sorted(places)
+    assert places[0] == 0
+    assert places[-1] == len(NETWORKS) - 1
+    pick(budget=20.0, machine=hurried)
+    assert hurried.asked == [NETWORKS[0]], "where the smallest has no time, no larger one is tried"
+
+
+def test_what_is_typed_is_kept_and_the_rest_is_fitted_to_it():
+    fast = Machine()
+    recipe, choice = pick(machine=fast, model=NETWORKS[2], rule="S-S-I", flip=False, lr=0.02)
+    assert (recipe.model, recipe.rule, recipe.flip, recipe.lr) == (NETWORKS[2], "S-S-I", False, 0.02)
+    assert fast.asked == [NETWORKS[2]]
+    assert not {"model", "rule", "flip", "lr"} & {name for name, *_ in choice.reasons}
+    recipe, _ = pick(epochs=3000)
+    other, _ = pick(epochs=30)
+    assert (recipe.epochs, other.epochs) == (3000, 30)
+    assert NETWORKS.index(recipe.model) < NETWORKS.index(other.model), "fewer epochs leave time for a larger network"
+    none = Machine()
+    pick(machine=none, model="resnet20", epochs=3)
+    assert none.asked == []
+    assert pick(model="resnet20", epochs=3)[0].rule == "none"
+    assert pick(batch_size=128)[0].lr == pytest.approx(0.2)
+
+
+def test_the_data_decide_too():
+    grey = dataclasses.replace(SMALL, channels=1, side=8)
+    assert pick(grey)[0].flip is False
+    assert pick(grey)[0].crop == 1
+    assert pick(dataclasses.replace(SMALL, side=64))[0].crop == 8
+    assert pick()[0].balance == "none"
+    recipe, choice = pick(dataclasses.replace(SMALL, smallest=5, largest=60))
+    assert recipe.balance == "sample"
+    assert any("12.0 times" in reason for *_, reason in choice.reasons)
+    assert pick(dataclasses.replace(SMALL, images=12, largest=2, smallest=1))[0].batch_size == 12
+    assert pick(dataclasses.replace(SMALL, images=5000))[0].batch_size == 64
+
+
+def test_without_a_budget_nothing_is_measured():
+    machine = Machine()
+    recipe, _ = pick(budget=None, machine=machine)
+    assert machine.asked == []
+    assert recipe.epochs == 2 * SMALL.least_epochs
+
+
+def test_every_reason_is_an_option_that_can_be_typed():
+    from shakeshake.doors.parser import Parser, recipe_options
+
+    recipe, choice = pick(dataclasses.replace(SMALL, smallest=5, largest=60, channels=1))
+    parser = Parser()
+    recipe_options(parser, Recipe().to_dict(), "")
+    options = [line.split("  ")[1].strip() for line in choice.lines()]
+    given = vars(parser.parse_args(" ".join(options).split()))
+    assert given == choice.fields
+    assert choose("mine.npz", SMALL, given, None, None)[0] == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("10m", 600), ("1.5h", 5400), ("none", None), (" 2 m", 120)]
+)
+def test_times(text, seconds):
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "10", "0m", "-5m", "10d", "nanm", "1e3s", "m"])
+def test_times_that_are_none(text):
+    with pytest.raises(InputError, match=re.escape(f"budget: got {text!r}, expected a time")):
+        seconds_of(text)
+
+
+def test_a_preset_stays_and_a_budget_fits_its_epochs(monkeypatch):
+    monkeypatch.setattr(
+        "shakeshake.train.speed.measure", lambda recipe, *_: Machine()(recipe.replace(model=NETWORKS[0]))
+    )
+    recipe, lines = planned("digits", {"batch_size": 32}, name="paper_cifar10", budget="5m")
+    assert (recipe.model, recipe.rule, recipe.batch_size) == ("shake_resnet26_2x32d", "S-S-I", 32)
+    assert recipe.epochs < 1800
+    assert [line.split()[0] for line in lines[1:]] == ["--epochs", "--eval-every"]
+    assert planned("digits", {}) == (Recipe(**{**planned("digits", {}, name="quick")[0].to_dict()}), [])
+    with pytest.raises(InputError, match=r"budget: 5m leaves nothing to pick"):
+        planned("digits", {"epochs": 3}, name="paper_cifar10", budget="5m")
