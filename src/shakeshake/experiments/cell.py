@@ -37,9 +37,10 @@ def prepare(path: Path, recipe: Recipe) -> None:
             )
 
 
-def work(path: Path, *, data_dir: str | None = None, patience: float = 0.0) -> None:
+def work(path: Path, *, data_dir: str | None = None, only: str | None = None, patience: float = 0.0) -> None:
     """Train the run in ``path`` to its end, from wherever it is, and analyse it.
 
+    only: analyses, with commas between them; None for all.
     patience: seconds to wait for a run that another process holds: one that has just been killed lets go of it soon.
     Raises what resume() and analyze_run() raise; RunBusy when the patience is over.
     """
@@ -56,12 +57,12 @@ def work(path: Path, *, data_dir: str | None = None, patience: float = 0.0) -> N
                 raise
             time.sleep(1.0)
     if not (path / "analysis.json").exists():
-        analyze_run(path, data_dir=data_dir)
+        analyze_run(path, data_dir=data_dir, only=only.split(",") if only else None)
 
 
-def main(path: str, data_dir: str | None = None) -> int:
+def main(path: str, data_dir: str = "", only: str = "") -> int:
     try:
-        work(Path(path), data_dir=data_dir)
+        work(Path(path), data_dir=data_dir or None, only=only or None)
     except RunBusy:
         return BUSY
     return DONE

@@ -24,6 +24,7 @@ def run_on_ray(
     cpus: int,
     gpus: float,
     data_dir: str | None,
+    only: str | None = None,
     watch: Callable[[list[Path]], None],
     ended: Callable[[Path, str | None], None],
 ) -> None:
@@ -31,7 +32,7 @@ def run_on_ray(
 
     The folder must be at the same path on every node (shared storage), and shakeshake installed there. A task asks for
     ``cpus`` and ``gpus``; when its worker or node dies, Ray starts it again elsewhere, and it goes on from the run's
-    last checkpoint. watch, ended: as in run_locally.
+    last checkpoint. only, watch, ended: as in run_locally.
 
     Raises InputError when ray is not installed or nobody answers at the address.
     """
@@ -51,7 +52,7 @@ def run_on_ray(
         task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=-1, runtime_env={"env_vars": _environment(cpus)})(
             _work
         )
-        under_way = {task.remote(str(path.resolve()), data_dir): path for path in paths}
+        under_way = {task.remote(str(path.resolve()), data_dir, only): path for path in paths}
         while under_way:
             watch([path for path in under_way.values() if (path / "metrics.jsonl").exists()])
             ready, _ = ray.wait(list(under_way), timeout=0.5)
@@ -70,10 +71,10 @@ def run_on_ray(
         ray.shutdown()
 
 
-def _work(path: str, data_dir: str | None) -> str | None:
+def _work(path: str, data_dir: str | None, only: str | None) -> str | None:
     """On a worker: the cell, and why it failed if it did. Only a dead worker is a reason to try again."""
     try:
-        work(Path(path), data_dir=data_dir, patience=LOCK_PATIENCE)
+        work(Path(path), data_dir=data_dir, only=only, patience=LOCK_PATIENCE)
     except (InputError, RunError) as error:
         return str(error)
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import InputError
@@ -31,10 +32,10 @@ class Cell:
     def name(self) -> str:
         """The folder's name. Equal cells of two tables have one name, and are trained once."""
         shaken = f"-{self.recipe.rule}" if self.recipe.model.startswith("shake_") else ""
-        return re.sub(r"[^\w.-]+", "_", f"{self.recipe.data}-{self.recipe.model}{shaken}").strip("_")
+        return re.sub(r"[^\w.-]+", "_", f"{Path(self.recipe.data).stem}-{self.recipe.model}{shaken}").strip("_")
 
-    def folder(self, seed: int) -> str:
-        return f"{self.name}-seed{seed}"
+    def folder(self, seed: int, fold: int = 0) -> str:
+        return f"{self.name}-seed{seed}" + (f"-fold{fold}" if self.recipe.folds else "")
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Experiment:
 
     place: where the paper has it. kind: what is drawn from it. against: the row which the others are compared with.
     rows, columns: keys, in the paper's order, and what is printed for them. A cell may be missing where the paper has
-    none. seeds: runs of each cell, as many as the paper made.
+    none. seeds: runs of each cell, as many as the paper made. folds: parts that each seed is tested on in turn, 0 where
+    the test images are what is tested on.
     """
 
     name: str
@@ -56,6 +58,11 @@ class Experiment:
     cells: tuple[Cell, ...]
     against: str | None
     seeds: int
+    folds: int = 0
+
+    def runs(self, seeds: int) -> list[tuple[int, int]]:
+        """(seed, fold) of each run of a cell."""
+        return [(seed, fold) for seed in range(seeds) for fold in range(self.folds or 1)]
 
     def changed(self, **overrides: Any) -> Experiment:
         """The experiment with some fields of every recipe changed. Raises InputError when cells then coincide."""
@@ -91,11 +98,17 @@ def in_words(recipe: Recipe) -> str:
     images = f"{recipe.train_size:,} stratified training images" if recipe.train_size else "all training images"
     changes = [f"crops of {recipe.crop}"] if recipe.crop else []
     changes = ["flips", *changes] if recipe.flip else changes
+    changes += [f"Cutout of {recipe.cutout}"] if recipe.cutout else []
+    changes += [f"mixup {recipe.mixup:g}"] if recipe.mixup else []
+    changes += [f"RandAugment {recipe.randaugment}"] if recipe.randaugment else []
+    listed = ", ".join(changes[:-1]) + " and " * (len(changes) > 1) + "".join(changes[-1:])
+    balance = {"sample": ", classes sampled evenly", "weight": ", classes weighted evenly"}.get(recipe.balance, "")
+    tested = f", tested on each of {recipe.folds} stratified folds of the training images" if recipe.folds else ""
     epochs = f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}"
     rate = f"{recipe.first_epoch_lr:g}, then {recipe.lr:g}" if recipe.first_epoch_lr else f"{recipe.lr:g}"
     return (
         f"{network_label(recipe.model)}, {images} of {recipe.data}, {epochs}, batch {recipe.batch_size}, "
-        f"learning rate {rate}, weight decay {recipe.weight_decay:g}, {' and '.join(changes) or 'no augmentation'}"
+        f"learning rate {rate}, weight decay {recipe.weight_decay:g}, {listed or 'no augmentation'}{balance}{tested}"
     )
 
 

@@ -24,11 +24,13 @@ def run_locally(
     *,
     jobs: int,
     data_dir: str | None,
+    only: str | None = None,
     watch: Callable[[list[Path]], None],
     ended: Callable[[Path, str | None], None],
 ) -> None:
     """Work on prepared run directories, ``jobs`` at a time, until all are done or have failed.
 
+    only: the analyses of each, with commas between them; None for all.
     watch: called several times a second with the paths under way. ended: called with each path as it ends, and with
     the reason where it failed. A cell that another process is working on is waited for. When this process is
     interrupted, the cells save where they are and KeyboardInterrupt goes on.
@@ -49,7 +51,7 @@ def run_locally(
                 path = waiting.pop(0)
                 with open(path / LOG, "ab") as log:
                     command = [sys.executable, "-m", "shakeshake.experiments.cell", str(path)]
-                    command += [data_dir] if data_dir else []
+                    command += [data_dir or "", only or ""]
                     under_way[path] = subprocess.Popen(
                         command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
                     )

@@ -24,7 +24,7 @@ NETWORK = "shake_resnet26_2x32d"
 ALL_OF_CIFAR10 = "all of CIFAR-10, 1800 epochs, batch 128 on two GPUs"
 
 
-def _spelled(rule: str) -> str:
+def spelled(rule: str) -> str:
     """``Shake-Even-Image`` for S-E-I, with the range of alpha where it has one."""
     parsed = ShakeRule.parse(rule)
     if isinstance(parsed.backward, float):
@@ -67,7 +67,7 @@ def table1() -> Experiment:
         place="Table 1",
         kind="table",
         published_setting=f"26 2xWd, {ALL_OF_CIFAR10}; last epoch, mean of 3 runs (2x96d: 5)",
-        rows={rule: _spelled(rule) for rule in errors},
+        rows={rule: spelled(rule) for rule in errors},
         columns={f"26 2x{width}d": f"26 2x{width}d" for width in widths},
         cells=tuple(cells),
         against="E-E-B",
@@ -156,7 +156,7 @@ def architectures() -> Experiment:
         place="Table 5 and its figure",
         kind="curves",
         published_setting=f"26 2x32d and its variants (C: depth 14), {ALL_OF_CIFAR10}; errors not verified",
-        rows={rule: _spelled(rule) for rule in rules},
+        rows={rule: spelled(rule) for rule in rules},
         columns={key: label for key, (label, _) in columns.items()},
         cells=tuple(
             Cell(row, key, preset().replace(rule=rule_of(row, key)), place="Table 5")
@@ -210,7 +210,7 @@ def _one_network(
         place=place,
         kind=kind,  # type: ignore[arg-type]
         published_setting=published_setting,
-        rows={rule: _spelled(rule) for rule in errors},
+        rows={rule: spelled(rule) for rule in errors},
         columns={label: label},
         cells=tuple(
             Cell(rule, label, recipe(rule), error, label, where if error is not None else "")

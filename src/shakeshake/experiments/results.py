@@ -6,10 +6,12 @@ import csv
 import io
 import json
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..train.record import RunDirectory, environment, write_atomically
 from . import correlations
@@ -26,9 +28,10 @@ def collect(
 
     failed: folder of a cell -> why it failed, of the run just made. The newest state of ``folder`` counts for the rest.
     """
-    cells = [_cell(cell, folder, seeds, failed or {}) for cell in experiment.cells]
-    analyses = {(cell["row"], cell["column"]): _analyses(cell, folder) for cell in cells}
-    compared = list(_differences(experiment, analyses))
+    cells = [_cell(cell, folder, experiment.runs(seeds), failed or {}) for cell in experiment.cells]
+    by_place = {(cell["row"], cell["column"]): cell for cell in cells}
+    analyses = {place: _analyses(cell, folder) for place, cell in by_place.items()}
+    compared = list(_differences(experiment, {place: wrong_images(cell, folder) for place, cell in by_place.items()}))
     of_rows = {row: [a for (r, _), found in analyses.items() if r == row for a in found] for row in experiment.rows}
     correlated = {"correlation": correlations.by_block, "layerwise": correlations.by_layer}.get(experiment.kind)
     return {
@@ -46,6 +49,7 @@ def collect(
         ],
         "columns": [{"key": key, "label": label} for key, label in experiment.columns.items()],
         "seeds": list(range(seeds)),
+        "folds": experiment.folds,
         "cells": cells,
         "differences": [
             {"row": row, "against": experiment.against, "column": column, **asdict(found), "verdict": found.verdict}
@@ -127,18 +131,20 @@ def as_lines(results: dict[str, Any]) -> Iterator[str]:
             yield f"failed: {cell['row']} ({cell['column']}), seed {failure['seed']}: {failure['reason']}"
 
 
-def _cell(cell: Cell, folder: Path, seeds: int, failed: Mapping[str, str]) -> dict[str, Any]:
+def _cell(cell: Cell, folder: Path, wanted: Sequence[tuple[int, int]], failed: Mapping[str, str]) -> dict[str, Any]:
     runs, failures, missing = [], [], []
-    for seed in range(seeds):
-        name = cell.folder(seed)
+    for number, (seed, fold) in enumerate(wanted):  # the number is the seed where there are no folds
+        name = cell.folder(seed, fold)
         run = RunDirectory(folder / CELLS / name)
         if run.finished:
             result = run.read_json("result.json")
             runs.append(
                 {
                     "seed": seed,
+                    "fold": fold,
                     "path": f"{CELLS}/{name}",
                     "last_error": result["last_error"],
+                    "balanced_error": result.get("last_balanced_error"),  # no run had it at first
                     "best_error": result["best_error"],
                     "best_epoch": result["best_epoch"],
                     "train_error": result["last_train_error"],
@@ -148,12 +154,13 @@ def _cell(cell: Cell, folder: Path, seeds: int, failed: Mapping[str, str]) -> di
                 }
             )
         elif name in failed:
-            failures.append({"seed": seed, "reason": failed[name]})
+            failures.append({"seed": number, "reason": failed[name]})
         else:
-            missing.append(seed)
+            missing.append(number)
 
     def mean(key: str) -> float | None:
-        return statistics.fmean(run[key] for run in runs) if runs else None
+        values = [run[key] for run in runs]
+        return statistics.fmean(values) if values and None not in values else None
 
     errors = [run["last_error"] for run in runs]
     return {
@@ -171,6 +178,7 @@ def _cell(cell: Cell, folder: Path, seeds: int, failed: Mapping[str, str]) -> di
         "n": len(runs),
         "mean": mean("last_error"),
         "std": statistics.stdev(errors) if len(errors) > 1 else None,
+        "balanced_mean": mean("balanced_error"),
         "best_mean": mean("best_error"),
         "train_mean": mean("train_error"),
         "seconds_mean": mean("seconds"),
@@ -182,11 +190,25 @@ def _analyses(cell: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
     return [run.read_json("analysis.json") for run in runs if (run.path / "analysis.json").exists()]
 
 
+def wrong_images(cell: dict[str, Any], folder: Path) -> list[np.ndarray]:
+    """For each seed that has been analysed one bool array, true where an image was predicted wrongly.
+
+    With folds it runs over all of them, and a seed counts when all of its folds are there.
+    """
+    by_seed: dict[int, list[np.ndarray]] = {}
+    for run in sorted(cell["runs"], key=lambda run: (run["seed"], run["fold"])):
+        path = folder / run["path"] / "analysis.json"
+        if path.exists():
+            found = RunDirectory(path.parent).read_json(path.name)
+            by_seed.setdefault(run["seed"], []).append(unpack(found["wrong"], found["images"]))
+    folds = cell["recipe"]["folds"] or 1
+    return [np.concatenate(parts) for parts in by_seed.values() if len(parts) == folds]
+
+
 def _differences(
-    experiment: Experiment, analyses: dict[tuple[str, str], list[dict[str, Any]]]
+    experiment: Experiment, wrong: dict[tuple[str, str], list[np.ndarray]]
 ) -> Iterator[tuple[str, str, Difference]]:
     """Every row against the one that the experiment names, column by column, where both have been analysed."""
-    wrong = {of: [unpack(run["wrong"], run["images"]) for run in found] for of, found in analyses.items()}
     for row, column in wrong:
         against = wrong.get((experiment.against or "", column))
         if row != experiment.against and against and wrong[row, column]:

@@ -27,7 +27,9 @@ class Plan:
     """An experiment in a folder: which runs there are, which are done, how they are to be run.
 
     jobs: runs side by side on this machine, None for as many as it has cores (one on a GPU).
-    cpus, gpus: what a run asks a Ray cluster for. overrides: fields of all recipes, by name.
+    cpus, gpus: what a run asks a Ray cluster for. overrides: fields of all recipes, by name. declared: an experiment
+    that is not the paper's, overrides and all. sizes: of its data, as estimate.SIZES has those with a name. analyses:
+    of each run, with commas between them; None for all.
     """
 
     name: str
@@ -41,6 +43,9 @@ class Plan:
     address: str | None = None
     cpus: int = 1
     gpus: float = 0.0
+    declared: Experiment | None = None
+    sizes: dict[str, tuple[int, int, int, int, int]] = field(default_factory=dict)
+    analyses: str | None = None
 
     def __post_init__(self) -> None:
         for name, value, least in (("seeds", self.seeds, 1), ("jobs", self.jobs, 1), ("cpus", self.cpus, 1)):
@@ -56,6 +61,8 @@ class Plan:
 
     @property
     def experiment(self) -> Experiment:
+        if self.declared is not None:
+            return self.declared
         made = experiment(self.name, self.scale).changed(**self.overrides)
         return made.only(list(self.rows)) if self.rows else made
 
@@ -70,8 +77,8 @@ class Plan:
     def runs(self) -> dict[Path, Recipe]:
         """The run directory of every cell and seed, seed by seed, so that a table fills evenly."""
         return {
-            self.folder / results.CELLS / cell.folder(seed): cell.recipe.replace(seed=seed)
-            for seed in range(self.wanted_seeds)
+            self.folder / results.CELLS / cell.folder(seed, fold): cell.recipe.replace(seed=seed, fold=fold)
+            for seed, fold in self.experiment.runs(self.wanted_seeds)
             for cell in self.experiment.cells
         }
 
@@ -124,17 +131,22 @@ def describe(plan: Plan, *, cells: bool) -> Iterator[str]:
     todo = {path: recipe for path, recipe in runs.items() if not is_done(path)}
     jobs = plan.side_by_side() if plan.engine == "local" else 1
     threads = max(1, cores() // jobs) if plan.engine == "local" else plan.cpus
-    estimator = Estimator(threads)
-    yield f"{made.title} ({made.place}), scale {plan.scale}: {SCALES[plan.scale].about}"
+    estimator = Estimator(threads, plan.sizes)
+    if plan.declared is None:
+        yield f"{made.title} ({made.place}), scale {plan.scale}: {SCALES[plan.scale].about}"
+    else:
+        yield made.title
     for words in dict.fromkeys(in_words(cell.recipe) for cell in made.cells):
         yield f"  {words}"
-    yield f"{len(made.cells)} cells, {plan.wanted_seeds} seeds: {len(runs)} runs, {len(runs) - len(todo)} of them done"
+    sizes = f"{len(made.cells)} cells, {plan.wanted_seeds} seeds" + (f", {made.folds} folds" if made.folds else "")
+    yield f"{sizes}: {len(runs)} runs, {len(runs) - len(todo)} of them done"
     if cells:
         for cell in made.cells:
-            done = sum(is_done(plan.folder / results.CELLS / cell.folder(seed)) for seed in range(plan.wanted_seeds))
+            of_cell = [plan.folder / results.CELLS / cell.folder(*run) for run in made.runs(plan.wanted_seeds)]
+            done = sum(map(is_done, of_cell))
             published = f"published {cell.published:.2f} % ({cell.published_for})" if cell.published is not None else ""
             each = in_time([estimator.seconds(cell.recipe)])
-            yield f"  {cell.row:<24} {cell.column:<20} {done}/{plan.wanted_seeds} done, {each:>9} a run  {published}"
+            yield f"  {cell.row:<24} {cell.column:<20} {done}/{len(of_cell)} done, {each:>9} a run  {published}"
     if todo:
         took = [estimator.seconds(recipe) for recipe in todo.values()]
         share = in_time(None if seconds is None else seconds / jobs for seconds in took)
@@ -191,8 +203,17 @@ def _run(
     if not todo:
         return
     if plan.engine == "local":
-        run_locally(todo, jobs=plan.side_by_side(), data_dir=data_dir, watch=watch, ended=ended)
+        run_locally(todo, jobs=plan.side_by_side(), data_dir=data_dir, only=plan.analyses, watch=watch, ended=ended)
         return
     from .cluster import run_on_ray
 
-    run_on_ray(todo, address=plan.address, cpus=plan.cpus, gpus=plan.gpus, data_dir=data_dir, watch=watch, ended=ended)
+    run_on_ray(
+        todo,
+        address=plan.address,
+        cpus=plan.cpus,
+        gpus=plan.gpus,
+        data_dir=data_dir,
+        only=plan.analyses,
+        watch=watch,
+        ended=ended,
+    )
