@@ -143,7 +143,9 @@ def differences(experiment: ExperimentRecord) -> tuple[Figure, str]:
 def table(experiment: ExperimentRecord) -> tuple[Figure, str]:
     """The table as the page has it."""
     heads: tuple[str, ...] = ("published", "ours, last epoch", "runs", "best epoch", "train error", "time per run")
-    places = (330, 480, 550, 640, 736, 850)
+    places: tuple[int, ...] = (330, 480, 550, 640, 736, 850)
+    if not experiment.place:  # a comparison of one's own
+        heads, places = ("error, last epoch", *heads[2:]), places[1:]
     lines: list[tuple[str, tuple[str, ...]]] = []
     told = []
     for column, label in experiment.columns.items():
@@ -155,7 +157,7 @@ def table(experiment: ExperimentRecord) -> tuple[Figure, str]:
             wanted = len(cell.runs) + len(cell.missing) + len(cell.failed)
             ours = decimal(cell.mean) + (f" ± {decimal(cell.std)}" if cell.std is not None else "")
             shown: tuple[str, ...] = (
-                decimal(cell.published),
+                *([decimal(cell.published)] if experiment.place else []),
                 ours,
                 f"{len(cell.runs)}" + (f" of {wanted}" if wanted > len(cell.runs) else ""),
                 decimal(cell.best_mean),
@@ -175,7 +177,7 @@ def table(experiment: ExperimentRecord) -> tuple[Figure, str]:
         axes.text(4, i + 0.5, name, va="center", color=INK, fontweight="bold" if head else "normal")
         for x, value, what in zip(places, values, heads, strict=True):
             tint = SOFT if head or what == "published" else INK
-            bold = what.startswith("ours") and not head
+            bold = what.endswith("last epoch") and not head
             look: Any = {"fontsize": 11 if head else 12.5, "fontweight": "bold" if bold else "normal"}
             axes.text(x, i + 0.5, value, va="center", ha="right", color=tint, **look)
         axes.plot((0, 860), (i + 1, i + 1), color=GRID, linewidth=1)

@@ -68,7 +68,10 @@ class DifferenceRecord:
 
 @dataclass(frozen=True)
 class ExperimentRecord:
-    """A table or figure of the paper as it stands. rows: key -> (label, rule or None); columns: key -> label."""
+    """A table or figure as it stands, the paper's or without a place there somebody's own comparison.
+
+    rows: key -> (label, rule or None); columns: key -> label.
+    """
 
     name: str
     title: str
@@ -80,6 +83,7 @@ class ExperimentRecord:
     rows: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     columns: dict[str, str] = field(default_factory=dict)
     seeds: tuple[int, ...] = ()
+    folds: int = 0
     cells: tuple[CellRecord, ...] = ()
     differences: tuple[DifferenceRecord, ...] = ()
     reading: tuple[str, ...] = ()
@@ -143,6 +147,7 @@ def read_experiment(path: Path, runs: dict[Path, RunRecord]) -> tuple[Experiment
         rows=rows,
         columns=columns,
         seeds=tuple(_whole(found.get("seeds"), _integer)),
+        folds=found["folds"] if isinstance(found.get("folds"), int) else 0,
         cells=tuple(cells),
         differences=tuple(difference for difference in differences if difference.row in rows),
         reading=tuple(map(plain, _listed(found.get("reading")))),

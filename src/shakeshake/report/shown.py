@@ -184,8 +184,9 @@ def rules_of(record: ExperimentRecord) -> list[str]:
 
 def _row(record: ExperimentRecord, found: CellRecord) -> dict[str, Any]:
     label, _ = record.rows[found.row]
-    marks = [("missing", f"seed {seed} is missing") for seed in found.missing]
-    marks += [("failed", f"seed {seed} failed: {reason}") for seed, reason in found.failed]
+    one = "run" if record.folds else "seed"
+    marks = [("missing", f"{one} {number} is missing") for number in found.missing]
+    marks += [("failed", f"{one} {number} failed: {reason}") for number, reason in found.failed]
     wanted = len(found.runs) + len(found.missing) + len(found.failed)
     errors = [f"{one.last_error:.2f}" for one in found.runs]
     return {

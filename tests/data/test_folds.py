@@ -1,0 +1,36 @@
+"""Folds: every image in one part, every class in all of them, the same parts whoever asks."""
+
+import numpy as np
+import pytest
+
+from shakeshake.data.arrays import channel_statistics, from_arrays
+from shakeshake.data.folds import parts, with_fold
+from shakeshake.errors import InputError
+
+LABELS = np.repeat(np.arange(4), (31, 17, 7, 5))[np.random.default_rng(0).permutation(60)]
+
+
+def test_parts_are_stratified_and_of_one_size():
+    place = parts(LABELS, 5)
+    assert (place == parts(LABELS, 5)).all()
+    assert set(np.bincount(place)) == {12}
+    for label in range(4):
+        counts = np.bincount(place[label == LABELS], minlength=5)
+        assert np.ptp(counts) <= 1, "of each class as many, give or take one"
+    assert (place != np.arange(60) % 5).any(), "not in the order of the files"
+
+
+def test_a_fold_is_tested_and_the_others_are_trained_on():
+    images = np.random.default_rng(1).integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    data = from_arrays(images, LABELS, images[:4], LABELS[:4] * 0)
+    seen = []
+    for fold in range(3):
+        cut = with_fold(data, 3, fold)
+        assert len(cut.train.labels) + len(cut.test.labels) == 60
+        both = np.concatenate([cut.train.images, cut.test.images])
+        assert {image.tobytes() for image in both} == {image.tobytes() for image in data.train.images}
+        assert cut.mean == channel_statistics(cut.train.images)[0], "nothing of the tested images is known"
+        seen += [image.tobytes() for image in cut.test.images]
+    assert sorted(seen) == sorted(image.tobytes() for image in data.train.images), "each image is tested once"
+    with pytest.raises(InputError, match=r"folds: 6 for arrays, whose class '3' has 5 training images"):
+        with_fold(data, 6, 0)
