@@ -19,8 +19,10 @@ import torch.utils.tensorboard
 from shakeshake.train import loop, record
 from shakeshake.train.recipe import Recipe
 
-RECIPE = Recipe(data="tiny.npz", model="shake_resnet8_2x4d", rule="S-S-I", epochs=2, batch_size=20, crop=1).replace(
-    checkpoint_every=0.0, device="cpu", precision="fp32", ema=0.9, mixup=0.2, clip_norm=5.0, cutout=3
+RECIPE = (
+    Recipe(data="tiny.npz", model="shake_resnet8_2x4d", rule="S-S-I", epochs=2, batch_size=20, crop=1)
+    .replace(checkpoint_every=0.0, device="cpu", precision="fp32", ema=0.9, mixup=0.2, clip_norm=5.0, cutout=3)
+    .replace(balance="sample", randaugment=5)
 )
 POINTS = ("fsync", "replace", "unlink")
 

@@ -83,9 +83,9 @@ def _finished(run: Path, result: dict[str, Any], group: Group) -> int:
     page = write_report([run], run / "report.html")
     balanced = result.get("last_balanced_error")
     uneven = balanced is not None and abs(balanced - result["last_error"]) >= 0.005
-    also = f" (balanced {balanced:.2f} %)" if uneven else ""
+    also = f", balanced {balanced:.2f} %," if uneven else ""
     print(
-        f"test error {result['last_error']:.2f} % at the last epoch{also} (best {result['best_error']:.2f} % at epoch "
+        f"test error {result['last_error']:.2f} %{also} at the last epoch (best {result['best_error']:.2f} % at epoch "
         f"{result['best_epoch']}), train error {result['last_train_error']:.2f} %, {result['seconds'] / 60:.1f} min\n"
         f"model {run / 'model.safetensors'}\nreport {page}"
     )
