@@ -3,10 +3,12 @@
 import dataclasses
 import re
 
+import numpy as np
 import pytest
 
 from shakeshake.errors import InputError
 from shakeshake.train.defaults import ENOUGH, NETWORKS, SPARE, TESTS, Facts, choose, seconds_of
+from shakeshake.train.distributed import Group
 from shakeshake.train.planned import planned
 from shakeshake.train.recipe import Recipe
 
@@ -83,6 +85,9 @@ def test_what_is_typed_is_kept_and_the_rest_is_fitted_to_it():
     assert none.asked == []
     assert pick(model="resnet20", epochs=3)[0].rule == "none"
     assert pick(batch_size=128)[0].lr == pytest.approx(0.2)
+    assert pick(budget=20.0)[0].mixup == 0.0, "a short run has no time to learn from mixtures"
+    assert pick(budget=6000.0)[0].mixup > 0
+    assert pick(budget=6000.0, mixup=0.0)[0].mixup == 0.0
 
 
 def test_the_data_decide_too():
@@ -141,3 +146,21 @@ def test_a_preset_stays_and_a_budget_fits_its_epochs(monkeypatch):
     assert planned("digits", {}) == (Recipe(**{**planned("digits", {}, name="quick")[0].to_dict()}), [])
     with pytest.raises(InputError, match=r"budget: 5m leaves nothing to pick"):
         planned("digits", {"epochs": 3}, name="paper_cifar10", budget="5m")
+
+
+def test_own_images_are_planned_for_this_machine(tmp_path):
+    """With real measurements: an .npz without a recipe gets the defaults, several processes get them unmeasured."""
+    random = np.random.default_rng(0)
+    images, labels = random.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8), np.repeat(np.arange(3), (40, 12, 8))
+    np.savez(tmp_path / "mine.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    data = str(tmp_path / "mine.npz")
+    recipe, lines = planned(data, {"model": "shake_resnet8_2x4d"}, budget="20s")
+    assert any("--epochs" in line for line in lines)
+    assert (recipe.balance, recipe.batch_size, recipe.crop) == ("sample", 32, 1)
+    assert "60 images in 3 classes, 8 x 8 pixels" in lines[0]
+    two = [planned(data, {}, group=Group(rank=rank, size=2))[0] for rank in (0, 1)]
+    assert two[0] == two[1]
+    with pytest.raises(InputError, match=r"budget: 5m with 2 processes"):
+        planned(data, {}, budget="5m", group=Group(size=2))
+    with pytest.raises(InputError, match=r"data: there is no file"):
+        planned(str(tmp_path / "gone.npz"), {})

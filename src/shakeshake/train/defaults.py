@@ -108,6 +108,7 @@ def choose(
     _augmentation(choice, facts)
     start = Recipe(data=data).replace(**choice.fields, **typed)
     epochs = _network_and_epochs(choice, start, facts, budget, speed)
+    _mixup(choice, epochs, facts)
     _rule(choice, {**start.to_dict(), **choice.fields}["model"], epochs, facts)
     return start.replace(**choice.fields), choice
 
@@ -191,6 +192,17 @@ def epochs_within(
     if eval_every is not None:
         return max(0, int((seconds - start) / (epoch + test / eval_every))), tests
     return max(0, int((seconds - start - tests * test) / epoch)), tests
+
+
+def _mixup(choice: Choice, epochs: int, facts: Facts) -> None:
+    if epochs >= facts.least_epochs:
+        choice.pick(
+            "mixup",
+            1.0,
+            f"{epochs} epochs are time enough to learn from mixtures, and so few images are learnt by heart",
+        )
+    else:
+        choice.pick("mixup", 0.0, f"{epochs} epochs are too few to learn from mixtures")
 
 
 def _rule(choice: Choice, model: str, epochs: int, facts: Facts) -> None:
