@@ -93,7 +93,7 @@ def test_seeds_join_and_balanced_error_is_compared_where_classes_are_uneven(tmp_
     assert len(worked) == 4
     assert not {name for name in worked if name.endswith(("E-E-B-seed0", "S-E-I-seed0"))}
     assert {row["n"] for row in found["cells"]} == {2}
-    assert found["cells"][0]["recipe"]["balance"] == "sample", "picked for these classes"
+    assert found["cells"][0]["recipe"]["balance"] == "weight", "picked for these classes"
     labels = load_images(own.begun(out, str(data), {})).test.labels
     wrong = {row["row"]: np.stack(own.results.wrong_images(row, out)) for row in found["cells"]}
 

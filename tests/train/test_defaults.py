@@ -97,7 +97,8 @@ def test_the_data_decide_too():
     assert pick(dataclasses.replace(SMALL, side=64))[0].crop == 8
     assert pick()[0].balance == "none"
     recipe, choice = pick(dataclasses.replace(SMALL, smallest=5, largest=60))
-    assert recipe.balance == "sample"
+    assert recipe.balance == "weight"
+    assert pick(dataclasses.replace(SMALL, smallest=1, largest=60))[0].balance == "sample", "a weight of 20 is too much"
     assert any("12.0 times" in reason for *_, reason in choice.reasons)
     assert pick(dataclasses.replace(SMALL, images=12, largest=2, smallest=1))[0].batch_size == 12
     assert pick(dataclasses.replace(SMALL, images=5000))[0].batch_size == 64
@@ -156,7 +157,7 @@ def test_own_images_are_planned_for_this_machine(tmp_path):
     data = str(tmp_path / "mine.npz")
     recipe, lines = planned(data, {"model": "shake_resnet8_2x4d"}, budget="20s")
     assert any("--epochs" in line for line in lines)
-    assert (recipe.balance, recipe.batch_size, recipe.crop) == ("sample", 32, 1)
+    assert (recipe.balance, recipe.batch_size, recipe.crop) == ("weight", 32, 1)
     assert "60 images in 3 classes, 8 x 8 pixels" in lines[0]
     two = [planned(data, {}, group=Group(rank=rank, size=2))[0] for rank in (0, 1)]
     assert two[0] == two[1]

@@ -29,6 +29,7 @@ NETWORKS = (  # each about twice the work of the one before
 UNMEASURED = "shake_resnet14_2x16d"  # where nobody says how fast the machine is or how long it may take
 ENOUGH = 5  # times the least epochs: beyond, a larger network is the better use of time
 UNEVEN = 1.5  # times as many images in the largest class as in the smallest: something is done about it
+HEAVIEST = 10  # weight of an image in the loss: beyond, rare classes come oftener instead, which upsets no single step
 TESTS = 20  # in a run at most; more would only draw a finer curve
 SPARE = 0.9  # of the budget is planned for: machines are not as steady as a measurement
 SHAKEN_FROM = 3  # times the least epochs: before, shaking has cost more than it gave
@@ -132,7 +133,11 @@ def _augmentation(choice: Choice, facts: Facts) -> None:
     choice.pick("crop", max(1, facts.side // 8), f"an eighth of {facts.side} pixels, as 4 of 32 in the paper")
     if facts.largest >= UNEVEN * facts.smallest:
         times = facts.largest / max(1, facts.smallest)
-        choice.pick("balance", "sample", f"the largest class has {times:.1f} times as many images as the smallest")
+        uneven = f"the largest class has {times:.1f} times as many images as the smallest"
+        if facts.images / facts.classes / max(1, facts.smallest) <= HEAVIEST:
+            choice.pick("balance", "weight", uneven)
+        else:
+            choice.pick("balance", "sample", f"{uneven}, more than weights can make up for in a batch")
 
 
 def _network_and_epochs(
