@@ -43,7 +43,8 @@ def with_fold(data: ImageData, folds: int, fold: int) -> ImageData:
     tested = parts(labels, folds) == fold
 
     def some(chosen: np.ndarray) -> Split:
-        return Split(np.ascontiguousarray(data.train.images[chosen]), np.ascontiguousarray(labels[chosen]))
+        at = np.flatnonzero(chosen)
+        return Split(np.ascontiguousarray(data.train.images[at]), np.ascontiguousarray(labels[at]))
 
     train = some(~tested)
     mean, std = channel_statistics(train.images)

@@ -82,7 +82,7 @@ def planned_comparison(
     typed: fields of the recipe that were given. budget: time of each run, as train.planned takes it. how: engine, jobs,
     address, cpus and gpus of Plan. Raises InputError for a mistake in any of them.
     """
-    how, out = how or {}, out or free_path(Path("runs"), f"{NAME}-{Path(data).stem}")
+    how, out = how or {}, out or free_path(Path("runs"), f"{NAME}-{Path(data).resolve().stem}")
     recipe = begun(out, data, typed)
     if recipe is None:
         before = torch.get_num_threads()
