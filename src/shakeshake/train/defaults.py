@@ -201,11 +201,8 @@ def epochs_within(
 
 def _mixup(choice: Choice, epochs: int, facts: Facts) -> None:
     if epochs >= facts.least_epochs:
-        choice.pick(
-            "mixup",
-            1.0,
-            f"{epochs} epochs are time enough to learn from mixtures, and so few images are learnt by heart",
-        )
+        why = f"keeps {facts.images:,} images from being learnt by heart, and {epochs} epochs are time enough for it"
+        choice.pick("mixup", 1.0, why)
     else:
         choice.pick("mixup", 0.0, f"{epochs} epochs are too few to learn from mixtures")
 
