@@ -32,7 +32,8 @@ class Cell:
     def name(self) -> str:
         """The folder's name. Equal cells of two tables have one name, and are trained once."""
         shaken = f"-{self.recipe.rule}" if self.recipe.model.startswith("shake_") else ""
-        return re.sub(r"[^\w.-]+", "_", f"{Path(self.recipe.data).resolve().stem}-{self.recipe.model}{shaken}").strip("_")
+        data = Path(self.recipe.data).resolve().stem  # of a path its last part, of a name the name
+        return re.sub(r"[^\w.-]+", "_", f"{data}-{self.recipe.model}{shaken}").strip("_")
 
     def folder(self, seed: int, fold: int = 0) -> str:
         return f"{self.name}-seed{seed}" + (f"-fold{fold}" if self.recipe.folds else "")
