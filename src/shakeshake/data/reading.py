@@ -92,7 +92,7 @@ def _read(folder: Path, paths: Sequence[str], size: int, memory: Memory, progres
             raise InputError(_none_of(folder, bad))
         key = memory.key
         if before is None or writer.contents:  # else all the images are in the pack that was there
-            for old in set(files.values()) & set(rows):
+            for old in sorted(set(files.values()) & set(rows)):
                 assert before is not None
                 writer.add(old, before.pixels[rows[old]], before.sides[rows[old]])
             key = writer.finish()
@@ -118,8 +118,8 @@ def _none_of(folder: Path, bad: dict[str, str]) -> str:
     return f"data: {printable(folder)} has no image that can be read{why}, expected JPEG, PNG, WebP, BMP or GIF files"
 
 
-def default_size(folder: Path, paths: Sequence[str]) -> tuple[int, int]:
-    """(pixels of a side to train on, the images' own: the median of their shorter sides), by a sample of the files.
+def default_size(folder: Path, paths: Sequence[str]) -> int:
+    """Pixels of a side to train on, by the median of the shorter sides in a sample of the files.
 
     Images of less than 48 pixels stay as they are, up to 32; others become 48, 64 or 96, whichever is the largest that
     they have: 96 costs a network as much as 48, for its stem halves what is larger than 64.
@@ -137,8 +137,8 @@ def default_size(folder: Path, paths: Sequence[str]) -> tuple[int, int]:
         sides = [found for path in paths[::step] if (found := side(path))]
     own = median_low(sides) if sides else 32
     if own < 48:
-        return max(8, min(own, 32)), own
-    return max(size for size in (48, 64, 96) if size <= own), own
+        return max(8, min(own, 32))
+    return max(size for size in (48, 64, 96) if size <= own)
 
 
 def _side_by_side(
