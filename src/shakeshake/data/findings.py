@@ -23,11 +23,7 @@ def as_lines(found: dict[str, Any]) -> list[str]:
     if len(classes) > 1:
         total = [sum(entry[part] for entry in classes) for part in parts]
         lines.append(f"  {'':<{width}}" + "".join(f"{number:>9,}" for number in total))
-    smallest, middle, largest = (" x ".join(map(str, sides[key])) for key in ("smallest", "median", "largest"))
-    if smallest == largest:
-        lines += ["", f"sizes: all {middle} pixels"]
-    else:
-        lines += ["", f"sizes: {smallest} to {largest} pixels, half of them {middle} or more"]
+    lines += ["", f"sizes: {_sides(sides)}"] if sides else []
     lines += [f"image size: {_size(found)}", f"splits: {_splits(found)}"]
     return lines + [f"- {note}" for note in notes(found)]
 
@@ -43,6 +39,13 @@ def in_brief(found: dict[str, Any]) -> list[str]:
         f"{found['folder']}: {len(classes)} classes ({some}{more}); {split}; {_splits(found)}; {_size(found)}",
         *(f"- {note}" for note in notes(found)),
     ]
+
+
+def _sides(sides: dict[str, list[int]]) -> str:
+    smallest, middle, largest = (" x ".join(map(str, sides[key])) for key in ("smallest", "median", "largest"))
+    if smallest == largest:
+        return f"all {middle} pixels"
+    return f"{smallest} to {largest} pixels, half of them {middle} or more"
 
 
 def _size(found: dict[str, Any]) -> str:
@@ -105,8 +108,7 @@ def _about_counts(found: dict[str, Any]) -> Iterator[str]:
     if 0 < tests < 400:
         points = 196 * math.sqrt(0.2 * 0.8 / tests)
         yield f"with {_count(tests, 'test image')} an error of 20 % is known to {points:.0f} points up or down"
-    side = min(found["sides"].get("median", [0, 0]))
-    if side < found["image_size"]:
+    if found["sides"] and min(found["sides"]["median"]) < found["image_size"]:
         yield f"half of the images are smaller than {found['image_size']} pixels and are enlarged"
 
 

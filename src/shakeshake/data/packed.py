@@ -25,6 +25,7 @@ from filelock import FileLock
 from .checked import cache_dir
 
 FORMAT = 1  # of the cache, and of what decoding gives: to be raised when the pixels of a file become others
+ROOM = 20 << 30  # bytes of packs that are kept; those that were not used for the longest time make room
 _CHECKED = 1 << 30  # bytes of pixels that are compared with their digests when a pack is opened
 
 
@@ -118,6 +119,23 @@ class Writer:
         with contextlib.suppress(OSError):  # another process had the same one ready in between
             self.folder.replace(place() / key)
         return key
+
+
+def prune(keep: str) -> None:
+    """Remove packs that were not used lately while there is more than ROOM of them; ``keep`` stays in any case.
+
+    A process that has one of them open does not notice: its pages stay until it ends.
+    """
+    packs = []
+    with contextlib.suppress(OSError):
+        for index in place().glob("*/index.json"):
+            with contextlib.suppress(OSError):
+                packs.append((index.parent.stat().st_mtime, (index.parent / "pixels").stat().st_size, index.parent))
+    used = sum(size for _, size, _ in packs)
+    for _, size, folder in sorted(packs):
+        if used > ROOM and folder.name != keep:
+            shutil.rmtree(folder, ignore_errors=True)
+            used -= size
 
 
 @contextlib.contextmanager

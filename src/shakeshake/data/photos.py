@@ -133,8 +133,10 @@ def _mistake(folder: Path, classes: tuple[str, ...], counts: dict[str, Counter])
         for name in classes:
             if counts[part][name] and not counts["train"][name]:
                 return f"{where} has the class {name!r} in {part}/ alone, expected images of it to train on"
+    if not classes:
+        return f"{where} has no image that is in one class alone, {EXPECTED}"
     if len(classes) < 2:
-        return f"{where} has images of only one class, {classes[0]!r}, {EXPECTED}" if classes else f"{where} is empty"
+        return f"{where} has images of only one class, {classes[0]!r}, {EXPECTED}"
     if not counts["test"]:
         return f"{where} has one image of each class, expected at least two, to train on one and test on the other"
     return None

@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import InputError, printable
 from .fetch import Progress, shown
 from .images import HEAD, UnreadableImage, dimensions, is_image, quiet, read_and_decode, read_bytes
-from .packed import Memory, Pack, digest, open_pack, state_of, writing
+from .packed import Memory, Pack, digest, open_pack, prune, state_of, writing
 from .scan import SUFFIXES
 
 _AHEAD = 16  # files for each thread that are read before they are asked for
@@ -96,6 +96,7 @@ def _read(folder: Path, paths: Sequence[str], size: int, memory: Memory, progres
                 assert before is not None
                 writer.add(old, before.pixels[rows[old]], before.sides[rows[old]])
             key = writer.finish()
+            prune(keep=key)
         memory.keep(key, kept)
     pack = before if before is not None and key == before.key else open_pack(key, size)
     if pack is None:
