@@ -55,8 +55,8 @@ def _size(found: dict[str, Any]) -> str:
 
 
 def _splits(found: dict[str, Any]) -> str:
-    if not found["splits_made"]:
-        return "split as the folders are"
+    if found["test"] != "drawn":
+        return "split as the folders are" + (" (val/ is the test, for want of test/)" if found["test"] == "val" else "")
     return f"a fifth of each class held out as test, drawn by split seed {found['split_seed']}"
 
 

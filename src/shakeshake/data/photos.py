@@ -51,7 +51,7 @@ def read_photos(
     images = read_images(folder, paths, size, progress)
     files = [file for file in found.files if file.path in images.files]
     files, twice, torn = _once(files, images)
-    parts, made = _split(files, found.classes, split_seed)
+    parts, test = _split(files, found.classes, split_seed)
     classes = tuple(c for c in found.classes if any(file.label == c for part in parts.values() for file in part))
     counts = {part: Counter(file.label for file in parts[part]) for part in parts}
     sides = [images.pack.sides[images.row(file.path)] for file in files]
@@ -61,8 +61,8 @@ def read_photos(
         "image_size": size,
         "image_size_given": image_size is not None,
         "sides": _sides(sides),
-        "splits_made": made,
-        "split_seed": split_seed if made else None,
+        "test": test,
+        "split_seed": split_seed if test == "drawn" else None,
         "classes": [{"name": c, **{part: counts[part][c] for part in parts}} for c in classes],
         "empty_classes": [c for c in found.classes if c not in classes],
         "unreadable": [{"path": printable(path), "reason": reason} for path, reason in images.bad.items()],
@@ -104,27 +104,27 @@ def _once(files: list[File], images: Images) -> tuple[list[File], list[dict[str,
     return [file for file in files if file not in dropped], twice, torn
 
 
-def _split(files: list[File], classes: tuple[str, ...], seed: int) -> tuple[dict[str, list[File]], bool]:
-    """The files of train, val and test, and whether the test was split off here.
+def _split(files: list[File], classes: tuple[str, ...], seed: int) -> tuple[dict[str, list[File]], str]:
+    """The files of train, val and test, and where the test is from: "test", "val" or "drawn".
 
     Where there is no test/, val/ is it; where there is neither, a fifth of each class is split off.
     """
     parts = {name: [file for file in files if file.part == name] for name in ("train", "val", "test")}
     parts["train"] += [file for file in files if file.part == ""]
     if parts["test"]:
-        return parts, False
+        return parts, "test"
     if parts["val"]:
-        return {"train": parts["train"], "val": [], "test": parts["val"]}, False
+        return {"train": parts["train"], "val": [], "test": parts["val"]}, "val"
     labels = np.array([classes.index(file.label) for file in parts["train"]])
     several = np.flatnonzero(np.bincount(labels, minlength=len(classes))[labels] > 1) if len(labels) else labels
     if not len(several):
-        return parts, True
+        return parts, "drawn"
     kinds, compact = np.unique(labels[several], return_inverse=True)
     held_out = set(several[stratified(compact, max(len(kinds), round(TEST_PART * len(several))), seed)].tolist())
     train = parts["train"]
     parts["test"] = [file for i, file in enumerate(train) if i in held_out]
     parts["train"] = [file for i, file in enumerate(train) if i not in held_out]
-    return parts, True
+    return parts, "drawn"
 
 
 def _mistake(folder: Path, classes: tuple[str, ...], counts: dict[str, Counter]) -> str | None:
