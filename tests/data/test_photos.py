@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -243,10 +244,13 @@ def test_several_readers_at_once(digits, tmp_path, monkeypatch):
 
 def test_old_packs_make_room(digits, tmp_path, cache, monkeypatch):
     monkeypatch.setattr(packed, "ROOM", 3 * 64 * 25)
+    for killed, when in ((cache / ".new-old", 1), (cache / ".new-now", time.time())):
+        killed.mkdir(parents=True)
+        os.utime(killed, (when, when))
     for number, skip in enumerate((0, 20, 40)):
         data = load_photos(digits(tmp_path / str(number), {"cat": 10, "dog": 10}, skip))
         os.utime(cache / data.record["pack"], (number, number))
-    assert [path.name for path in cache.glob("*/") if path.is_dir()] == [data.record["pack"]]
+    assert {path.name for path in cache.iterdir() if path.is_dir()} == {data.record["pack"], ".new-now"}
 
 
 def test_a_cache_that_cannot_be_written(digits, tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,7 +112,7 @@ class Writer:
         self.file.close()
         index = {"contents": list(self.contents), "digests": self.digests, "sides": self.sides}
         with open(self.folder / "index.json", "w", encoding="utf-8") as file:
-            json.dump(index, file)
+            file.write(json.dumps(index))  # not dump(), which is written in Python
             file.flush()
             os.fsync(file.fileno())
         key = key_of(self.contents, self.size)
@@ -126,7 +127,12 @@ def prune(keep: str) -> None:
 
     A process that has one of them open does not notice: its pages stay until it ends.
     """
-    packs = []
+    packs, yesterday = [], time.time() - 86400
+    for left in place().glob(".new-*"):  # by a process that was killed
+        with contextlib.suppress(OSError):
+            if left.stat().st_mtime < yesterday:
+                shutil.rmtree(left, ignore_errors=True)
+                left.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         for index in place().glob("*/index.json"):
             with contextlib.suppress(OSError):
@@ -185,7 +191,7 @@ class Memory:
         handle, name = tempfile.mkstemp(prefix=".new-", dir=place())
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump({"key": key, "files": files}, file)
+                file.write(json.dumps({"key": key, "files": files}))
             os.replace(name, self.path)
         except BaseException:
             with contextlib.suppress(OSError):
