@@ -20,6 +20,11 @@ class RunError(RuntimeError):
     """A run that cannot go on (not finite, disk full), told in one sentence; the command line exits with code 1."""
 
 
+def printable(text: object) -> str:
+    """A name on one line: what does not print (newlines, control characters, undecodable bytes) is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
 def explained(program: Callable[[], int]) -> int:
     """Run a program and return its exit status, every expected end of it told in one line on stderr.
 

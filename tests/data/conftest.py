@@ -1,4 +1,5 @@
-"""A CIFAR of ten images a file, in every layout, and a file server on this machine: nothing here reaches a network."""
+"""A CIFAR of ten images a file, in every layout; a file server on this machine: nothing here reaches a network; folders
+of photos."""
 
 from __future__ import annotations
 
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
 
 from shakeshake.data.cifar import Cifar, Part
 from shakeshake.data.cifar_facts import CIFAR
@@ -209,3 +212,20 @@ def site(monkeypatch: pytest.MonkeyPatch, isolated: None) -> Iterator[Site]:
     site.server.shutdown()
     thread.join()
     site.server.server_close()
+
+
+@pytest.fixture
+def digits() -> Callable[..., Path]:
+    """Makes a folder of photos, of the bundled digits."""
+
+    def make(folder: Path, counts: dict[str, int], skip: int = 0, side: int = 8, kind: str = "png") -> Path:
+        """folder/CLASS/NUMBER.png: for {"cat": 5, "dog": 3} five different zeros as cats, and three ones as dogs."""
+        bunch = load_digits()
+        for digit, (name, count) in enumerate(counts.items()):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            for number in np.flatnonzero(bunch.target == digit)[skip : skip + count]:
+                image = Image.fromarray((bunch.images[number] * 15).astype(np.uint8)).resize((side, side), 0)
+                image.save(folder / name / f"{number:04d}.{kind}")
+        return folder
+
+    return make

@@ -177,7 +177,7 @@ def test_names_that_are_unknown(tmp_path):
     assert "did you mean cifar10" in fails("cifr10", "'cifr10'", "digits, cifar10, cifar100")
     assert "did you mean digits" in fails("Digit")
     assert "did you mean" not in fails("/no/such/thing")
-    fails(str(tmp_path), "a folder", "not supported yet", ".npz")
+    fails(str(tmp_path), "no images in class folders", "photos/cat/1.jpg")
     (tmp_path / "photos.zip").touch()
     fails(str(tmp_path / "photos.zip"), "photos.zip")
     fails(None, "None")

@@ -8,6 +8,7 @@ import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,10 +22,14 @@ _RATIO = 100
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """images (N, C, H, W) uint8, contiguous; labels (N,) int64."""
+    """images (N, C, H, W) uint8, contiguous, or Rows if they are too many for memory; labels (N,) int64.
+
+    pixels_hash: what stands for the pixels in a fingerprint, where it is known already.
+    """
 
     images: np.ndarray
     labels: np.ndarray
+    pixels_hash: str | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -32,7 +37,11 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """Everything a run is trained and tested on. ``mean`` and ``std`` are per channel, in units of 0..255."""
+    """Everything a run is trained and tested on. ``mean`` and ``std`` are per channel, in units of 0..255.
+
+    val: images for choices beside the training, such as calibration, where the data have such a split. They are
+    neither trained nor tested on. record: of a folder, what a run keeps to have the same images again.
+    """
 
     name: str
     train: Split
@@ -40,6 +49,8 @@ class ImageData:
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    val: Split | None = None
+    record: dict[str, Any] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -56,11 +67,14 @@ class ImageData:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256:... over shapes, pixels and labels of both splits and the class names: exactly what is trained on."""
+        """sha256:... over shapes, pixels and labels of the splits and the class names: exactly what is trained on."""
         digest = hashlib.sha256()
-        for split in (self.train, self.test):
+        for split in (self.train, self.test, *([self.val] if self.val is not None else [])):
             digest.update(repr(split.images.shape).encode())
-            digest.update(np.ascontiguousarray(split.images).data)
+            if split.pixels_hash is not None:
+                digest.update(split.pixels_hash.encode())
+            else:
+                digest.update(np.ascontiguousarray(split.images).data)
             digest.update(np.ascontiguousarray(split.labels, "<i8").data)
         digest.update(repr(self.classes).encode())
         return f"sha256:{digest.hexdigest()}"

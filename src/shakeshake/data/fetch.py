@@ -100,17 +100,19 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
 
 
 @contextlib.contextmanager
-def shown(progress: Progress | None) -> Iterator[Progress]:
+def shown(progress: Progress | None, *, of_bytes: bool = True) -> Iterator[Progress]:
     """The caller's ``progress``, or else a bar on stderr, or nothing where that is no terminal."""
     if progress is not None or not sys.stderr.isatty():
         yield progress or (lambda name, here, total: None)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
+    from rich.progress import TransferSpeedColumn as Speed
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bars:
+    numbers = (DownloadColumn(), Speed()) if of_bytes else (MofNCompleteColumn(),)
+    name = TextColumn("{task.description}", markup=False)  # a folder may be called [bold]
+    with Bars(name, BarColumn(), *numbers, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bars:
         tasks: dict = {}
 
         def show(name: str, here: int, total: int | None) -> None:

@@ -1,4 +1,4 @@
-"""Batches of images that live on the device. Every random number of an epoch is a function of (seed, epoch)."""
+"""Batches of images on the device. Every random number of an epoch is a function of (seed, epoch)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from . import augment
 from .balance import even_order
+from .pixels import pixels_of
 from .policies import RandAugment
 from .sources import Split
 
@@ -59,7 +60,7 @@ class Batch:
 
 
 class Loader:
-    """The training images on the device, batch by batch.
+    """The training images, batch by batch on the device.
 
     The order and the augmentation of an epoch depend on (seed, epoch) alone, not on the device and not on what was
     asked for before: a run can start again at any step. The last batch is as short as it falls.
@@ -85,7 +86,7 @@ class Loader:
         even: bool = False,
     ) -> None:
         self.rank, self.size = rank, size
-        self.images = torch.from_numpy(split.images).to(device)
+        self.pixels = pixels_of(split.images, device)
         self.labels = torch.from_numpy(split.labels).to(device)
         self.mean, self.std = (torch.tensor(v, dtype=torch.float32, device=device) for v in (mean, std))
         self.batch_size, self.seed, self.augmentation = batch_size, seed, augmentation or Augmentation()
@@ -95,31 +96,35 @@ class Loader:
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from ``first_step`` on."""
-        n, (height, width), how = len(self.labels), self.images.shape[-2:], self.augmentation
+        n, (height, width), how = len(self.labels), self.pixels.shape[-2:], self.augmentation
         random = np.random.default_rng((self.seed, epoch))
 
         def on_device(values: np.ndarray) -> Tensor:
-            return torch.from_numpy(values).to(self.images.device)
+            return torch.from_numpy(values).to(self.labels.device)
 
         shuffled = random.permutation(n)
-        order = on_device(even_order(self._labels, (self.seed, epoch)) if self.even else shuffled)
+        order = even_order(self._labels, (self.seed, epoch)) if self.even else shuffled
         # All are drawn whatever is switched on, so that switching one on leaves the others as they were.
         mirrored = on_device(random.random(n) < 0.5)
         corner = on_device(random.integers(0, 2 * how.crop + 1, (2, n)))
         hole = on_device(random.integers(0, (height, width), (n, 2)))
         shares = random.beta(how.mixup, how.mixup, self.steps_per_epoch) if how.mixup else None
 
-        for step in range(first_step, self.steps_per_epoch):
+        def cut(step: int) -> tuple[int, slice, slice]:
+            """Of a step: images in all, which of them are this process's, which are to be augmented here."""
             first, end = step * self.batch_size, min(n, (step + 1) * self.batch_size)
-            total, mine = end - first, self.piece_of(end - first)
+            mine = self.piece_of(end - first)
             # Mixup's partners and RandAugment's groups may be another process's images: the batch is cut after them.
-            whole = shares is not None or self.policy is not None
-            at = slice(first, end) if whole else slice(first + mine.start, first + mine.stop)
-            chosen = order[at]
-            x, y = self.images[chosen], self.labels[chosen]
+            return end - first, mine, slice(first, end) if whole else slice(first + mine.start, first + mine.stop)
+
+        whole = shares is not None or self.policy is not None
+        steps = range(first_step, self.steps_per_epoch)
+        fetched = self.pixels.batches(order[cut(step)[2]] for step in steps)
+        for step, images in zip(steps, fetched, strict=True):
+            total, mine, at = cut(step)
             if self.policy is not None:
-                x = self.policy(x, (self.seed, epoch, step))
-            x = augment.normalise(x, self.mean, self.std)
+                images = self.policy(images, (self.seed, epoch, step))
+            x, y = augment.normalise(images, self.mean, self.std), self.labels[on_device(order[at])]
             if how.flip:
                 x = augment.flip(x, mirrored[at])
             if how.crop:
@@ -141,7 +146,7 @@ class Loader:
 
     def plain(self, batch_size: int = 256) -> Iterator[Batch]:
         """All images once in their own order, normalised and not augmented: for evaluation."""
-        for first in range(0, len(self.labels), batch_size):
-            at = slice(first, first + batch_size)
-            x, y = augment.normalise(self.images[at], self.mean, self.std), self.labels[at]
-            yield Batch(x, y, len(y))
+        pieces = [slice(first, first + batch_size) for first in range(0, len(self.labels), batch_size)]
+        for at, images in zip(pieces, self.pixels.batches(pieces), strict=True):
+            y = self.labels[at]
+            yield Batch(augment.normalise(images, self.mean, self.std), y, len(y))

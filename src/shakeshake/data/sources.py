@@ -7,6 +7,7 @@ import difflib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from . import cifar as layouts
 from .arrays import ImageData, Split, channel_statistics, from_arrays, load_npz
 from .cifar import Cifar
 from .cifar_facts import CIFAR
+from .stratified import stratified
 
 __all__ = ["ImageData", "Split", "from_arrays", "get", "list_data", "load_data", "verify", "where"]
 
@@ -39,25 +41,47 @@ def load_data(
     data_dir: str | Path | None = None,
     train_size: int | None = None,
     seed: int = 0,
+    image_size: int | None = None,
+    split_seed: int = 0,
+    record: dict[str, Any] | None = None,
     progress: Callable[[str, int, int | None], None] | None = None,
 ) -> ImageData:
-    """The images of ``data``: ``digits``, ``cifar10``, ``cifar100`` or the path of an ``.npz``.
+    """The images of ``data``: ``digits``, ``cifar10``, ``cifar100``, a folder of photos or the path of an ``.npz``.
 
     data_dir    the one place where CIFAR lies or is downloaded to; default $SHAKESHAKE_DATA, then the user's cache
     train_size  so many training images only, with the classes in proportion, drawn by ``seed``; the test images stay
-    progress    called with (what, bytes here, bytes in all or None) in a download; default a bar on a terminal
+    image_size  of photos: pixels of a side; default by their own sizes (see reading.default_size)
+    split_seed  of photos: draws the test images where the folder has no test/ of its own
+    record      of photos: the ``record`` of data that were loaded before, to have the very same images, as they are
+                in the cache or in ``data_dir`` (if they have moved) or ``data``
+    progress    called with (what, bytes here, bytes in all or None) in a download and with (what, files read, files)
+                of photos; default a bar on a terminal
 
+    A folder has one for each class, ``photos/cat/*.jpg``, or these in ``train/`` and perhaps ``val/`` and ``test/``.
     Raises InputError, in one sentence, for anything that the user can mend.
     """
     if not isinstance(data, str | os.PathLike):
-        raise InputError(f"data: {data!r} is not a name or a path, expected {_NAMES} or the path of an .npz")
+        raise InputError(f"data: {data!r} is not a name or a path, expected {_EXPECTED}")
     data = os.fspath(data)
     if data == "digits":
         images = _digits()
     elif data in CIFAR:
         images = _load_cifar(CIFAR[data], data_dir, progress)
+    elif record is not None:
+        from .photos import load_recorded
+
+        images = load_recorded(Path(data_dir if data_dir is not None else data).expanduser(), record, progress)
+    elif Path(data).expanduser().is_dir():
+        from .photos import load_photos
+
+        folder = Path(data).expanduser()
+        images = load_photos(folder, image_size=image_size, split_seed=split_seed, progress=progress)
     else:
         images = _load_path(data)
+    if image_size not in (None, images.image_size):
+        raise InputError(
+            f"image_size: got {image_size} for {data}, whose images have {images.image_size} pixels, expected none"
+        )
     return images if train_size is None else _with_fewer(images, train_size, seed, published=data in CIFAR)
 
 
@@ -83,7 +107,7 @@ def verify(name: str, data_dir: str | Path | None = None) -> list[tuple[str, str
     return layouts.verify(cifar, layouts.places(data_dir))
 
 
-_NAMES = ", ".join(name for name, _ in list_data())
+_EXPECTED = f"{', '.join(name for name, _ in list_data())}, a folder of photos or the path of an .npz"
 
 
 def _cifar(name: str) -> Cifar:
@@ -122,17 +146,11 @@ def _load_path(data: str) -> ImageData:
     path = Path(data).expanduser()
     if path.suffix.lower() == ".npz":
         return load_npz(path)
-    if path.is_dir():
-        raise InputError(
-            f"data: {data} is a folder, which is not supported yet, expected {_NAMES} or the path of an .npz"
-        )
     if path.exists():
-        raise InputError(
-            f"data: the file {data} has a kind that is not known, expected {_NAMES} or the path of an .npz"
-        )
+        raise InputError(f"data: the file {data} has a kind that is not known, expected {_EXPECTED}")
     close = difflib.get_close_matches(data.lower(), [name for name, _ in list_data()], cutoff=0.5)
     hint = f" (did you mean {' or '.join(close)}?)" if close else ""
-    raise InputError(f"data: {data!r} is neither a data set nor a file{hint}, expected {_NAMES} or the path of an .npz")
+    raise InputError(f"data: {data!r} is neither a data set nor a file{hint}, expected {_EXPECTED}")
 
 
 def _with_fewer(images: ImageData, train_size: int, seed: int, published: bool) -> ImageData:
@@ -154,23 +172,3 @@ def _with_fewer(images: ImageData, train_size: int, seed: int, published: bool) 
         return dataclasses.replace(images, train=train)
     mean, std = channel_statistics(train.images)
     return dataclasses.replace(images, train=train, mean=mean, std=std)
-
-
-def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """``size`` increasing indices into ``labels`` (0..k-1, all present; k <= size), the classes in proportion.
-
-    Largest remainders: each class gets its share rounded down or up, and the total is exact. A class whose share is
-    less than one image still gets one, taken from the class that is the most above its share.
-    """
-    counts = np.bincount(labels)
-    # Whole numbers throughout, so that no rounding of floats decides; ties go to the smaller label.
-    share, remainder = np.divmod(counts * size, counts.sum())
-    share[np.argsort(-remainder, kind="stable")[: size - share.sum()]] += 1
-    for absent in np.flatnonzero(share == 0):
-        surplus = np.where(share > 1, share * counts.sum() - counts * size, np.iinfo(np.int64).min)
-        share[np.argmax(surplus)] -= 1
-        share[absent] = 1
-    # RandomState, because its streams are promised never to change; SeedSequence, because it takes a seed of any size.
-    random = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed)))
-    kept = [random.permutation(np.flatnonzero(labels == k))[:n] for k, n in enumerate(share)]
-    return np.sort(np.concatenate(kept))

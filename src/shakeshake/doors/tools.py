@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import DONE, FAILED, InputError
+from ..errors import DONE, FAILED, InputError, printable
 from .parser import door
 
 
@@ -29,10 +30,20 @@ def models(arguments: Sequence[str]) -> int:
 
 
 def data(arguments: Sequence[str]) -> int:
-    parser = door("data", "The data sets that have a name.")
-    parser.add_argument("action", nargs="?", default="list", choices=("list", "get", "verify"), help="default list")
-    parser.add_argument("name", nargs="?", metavar="NAME", help="cifar10 or cifar100, for get and verify")
+    parser = door(
+        "data",
+        "The data sets that have a name, and what is in a folder of photos.\n"
+        "`check` reads the folder as `train` does, says what it found and what is done about it, and trains nothing.",
+        epilog="examples:\n  shakeshake data get cifar10\n  shakeshake data check photos/",
+    )
+    parser.add_argument(
+        "action", nargs="?", default="list", choices=("list", "get", "verify", "check"), help="default list"
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="cifar10 or cifar100; for check a folder of photos")
     parser.add_argument("--data-dir", metavar="D", help="where CIFAR lies or is downloaded to")
+    parser.add_argument("--image-size", type=int, metavar="N", help="check: as `train` has it (default by the images)")
+    parser.add_argument("--split-seed", type=int, default=0, metavar="N", help="check: as `train` has it (default 0)")
+    parser.add_argument("--json", action="store_true", help="check: everything that was found, as JSON")
     given = parser.parse_args(arguments)
 
     from ..data import sources
@@ -42,7 +53,10 @@ def data(arguments: Sequence[str]) -> int:
             print(f"{name:<10} {about}")
         return DONE
     if given.name is None:
-        raise InputError(f"name: none was given, expected `shakeshake data {given.action} cifar10`")
+        example = "photos/" if given.action == "check" else "cifar10"
+        raise InputError(f"name: none was given, expected `shakeshake data {given.action} {example}`")
+    if given.action == "check":
+        return _check(Path(given.name), given.image_size, given.split_seed, as_json=given.json)
     if given.action == "get":
         print(sources.get(given.name, given.data_dir))
         return DONE
@@ -50,6 +64,22 @@ def data(arguments: Sequence[str]) -> int:
     for file, status in checked:
         print(f"{status:<10} {file}")
     return DONE if all(status == "ok" for _, status in checked) else FAILED
+
+
+def _check(folder: Path, image_size: int | None, split_seed: int, *, as_json: bool) -> int:
+    from ..data.findings import as_lines
+    from ..data.photos import read_photos
+
+    if not folder.is_dir():
+        raise InputError(f"name: {printable(folder)} is not a folder, expected one of photos, as photos/cat/1.jpg")
+    photos = read_photos(folder, image_size=image_size, split_seed=split_seed)
+    if as_json:
+        print(json.dumps({**photos.findings, "mistake": photos.mistake}, indent=1))
+    else:
+        print(*as_lines(photos.findings), sep="\n")
+    if photos.mistake is not None:
+        raise InputError(photos.mistake)
+    return DONE
 
 
 def doctor(arguments: Sequence[str]) -> int:

@@ -30,7 +30,7 @@ def train(arguments: Sequence[str]) -> int:
         "A stopped or killed run goes on with `shakeshake resume RUN` and ends as if nothing had happened.",
         epilog="examples:\n"
         "  shakeshake train digits\n"
-        "  shakeshake train mine.npz --budget 30m\n"
+        "  shakeshake train photos/ --image-size 64 --budget 30m\n"
         "  shakeshake train cifar10 --train-size 5000 --epochs 100 --rule S-E-I --out runs/small\n"
         "  shakeshake train cifar10 --recipe paper_cifar10 --model shake_resnet26_2x96d\n"
         "  torchrun --nproc-per-node 2 -m shakeshake train cifar10 --recipe paper_cifar10     (a process for each GPU)",
@@ -109,7 +109,7 @@ def resume(arguments: Sequence[str]) -> int:
 def eval(arguments: Sequence[str]) -> int:
     parser = door("eval", "Loss and error of a trained run over a split of its data.")
     parser.add_argument("run", type=Path, metavar="RUN", help="the directory of a finished run")
-    parser.add_argument("--split", default="test", choices=("test", "train"), help="default test")
+    parser.add_argument("--split", default="test", choices=("test", "train", "val"), help="default test")
     parser.add_argument("--data-dir", metavar="D", help="where the images are now, if they have moved")
     parser.add_argument("--device", default="auto", metavar="X", help="auto, cpu, cuda, cuda:1 or mps")
     given = parser.parse_args(arguments)

@@ -14,6 +14,7 @@ import torch
 from ..core.rules import ShakeRule
 from ..data.arrays import ImageData
 from ..data.balance import class_weights
+from ..data.folds import parts, with_fold
 from ..errors import InputError, RunError
 from ..models.registry import check_model
 from ..train.planned import planned
@@ -112,7 +113,7 @@ def planned_comparison(
     )
     plan.check_folder()
     if folds:
-        load_images(base)  # says at once what no fold can be made of
+        with_fold(images, folds, 0)  # says at once what no fold can be made of
     return plan, images
 
 
@@ -184,11 +185,11 @@ def _balanced(found: dict[str, Any], images: ImageData, wanted: Plan) -> Iterato
 
 def _tested_labels(images: ImageData, experiment: Experiment) -> np.ndarray:
     """Of every image that the runs of a seed are tested on, in their order."""
-    recipe = experiment.cells[0].recipe
     if not experiment.folds:
         return np.asarray(images.test.labels)
-    folds = [load_images(recipe.replace(fold=fold)).test.labels for fold in range(experiment.folds)]
-    return np.concatenate(folds)
+    labels = np.asarray(images.train.labels)
+    place = parts(labels, experiment.folds)
+    return np.concatenate([labels[place == fold] for fold in range(experiment.folds)])
 
 
 def _check_same_images(found: dict[str, Any], folder: Path) -> None:

@@ -17,8 +17,16 @@ from .record import RunDirectory, write_atomically
 MIB = 2**20
 PART = re.compile(r"part-(\d+)-of-(\d+)")
 # What a run needs to go on, and what it is once it has ended. Left behind: the older checkpoint, events, pages.
-UNFINISHED = ("recipe.json", "environment.json", "metrics.jsonl", checkpoint.NAME)
-FINISHED = ("recipe.json", "environment.json", "metrics.jsonl", "model.safetensors", "config.json", "result.json")
+UNFINISHED = ("recipe.json", "data.json", "environment.json", "metrics.jsonl", checkpoint.NAME)
+FINISHED = (
+    "recipe.json",
+    "data.json",
+    "environment.json",
+    "metrics.jsonl",
+    "model.safetensors",
+    "config.json",
+    "result.json",
+)
 _DIGEST = hashlib.sha256().digest_size
 
 

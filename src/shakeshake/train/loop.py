@@ -6,13 +6,17 @@ Under torchrun every process runs this. The first one leads: it alone holds the 
 from __future__ import annotations
 
 import contextlib
+import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..data.findings import in_brief
+from ..data.sources import ImageData
 from ..errors import InputError, RunError
 from ..models.trained import CONFIG, WEIGHTS, describe, weights_as_bytes
 from . import checkpoint
@@ -43,10 +47,14 @@ def fit(
         if group.restarts and run.holds_unfinished(recipe):
             return _resume(run, group, minutes=minutes, quiet=quiet)
         group.lead(run.check_new)
-        trainer = Trainer(recipe, load_images(recipe), group)
+        data = _images(recipe, group)
+        if data.record is not None and group.leads and not quiet:
+            print(*in_brief(data.record["found"]), sep="\n", file=sys.stderr, flush=True)
+        trainer = Trainer(recipe, data, group)
         group.lead(lambda: run.create(recipe))
         with _locked(run, group):
             if group.leads:
+                run.keep_images_record(data.record)
                 _note_environment(run, trainer)
             return _train(run, trainer, minutes=minutes, quiet=quiet)
 
@@ -89,7 +97,7 @@ def _resume(
             _check_unchanged(run.path, recipe, state["recipe"])
         if data_dir is not None:
             recipe = recipe.replace(data_dir=data_dir)
-        data = load_images(recipe)
+        data = _images(recipe, group, run.images_record())
         if state is not None and state["data"] != data.fingerprint:
             raise InputError(
                 f"data: {recipe.data} has changed since {run.path} began, expected the images it began with"
@@ -98,8 +106,18 @@ def _resume(
         if state is not None:
             trainer.load_state_dict(state["trainer"])
         if group.leads:
+            run.keep_images_record(data.record)
             _note_environment(run, trainer)
         return _train(run, trainer, minutes=minutes, quiet=quiet)
+
+
+def _images(recipe: Recipe, group: Group, record: dict[str, Any] | None = None) -> ImageData:
+    """The recipe's images. Of photos all processes take those that the leader found: a folder may be changing."""
+    data = load_images(recipe, record=record)
+    if group.size == 1:
+        return data
+    led = json.loads(group.share(json.dumps(data.record)))
+    return data if led == data.record else load_images(recipe, record=led)
 
 
 def _train(run: RunDirectory, trainer: Trainer, *, minutes: float | None, quiet: bool) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from ..errors import printable
 from .trainer import Trainer
 
 TAGS = {  # metric -> name in TensorBoard
@@ -60,7 +61,7 @@ class Progress:
         shaken = f" {recipe.rule}" if recipe.rule != "none" else ""
         begin = f", goes on after {trainer.step} of {trainer.steps} steps" if trainer.step else ""
         print(
-            f"{recipe.model}{shaken} on {len(trainer.data.train.labels)} images of {recipe.data}, "
+            f"{recipe.model}{shaken} on {len(trainer.data.train.labels)} images of {printable(recipe.data)}, "
             f"{recipe.epochs} epochs of {trainer.steps_per_epoch} steps, {trainer.device}, {trainer.precision} "
             f"-> {self.path}{begin}",
             file=sys.stderr,

@@ -19,7 +19,8 @@ class Recipe:
     """What a run does. Two runs of one recipe on one machine end with the same weights, bit for bit."""
 
     data: str = "cifar10"
-    """Images to train on: digits, cifar10, cifar100, or the path of an .npz with x_train, y_train, x_test, y_test."""
+    """Images to train on: digits, cifar10, cifar100, a folder with one of photos for each class (or train/ and perhaps
+    val/ and test/ with these), or the path of an .npz with x_train, y_train, x_test, y_test."""
     model: str = "shake_resnet20_2x16d"
     """Network; its name is its specification (see `shakeshake models`)."""
     rule: str = "S-S-I"
@@ -69,6 +70,10 @@ class Recipe:
     balance: Literal["none", "sample", "weight"] = "none"
     """What is done about uneven classes: nothing, as many images of each class in every epoch, or a loss that
     weighs an image by how rare its class is."""
+    image_size: int | None = None
+    """Pixels of a side that photos are resized to, 8 to 224. None: by their own sizes."""
+    split_seed: int = 0
+    """Decides which photos are held out as test where their folder has no test/."""
     train_size: int | None = None
     """Train on a stratified subset of this many images."""
     folds: int = 0
@@ -87,7 +92,7 @@ class Recipe:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto takes bf16 where the machine has instructions for it."""
     data_dir: str | None = None
-    """Where CIFAR lies or is downloaded to."""
+    """Where CIFAR lies or is downloaded to; of a run on photos that is gone on with, where they are now."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -100,6 +105,7 @@ class Recipe:
             ("batch_size", 1),
             ("eval_every", 1),
             ("seed", 0),
+            ("split_seed", 0),
             ("crop", 0),
             ("cutout", 0),
             ("randaugment", 0),
@@ -108,7 +114,7 @@ class Recipe:
         ):
             if getattr(self, name) < least:
                 raise InputError(f"{name}: got {getattr(self, name)}, expected {least} or more")
-        for name in ("bn_images", "train_size"):
+        for name in ("bn_images", "train_size", "image_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{name}: got {getattr(self, name)}, expected 1 or more")
         for name, low, high in (("momentum", 0, 1), ("label_smoothing", 0, 1), ("ema", 0, 1)):

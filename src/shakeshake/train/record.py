@@ -65,7 +65,8 @@ class RunBusy(InputError):
 
 
 class RunDirectory:
-    """One run's files: recipe.json, environment.json, metrics.jsonl, checkpoints, model, result.json."""
+    """One run's files: recipe.json, data.json (of photos: which ones), environment.json, metrics.jsonl, checkpoints,
+    model, result.json."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -140,6 +141,15 @@ class RunDirectory:
     def write_json(self, name: str, values: dict[str, Any]) -> None:
         write_atomically(self.path / name, json.dumps(values, indent=2, allow_nan=False) + "\n")
 
+    def images_record(self) -> dict[str, Any] | None:
+        """Which photos the run has, in which splits; None for a run on other data."""
+        return self.read_json("data.json") if (self.path / "data.json").exists() else None
+
+    def keep_images_record(self, record: dict[str, Any] | None) -> None:
+        """Once: what a run began with stays."""
+        if record is not None and not (self.path / "data.json").exists():
+            write_atomically(self.path / "data.json", json.dumps(record) + "\n")
+
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl; a last line that a kill cut off is passed over."""
         rows = []
@@ -175,7 +185,9 @@ def _is_rubbish(entry: Path) -> bool:
 
 def new_run_path(recipe: Recipe) -> Path:
     """A folder under runs/ that is free: data, rule (without branches to shake: the model), a number."""
-    return free_path(Path("runs"), f"{Path(recipe.data).stem}-{recipe.model if recipe.rule == 'none' else recipe.rule}")
+    data = Path(recipe.data).expanduser()
+    name = re.sub(r"[^\w.-]+", "_", data.resolve().name if data.is_dir() else data.stem)
+    return free_path(Path("runs"), f"{name}-{recipe.model if recipe.rule == 'none' else recipe.rule}")
 
 
 def free_path(parent: Path, stem: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,7 +22,7 @@ from .recipe import Recipe
 from .record import RunDirectory
 from .trainer import evaluate
 
-SPLITS = ("test", "train")
+SPLITS = ("test", "train", "val")
 
 
 @dataclass(frozen=True)
@@ -41,16 +42,27 @@ class TrainedRun:
 
     def split(self, name: str) -> Split:
         if name not in SPLITS:
-            raise InputError(f"split: got {name!r}, expected test or train")
-        return self.data.test if name == "test" else self.data.train
+            raise InputError(f"split: got {name!r}, expected {', '.join(SPLITS)}")
+        split = getattr(self.data, name)
+        if split is None:
+            raise InputError(f"split: {self.data.name} has no val images, expected test or train")
+        return split
 
     def loader(self, name: str) -> Loader:
         return Loader(self.split(name), self.data.mean, self.data.std, batch_size=256, device=self.device)
 
 
-def load_images(recipe: Recipe, data_dir: str | None = None) -> ImageData:
-    """The images of a recipe, from where they are now."""
-    data = load_data(recipe.data, data_dir=data_dir or recipe.data_dir, train_size=recipe.train_size, seed=recipe.seed)
+def load_images(recipe: Recipe, data_dir: str | None = None, record: dict[str, Any] | None = None) -> ImageData:
+    """The images of a recipe, from where they are now; with a run's record of its photos, the very same ones."""
+    data = load_data(
+        recipe.data,
+        data_dir=data_dir or recipe.data_dir,
+        train_size=recipe.train_size,
+        seed=recipe.seed,
+        image_size=recipe.image_size,
+        split_seed=recipe.split_seed,
+        record=record,
+    )
     return with_fold(data, recipe.folds, recipe.fold) if recipe.folds else data
 
 
@@ -66,14 +78,14 @@ def open_run(
     if run.finished or not unfinished:
         network = load(run.path, at).network
         result = run.read_json("result.json") if run.finished else None
-        data = load_images(recipe, data_dir)
+        data = load_images(recipe, data_dir, run.images_record())
         if result is not None:
             _check_same(run, data, result["data_fingerprint"])
         return TrainedRun(run, recipe, data, network, at, recipe.epochs, True)
     state = checkpoint.load(run.path)
     if state is None:
         raise InputError(f"run: {run.path} has no checkpoint yet, expected one that has been trained for a while")
-    data = load_images(recipe, data_dir)
+    data = load_images(recipe, data_dir, run.images_record())
     _check_same(run, data, state["data"])
     network = create_model(
         recipe.model,
@@ -95,7 +107,7 @@ def open_run(
 def evaluate_run(
     path: str | Path, *, split: str = "test", data_dir: str | None = None, device: str = "auto"
 ) -> dict[str, float]:
-    """Loss, error and balanced error (%), number of images of a trained run over its ``test`` or ``train`` split; fp32.
+    """Loss, error and balanced error (%) and number of images of a trained run over one of its splits, in fp32.
 
     Raises InputError for a run that is not finished and for images that are not those of the run.
     """

@@ -18,7 +18,7 @@ from ..data.sources import ImageData
 from ..errors import InputError, RunError
 from ..kernels import fused as kernels
 from ..models.registry import create_model
-from .device import autocast, choose_device, choose_precision
+from .device import autocast, choose_device, choose_precision, keep_freed_memory
 from .distributed import ALONE, Group
 from .recipe import Recipe
 from .schedule import learning_rate, parse_milestones
@@ -64,6 +64,8 @@ class Trainer:
         ).to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.kernels = self.device.type == "cpu" and kernels.use(self.network)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.ema = (
             AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
             if recipe.ema

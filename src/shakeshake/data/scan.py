@@ -1,0 +1,152 @@
+"""Knows what lies in a folder of photos: its classes, the splits it has, its files. Opens none of them."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import InputError, printable
+
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif")
+PARTS = {"train": "train", "val": "val", "validation": "val", "test": "test"}  # folder -> split
+_FOREIGN = (
+    "__MACOSX",
+    "Thumbs.db",
+    "desktop.ini",
+)  # what systems leave lying about, beside names that begin with a dot
+EXPECTED = "expected a folder for each class, as photos/cat/1.jpg, or these in train/ and test/"
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that may be an image: ``path`` from the folder on, its class, and its split ("" where there are none)."""
+
+    path: str
+    label: str
+    part: str
+
+
+@dataclass
+class Scan:
+    """What was found. Files and classes are in order of their names; classes of numbers in order of these.
+
+    beside: image files outside of class folders. troubles: (path, what is wrong) of what could not be entered.
+    passed: folders that are no class beside train/ and test/.
+    """
+
+    folder: Path
+    has_splits: bool
+    classes: tuple[str, ...] = ()
+    files: list[File] = field(default_factory=list)
+    beside: int = 0
+    troubles: list[tuple[str, str]] = field(default_factory=list)
+    passed: list[str] = field(default_factory=list)
+
+
+def scan(folder: Path) -> Scan:
+    """Raises InputError for a folder that is not laid out in classes, and for one that cannot be read."""
+    try:
+        here = _entries(folder)
+    except OSError as error:
+        raise InputError(f"data: {printable(folder)} cannot be read: {error.strerror or error}") from None
+    folders, files = [e for e in here if _is_folder(e)], [e for e in here if not _is_folder(e)]
+    found = Scan(folder, has_splits=_has_splits(folders), beside=sum(_may_be_image(e.name) for e in files))
+    classes = []  # (split, class folder)
+    for entry in folders:
+        if not found.has_splits:
+            classes.append(("", entry))
+        elif entry.name.lower() in PARTS:
+            below = list(_listed(Path(entry.path), found))
+            classes += [(PARTS[entry.name.lower()], e) for e in below if _is_folder(e)]
+            found.beside += sum(_may_be_image(e.name) for e in below if not _is_folder(e))
+        else:
+            found.passed.append(printable(entry.name))
+    # A link that leads back up, or into another class, is not followed: its images would get a wrong class.
+    seen = {_identity(path) for path in (folder, *(e.path for e in folders), *(e.path for _, e in classes))}
+    for part, entry in classes:
+        paths = sorted(os.path.relpath(path, folder) for path in _below(entry.path, seen, found))
+        found.files += [File(path, _label(entry), part) for path in paths]
+    if not found.files:
+        there = f"has {found.beside} images and no class folders" if found.beside else "has no images in class folders"
+        raise InputError(f"data: {printable(folder)} {there}, {EXPECTED}")
+    found.files.sort(key=lambda file: file.path)
+    found.classes = _in_order({_label(entry) for _, entry in classes})
+    return found
+
+
+def _label(entry: os.DirEntry) -> str:
+    """The name of a class: an accent is the same whichever system wrote it."""
+    return printable(unicodedata.normalize("NFC", entry.name))
+
+
+def _in_order(names: set[str]) -> tuple[str, ...]:
+    if all(name.isascii() and name.isdecimal() for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))
+
+
+def _has_splits(folders: list[os.DirEntry]) -> bool:
+    """Whether there is a train/ with folders in it. One that has images itself is a class: locomotives."""
+    for entry in folders:
+        if PARTS.get(entry.name.lower()) == "train":
+            try:
+                below = _entries(Path(entry.path))
+            except OSError:
+                return True  # told when it is entered
+            if any(_is_folder(e) for e in below) and not any(_may_be_image(e.name) and e.is_file() for e in below):
+                return True
+    return False
+
+
+def _below(top: str, seen: set[tuple[int, int]], found: Scan) -> Iterator[str]:
+    """All files under a class folder, however deep; each real folder is entered once, so circles end."""
+    todo = [top]
+    while todo:
+        for entry in _listed(Path(todo.pop()), found):
+            if not _is_folder(entry):
+                yield entry.path
+            elif (identity := _identity(entry.path)) in seen:
+                name = printable(os.path.relpath(entry.path, found.folder))
+                found.troubles.append((name, "leads to a folder that is read already"))
+            else:
+                seen.add(identity)
+                todo.append(entry.path)
+
+
+def _listed(folder: Path, found: Scan) -> list[os.DirEntry]:
+    """A folder that cannot be entered costs itself."""
+    try:
+        return _entries(folder)
+    except OSError as error:
+        name = printable(os.path.relpath(folder, found.folder))
+        found.troubles.append((name, f"cannot be entered: {error.strerror or error}"))
+        return []
+
+
+def _entries(folder: Path) -> list[os.DirEntry]:
+    with os.scandir(folder) as entries:
+        return sorted(
+            (e for e in entries if not e.name.startswith(".") and e.name not in _FOREIGN), key=lambda e: e.name
+        )
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _may_be_image(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
+
+
+def _identity(path: str | Path) -> tuple[int, int]:
+    try:
+        state = os.stat(path)
+    except OSError:
+        return (-1, -1)
+    return state.st_dev, state.st_ino

@@ -1,0 +1,351 @@
+"""A folder of photos as a data set: layouts, splits, what is left out, the record, the cache."""
+
+import json
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from shakeshake.data import packed, photos, reading
+from shakeshake.data.findings import as_lines, in_brief
+from shakeshake.data.loader import Augmentation, Loader
+from shakeshake.data.photos import load_photos, load_recorded, read_photos
+from shakeshake.data.rows import Rows
+from shakeshake.data.sources import load_data
+from shakeshake.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "shakeshake" / "photos"
+
+
+def fails(folder: Path, *words: str) -> None:
+    with pytest.raises(InputError) as told:
+        load_data(str(folder))
+    assert all(word in str(told.value) for word in words), told.value
+    assert "\n" not in str(told.value)
+
+
+def paths(data, part: str) -> list[str]:
+    return [path for path, _, _ in data.record[part]]
+
+
+def test_splits_of_its_own(digits, tmp_path):
+    for part, count, skip in (("train", 6, 0), ("validation", 2, 10), ("test", 3, 20)):
+        digits(tmp_path / "p" / part, {"cat": count, "dog": count + 1}, skip)
+    data = load_data(str(tmp_path / "p"))
+    assert data.classes == ("cat", "dog")
+    assert (len(data.train), len(data.val), len(data.test)) == (13, 5, 7)
+    assert data.image_size == 8
+    assert data.channels == 3
+    for split, part in ((data.train, "train"), (data.val, "validation"), (data.test, "test")):
+        files = sorted((tmp_path / "p" / part).glob("*/*.png"))
+        assert split.labels.tolist() == [("cat", "dog").index(file.parent.name) for file in files]
+        for pixels, file in zip(split.images, files, strict=True):
+            assert (pixels == np.asarray(Image.open(file))).all(), "pixels and labels belong together"
+    assert data.mean[0] == pytest.approx(
+        np.mean([np.asarray(Image.open(f)) for f in (tmp_path / "p/train").rglob("*.png")])
+    )
+
+
+def test_val_is_the_test_where_there_is_none(digits, tmp_path):
+    digits(tmp_path / "p" / "train", {"cat": 6, "dog": 6})
+    digits(tmp_path / "p" / "val", {"cat": 2, "dog": 2}, skip=6)
+    data = load_data(str(tmp_path / "p"))
+    assert data.val is None
+    assert (len(data.train), len(data.test)) == (12, 4)
+    assert "val/ is the test" in in_brief(data.record["found"])[0]
+
+
+def test_a_split_is_stratified_seeded_and_the_same_again(digits, tmp_path):
+    counts = {"cat": 50, "dog": 20, "eel": 3, "fox": 2, "gnu": 1}
+    folder = digits(tmp_path / "p", counts)
+    data = load_photos(folder)
+    tested = np.bincount(data.test.labels, minlength=5)
+    assert len(data.test) == 15
+    assert tested[4] == 0, "a single image is for training"
+    assert (tested[:4] >= [9, 3, 1, 1]).all()
+    assert (np.bincount(data.train.labels) >= 1).all()
+    assert not set(paths(data, "train")) & set(paths(data, "test"))
+    assert len(paths(data, "train")) + len(paths(data, "test")) == sum(counts.values())
+    assert paths(load_photos(folder), "test") == paths(data, "test")
+    assert paths(load_photos(folder, split_seed=1), "test") != paths(data, "test")
+
+
+def test_a_class_called_train(digits, tmp_path):
+    """It has images itself, so it is locomotives and no split."""
+    data = load_photos(digits(tmp_path / "p", {"train": 5, "bus": 5}))
+    assert data.classes == ("bus", "train")
+
+
+def test_classes_that_are_numbers_are_in_their_order(digits, tmp_path):
+    numbers = [str(number) for number in range(2, 12)]
+    assert load_photos(digits(tmp_path / "p", dict.fromkeys(numbers, 2))).classes == tuple(numbers)
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ({}, ["has no images in class folders", "photos/cat/1.jpg"]),
+        ({".": 3}, ["has 3 images and no class folders"]),
+        ({"cat": 5}, ["only one class, 'cat'"]),
+        ({"cat": 5, "dog": 0}, ["only one class, 'cat'"]),
+        ({"cat": 1, "dog": 1}, ["one image of each class"]),
+        ({"train/cat": 3, "train/dog": 3, "test/Dog": 3}, ["'Dog' in test/ alone"]),
+    ],
+)
+def test_mistakes(digits, tmp_path, counts, words):
+    (tmp_path / "p").mkdir()
+    fails(digits(tmp_path / "p", counts), *words)
+
+
+def test_nothing_but_bad_files(tmp_path):
+    (tmp_path / "p" / "cat").mkdir(parents=True)
+    (tmp_path / "p" / "cat" / "a.jpg").write_bytes(b"no")
+    fails(tmp_path / "p", "no image that can be read", "the first of 1, cat/a.jpg, is no image")
+
+
+def test_image_sizes(digits, tmp_path):
+    """By the images' own, unless asked for; out of range is a mistake, and so is another size for other data."""
+    for side, size in ((6, 8), (20, 20), (40, 32), (50, 48), (70, 64), (200, 96)):
+        folder = digits(tmp_path / str(side), {"cat": 2, "dog": 2}, side=side)
+        assert load_photos(folder).image_size == size
+    assert load_photos(folder, image_size=24).train.images.shape[1:] == (3, 24, 24)
+    with pytest.raises(InputError, match="image_size: got 7"):
+        load_photos(folder, image_size=7)
+    with pytest.raises(InputError, match="image_size: got 16 for digits"):
+        load_data("digits", image_size=16)
+
+
+@pytest.fixture
+def messy(digits, tmp_path) -> Path:
+    folder = digits(tmp_path / "messy", {"cat": 12, "dog": 30})
+    cats, dogs = sorted((folder / "cat").iterdir()), sorted((folder / "dog").iterdir())
+    shutil.copy(cats[0], folder / "cat" / "twin\n\N{CAT FACE}<b>.png")
+    shutil.copy(cats[1], folder / "dog" / "really_a_cat.png")
+    jpeg = folder / "cat" / "whole.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)).save(jpeg)
+    (folder / "cat" / "cut.jpg").write_bytes(jpeg.read_bytes()[:1000])
+    jpeg.unlink()
+    (folder / "dog" / "gone.png").symlink_to("/nowhere/at/all.png")
+    (folder / "dog" / "notes.txt").write_text("woof")
+    (folder / "dog" / "circle").symlink_to(folder)
+    (folder / "dog" / "deep" / "deeper").mkdir(parents=True)
+    dogs[0].rename(folder / "dog" / "deep" / "deeper" / dogs[0].name)
+    (folder / "dog" / ".thumbnail.png").write_bytes(cats[2].read_bytes())
+    (folder / "empty").mkdir()
+    shutil.copy(cats[3], folder / "beside.png")
+    return folder
+
+
+def test_what_is_left_out_is_told(messy):
+    data = load_photos(messy)
+    found = data.record["found"]
+    assert len(data.train) + len(data.test) == 11 + 30, "cat 1 is in two classes; all else that is an image counts once"
+    assert [entry["path"] for entry in found["unreadable"]] == ["cat/cut.jpg", "dog/gone.png"]
+    assert [entry["path"] for entry in found["troubles"]] == ["dog/circle"]
+    (torn,) = found["in_several_classes"]
+    assert "dog/really_a_cat.png" in torn
+    (twice,) = found["duplicates"]
+    assert twice["path"] == "cat/twin\\n\N{CAT FACE}<b>.png"
+    assert found["other_files"] == {".txt": 1}
+    assert found["beside_classes"] == 1
+    assert found["empty_classes"] == ["empty"]
+    assert any("deep/deeper" in path for path in paths(data, "train") + paths(data, "test"))
+    told = "\n".join(as_lines(found))
+    for words in ("cut.jpg is damaged or cut off", "2 files cannot", "uneven classes: 24", "classes of less than 10"):
+        assert words in told
+    assert "\N{CAT FACE}<b>" in told
+    json.dumps(data.record)
+
+
+def test_an_image_in_train_and_test_is_dropped_from_train(digits, tmp_path):
+    digits(tmp_path / "p" / "train", {"cat": 5, "dog": 5})
+    digits(tmp_path / "p" / "test", {"cat": 4, "dog": 4}, skip=4)
+    data = load_photos(tmp_path / "p")
+    assert np.bincount(data.train.labels).tolist() == [4, 4]
+    assert np.bincount(data.test.labels).tolist() == [4, 4]
+    assert "2 images in two splits at once, left out of training" in "\n".join(as_lines(data.record["found"]))
+
+
+def decoded(monkeypatch) -> list[Path]:
+    """The files that are decoded from now on."""
+    seen, real = [], reading.read_and_decode
+    monkeypatch.setattr(reading, "read_and_decode", lambda path, size: (seen.append(path), real(path, size))[1])
+    return seen
+
+
+def test_every_file_is_decoded_once(digits, tmp_path, monkeypatch):
+    folder = digits(tmp_path / "p", {"cat": 20, "dog": 20})
+    first, seen = load_photos(folder), decoded(monkeypatch)
+    again = load_photos(folder)
+    assert seen == []
+    assert again.fingerprint == first.fingerprint
+    assert np.array_equal(again.train.images, first.train.images)
+    digits(folder, {"cat": 1, "dog": 2}, skip=20)
+    assert len(load_photos(folder).train) + len(load_photos(folder).test) == 43
+    assert len(seen) == 3, "only what is new"
+    changed = folder / "cat" / sorted(os.listdir(folder / "cat"))[0]
+    Image.new("RGB", (8, 8), "red").save(changed)
+    load_photos(folder)
+    assert seen[3:] == [changed]
+
+
+def test_a_bad_file_does_not_write_the_cache_anew(messy, cache, monkeypatch):
+    load_photos(messy)
+    before = {path: path.stat().st_mtime_ns for path in cache.glob("*/*")}
+    seen = decoded(monkeypatch)
+    load_photos(messy)
+    assert {path.name for path in seen} == {"cut.jpg", "gone.png", "notes.txt"}
+    assert before == {path: path.stat().st_mtime_ns for path in cache.glob("*/*")}
+
+
+@pytest.mark.parametrize("harm", ["truncate", "flip", "index", "gone"])
+def test_a_broken_cache_is_made_anew(digits, tmp_path, cache, harm):
+    folder = digits(tmp_path / "p", {"cat": 10, "dog": 10})
+    first = load_photos(folder)
+    (pixels,) = cache.glob("*/pixels")
+    if harm == "truncate":
+        os.truncate(pixels, 100)
+    elif harm == "flip":
+        content = bytearray(pixels.read_bytes())
+        content[777] ^= 1
+        pixels.write_bytes(content)
+    elif harm == "index":
+        (pixels.parent / "index.json").write_text("[1, 2")
+    else:
+        shutil.rmtree(pixels.parent)
+    again = load_photos(folder)
+    assert np.array_equal(again.train.images, first.train.images)
+    assert again.fingerprint == first.fingerprint
+    assert not list(cache.glob(".new-*")), "nothing is left lying about"
+
+
+def test_several_readers_at_once(digits, tmp_path, monkeypatch):
+    folder, seen = digits(tmp_path / "p", {"cat": 20, "dog": 20}), decoded(monkeypatch)
+    prints: list[str] = []
+    threads = [threading.Thread(target=lambda: prints.append(load_photos(folder).fingerprint)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(prints) == 4
+    assert len(set(prints)) == 1
+    assert len(seen) == 40, "the others waited for the first"
+
+
+def test_old_packs_make_room(digits, tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(packed, "ROOM", 3 * 64 * 25)
+    for killed, when in ((cache / ".new-old", 1), (cache / ".new-now", time.time())):
+        killed.mkdir(parents=True)
+        os.utime(killed, (when, when))
+    for number, skip in enumerate((0, 20, 40)):
+        data = load_photos(digits(tmp_path / str(number), {"cat": 10, "dog": 10}, skip))
+        os.utime(cache / data.record["pack"], (number, number))
+    assert {path.name for path in cache.iterdir() if path.is_dir()} == {data.record["pack"], ".new-now"}
+
+
+def test_a_cache_that_cannot_be_written(digits, tmp_path, monkeypatch):
+    folder = digits(tmp_path / "p", {"cat": 3, "dog": 3})
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    fails(folder, "cannot be kept", "XDG_CACHE_HOME names another")
+
+
+def test_files_that_change_or_go_while_they_are_read(digits, tmp_path, monkeypatch):
+    """Each costs itself; what changed while it was read is read anew the next time."""
+    folder = digits(tmp_path / "p", {"cat": 20, "dog": 20})
+    names = sorted((folder / "cat").iterdir())
+    real = reading.read_and_decode
+
+    def meanwhile(path, size):
+        if path == names[3]:
+            path.unlink()
+        done = real(path, size)
+        if path == names[5]:
+            Image.new("RGB", (8, 8), "red").save(path)
+        return done
+
+    monkeypatch.setattr(reading, "read_and_decode", meanwhile)
+    data = load_photos(folder)
+    assert [entry["path"] for entry in data.record["found"]["unreadable"]] == [f"cat/{names[3].name}"]
+    monkeypatch.setattr(reading, "read_and_decode", real)
+    seen = decoded(monkeypatch)
+    load_photos(folder)
+    assert seen == [names[5]]
+
+
+def test_folders_that_cannot_be_entered(digits, tmp_path, monkeypatch):
+    folder = digits(tmp_path / "p", {"cat": 5, "dog": 5, "cat/closed": 0})
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = load_photos(folder).record["found"]
+    assert found["troubles"] == [{"path": "cat/closed", "reason": "cannot be entered: Permission denied"}]
+
+
+def test_a_record_finds_the_very_same_images(digits, tmp_path, cache):
+    folder = digits(tmp_path / "p", {"cat": 10, "dog": 10})
+    data = load_photos(folder)
+    record = json.loads(json.dumps(data.record))
+    digits(folder, {"cat": 5, "dog": 5}, skip=10)
+    assert load_photos(folder).fingerprint != data.fingerprint
+    for _ in range(2):  # out of the cache, then out of the files
+        again = load_recorded(folder, record)
+        assert again.fingerprint == data.fingerprint
+        assert np.array_equal(again.test.images, data.test.images)
+        assert again.record == record
+        shutil.rmtree(cache)
+    folder.rename(tmp_path / "moved")
+    with pytest.raises(InputError, match="is not there"):
+        load_recorded(folder, record)
+    assert load_recorded(tmp_path / "moved", record).fingerprint == data.fingerprint
+    shutil.rmtree(cache)
+    (tmp_path / "moved" / paths(data, "train")[0]).unlink()
+    with pytest.raises(InputError, match=r"1 of 20 images in .* have changed or are gone"):
+        load_recorded(tmp_path / "moved", record)
+    with pytest.raises(InputError, match="record of its images is damaged"):
+        load_recorded(folder, {**record, "train": 7})
+
+
+def test_a_set_that_is_too_large_for_memory_stays_in_the_file(digits, tmp_path, monkeypatch):
+    """The batches are the same, bit for bit."""
+    folder = digits(tmp_path / "p", {"cat": 40, "dog": 40}, side=40)
+    held = load_photos(folder)
+    monkeypatch.setattr(photos, "IN_MEMORY", 1000)
+    streamed = load_photos(folder)
+    assert isinstance(streamed.train.images, Rows)
+    assert isinstance(held.train.images, np.ndarray)
+    assert streamed.fingerprint == held.fingerprint
+    assert (streamed.mean, streamed.std) == (held.mean, held.std)
+    assert np.array_equal(streamed.train.images[3], held.train.images[3])
+    assert np.array_equal(np.asarray(streamed.train.images), held.train.images)
+    how = Augmentation(flip=True, crop=2, mixup=0.5)
+    loaders = [Loader(d.train, d.mean, d.std, batch_size=10, augmentation=how) for d in (held, streamed)]
+    for a, b in zip(loaders[0].epoch(1, first_step=2), loaders[1].epoch(1, first_step=2), strict=True):
+        assert torch.equal(a.images, b.images)
+        assert torch.equal(a.labels, b.labels)
+    for a, b in zip(loaders[0].plain(7), loaders[1].plain(7), strict=True):
+        assert torch.equal(a.images, b.images)
+    fewer = load_data(str(folder), train_size=10)
+    assert isinstance(fewer.train.images, np.ndarray)
+    assert fewer.fingerprint != held.fingerprint
+
+
+def test_progress_is_told(digits, tmp_path):
+    told = []
+    read_photos(digits(tmp_path / "p", {"cat": 3, "dog": 3}), progress=lambda *it: told.append(it))
+    assert told[-1][1:] == (6, 6)
