@@ -11,6 +11,7 @@ import torch
 
 from shakeshake.errors import InputError, RunError
 from shakeshake.experiments import cell, own, run
+from shakeshake.experiments.compare import Difference, difference_over_folds
 from shakeshake.train.record import RunDirectory
 from shakeshake.train.trained_run import load_images, open_run
 
@@ -122,16 +123,38 @@ def test_images_that_changed_between_runs_are_not_compared(tmp_path, worked):
     ("low", "high", "verdict"), [(-3.0, -1.0, "helps"), (1.0, 3.0, "hurts"), (-1.0, 3.0, "can't tell")]
 )
 def test_the_verdict_is_what_the_interval_says(low, high, verdict):
-    one = own.difference([np.arange(10) < 5], [np.arange(10) < 5])
     told = own._verdict(
         {
             **{"row": "S-S-I", "against": "E-E-B", "difference": (low + high) / 2, "low": low, "high": high},
-            **{"level": 0.95, "covers": "seeds", "verdict": type(one)(0, low, high, 0.95, (1, 1), 10, "").verdict},
+            **{
+                "n": (2, 2),
+                "level": 0.95,
+                "covers": "seeds",
+                "verdict": Difference(0, low, high, 0.95, (2, 2), 10, "").verdict,
+            },
         },
         "error",
     )
     assert told["verdict"] == verdict
     assert told["sentence"].startswith(f"S-S-I: {verdict}. Error {(low + high) / 2:+.2f} points against E-E-B")
+
+
+def test_one_network_of_each_is_no_verdict(tmp_path, worked):
+    found = compare(npz(tmp_path / "mine.npz"), tmp_path / "out", rules=["S-S-I"], seeds=1)
+    assert {told["verdict"] for told in found["verdicts"]} == {"can't tell"}
+    assert all("it takes more --seeds" in told["sentence"] for told in found["verdicts"])
+
+
+def test_the_interval_over_folds_against_the_textbook():
+    """Three folds of 4, 3 and 3 images, two seeds: mean +- 4.303 s / sqrt(3) of the folds' differences."""
+    row = [np.array([1, 1, 1, 1, 0, 0, 1, 0, 1, 1]) > 0, np.array([1, 1, 0, 0, 0, 1, 1, 0, 0, 1]) > 0]
+    against = [np.array([0, 0, 1, 0, 0, 0, 1, 0, 1, 0]) > 0, np.array([0, 0, 0, 1, 0, 1, 0, 0, 0, 0]) > 0]
+    folds = [6 / 8 - 2 / 8, 3 / 6 - 2 / 6, 3 / 6 - 1 / 6]
+    found = difference_over_folds(row, against, 3)
+    half = 4.302653 * np.std(folds, ddof=1) / np.sqrt(3)
+    assert found.difference == pytest.approx(100 * np.mean(folds))
+    assert (found.low, found.high) == pytest.approx((100 * (np.mean(folds) - half), 100 * (np.mean(folds) + half)))
+    assert found.n == (6, 6)
 
 
 def shakeshake(*arguments: object, code: int = 0) -> subprocess.CompletedProcess:

@@ -22,7 +22,6 @@ from ..train.recipe import Recipe
 from ..train.record import RunDirectory, free_path
 from ..train.trained_run import load_images
 from . import results
-from .compare import difference
 from .declared import Cell, Experiment, network_label
 from .local import cores
 from .published import spelled
@@ -162,9 +161,12 @@ def run_comparison(wanted: Plan, images: ImageData, say: Callable[[str], None] =
 def _verdict(one: dict[str, Any], what: str) -> dict[str, str]:
     """One difference as helps, hurts or can't tell, and in a sentence."""
     verdict = {"lower": "helps", "higher": "hurts"}.get(one["verdict"], "can't tell")
+    alone = min(one["n"]) < 2  # one network of each: what differs may be the networks and not the rules
+    verdict = "can't tell" if alone else verdict
     interval = f"{one['level']:.0%} interval {one['low']:+.2f} to {one['high']:+.2f} over {one['covers']}"
     sentence = f"{one['row']}: {verdict}. {what.capitalize()} {one['difference']:+.2f} points against {one['against']}"
-    return {"row": one["row"], "of": what, "verdict": verdict, "sentence": f"{sentence}, {interval}."}
+    more = "; two networks differ without any reason, so it takes more --seeds, or --folds" if alone else ""
+    return {"row": one["row"], "of": what, "verdict": verdict, "sentence": f"{sentence}, {interval}{more}."}
 
 
 def _balanced(found: dict[str, Any], images: ImageData, wanted: Plan) -> Iterator[dict[str, Any]]:
@@ -179,7 +181,7 @@ def _balanced(found: dict[str, Any], images: ImageData, wanted: Plan) -> Iterato
     }
     for row, runs in wrong.items():
         if row != AGAINST and runs and wrong[AGAINST]:
-            one = difference(runs, wrong[AGAINST])
+            one = results.compared(runs, wrong[AGAINST], wanted.experiment.folds)
             yield {"row": row, "against": AGAINST, **asdict(one), "verdict": one.verdict}
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..train.record import RunDirectory, environment, write_atomically
 from . import correlations
-from .compare import Difference, difference, unpack
+from .compare import Difference, difference, difference_over_folds, unpack
 from .declared import Cell, Experiment, in_words
 
 CELLS = "cells"  # the folder of the run directories
@@ -212,7 +212,11 @@ def _differences(
     for row, column in wrong:
         against = wrong.get((experiment.against or "", column))
         if row != experiment.against and against and wrong[row, column]:
-            yield row, column, difference(wrong[row, column], against)
+            yield row, column, compared(wrong[row, column], against, experiment.folds)
+
+
+def compared(row: Sequence[np.ndarray], against: Sequence[np.ndarray], folds: int) -> Difference:
+    return difference_over_folds(row, against, folds) if folds else difference(row, against)
 
 
 def _sentence(experiment: Experiment, row: str, column: str, found: Difference) -> str:
