@@ -58,8 +58,8 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager:
 def keep_freed_memory() -> None:
     """Let glibc keep what tensors have freed for the next ones, in this process from now on.
 
-    By default it gives blocks of 32 MiB and more back to the system at once, and every step then gets them anew, page by
-    page, filled with zeros. Does nothing where the C library is another.
+    By default it gives blocks of 32 MiB and more back to the system at once, and every step then gets them anew, page
+    by page, filled with zeros. Does nothing where the C library is another.
     """
     mmap_max, trim_threshold = -4, -1  # malloc.h
     with contextlib.suppress(AttributeError, OSError, TypeError):

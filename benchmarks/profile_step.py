@@ -1,0 +1,85 @@
+"""Where a training step's time goes, operation by operation.
+
+    python benchmarks/profile_step.py --out results/bench/profile.json
+
+Steps as `shakeshake train` does them, under torch's profiler after a warm-up. Counted is each operation's own time,
+without what it calls; times are medians over the steps, in milliseconds. The profiler costs a few percent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from shakeshake.train.device import choose_device, describe_device
+from shakeshake.train.record import environment, write_results
+from train_step import MODEL, ours
+
+# What an operation is counted as; the first that its name begins with.
+GROUPS = {
+    "convolutions, forward": ("aten::mkldnn_convolution", "aten::cudnn_convolution", "aten::_slow_conv2d_forward"),
+    "convolutions, backward": ("aten::convolution_backward",),
+    "BN + ReLU, forward": ("_BnRelu",),
+    "BN + mix + sum, forward": ("_BnMix",),
+    "BN + ReLU, backward": ("_BnReluBackward",),
+    "BN + mix + sum, backward": ("_BnMixBackward",),
+    "ReLU of the fork, both ways": (
+        "_Fork",
+        "_ForkBackward",
+        "aten::clamp_min",
+        "aten::relu",
+        "aten::threshold_backward",
+    ),
+    "BN of stem and two-path skips": ("aten::native_batch_norm", "aten::native_batch_norm_backward"),
+    "precision and memory format": ("aten::copy_", "aten::_to_copy", "aten::to", "aten::contiguous"),
+    "optimizer": ("aten::_fused_sgd_", "aten::zero_"),
+}
+
+
+def group_of(name: str) -> str:
+    return next((group for group, names in GROUPS.items() if name in names), "all else")
+
+
+def profiled(precision: str, batch: int, device: torch.device, steps: int) -> dict[str, Any]:
+    """Milliseconds of each group in a step, and of the whole step."""
+    step = ours(precision, batch, device)
+    for _ in range(3):
+        step()
+    rounds: list[dict[str, float]] = []
+    for _ in range(steps):
+        with profile(activities=[ProfilerActivity.CPU]) as seen:
+            step()
+        spent: dict[str, float] = defaultdict(float)
+        for event in seen.key_averages():
+            spent[group_of(event.key)] += event.self_cpu_time_total / 1000.0
+        rounds.append(spent)
+    groups = {group: statistics.median(spent.get(group, 0.0) for spent in rounds) for group in [*GROUPS, "all else"]}
+    return {"milliseconds": groups, "step": statistics.median(sum(spent.values()) for spent in rounds)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    device = choose_device("cpu")
+    result = {p: profiled(p, given.batch_size, device, given.steps) for p in ("fp32", "bf16")}
+    for precision, found in result.items():
+        print(f"{precision}: {found['step']:.0f} ms")
+        for group, spent in sorted(found["milliseconds"].items(), key=lambda item: -item[1]):
+            print(f"  {group:<32}{spent:>8.1f} ms {spent / found['step']:>6.1%}")
+    if given.out:
+        about = {"model": MODEL, "batch_size": given.batch_size, "steps": given.steps}
+        machine = environment(device=describe_device(device), threads=torch.get_num_threads())
+        write_results(given.out, {**about, **result, "environment": machine})
+
+
+if __name__ == "__main__":
+    main()
