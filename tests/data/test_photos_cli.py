@@ -138,3 +138,10 @@ def test_photographs_as_files_are_the_same_photographs(tmp_path, monkeypatch):
         mine = sorted((label, pixels.tobytes()) for label, pixels in zip(ours.labels, ours.images, strict=True))
         assert mine == sorted((theirs.labels[n], theirs.images[n].tobytes()) for n in range(200))
     assert np.bincount(data.train.labels).sum() == 200
+
+
+def test_what_was_found_is_told_once_and_before_what_was_picked(digits, tmp_path, monkeypatch):
+    folder = digits(tmp_path / "photos", {"cat": 20, "dog": 60})
+    _, told = shakeshake("train", folder, "--budget", "none", *TINY, "--out", tmp_path / "run")
+    assert told.count("2 classes (cat 16, dog 48)") == 1
+    assert told.index("uneven classes: 48") < told.index("--balance weight") < told.index("epoch 1/1")

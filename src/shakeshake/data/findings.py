@@ -101,8 +101,8 @@ def _about_counts(found: dict[str, Any]) -> Iterator[str]:
     if trained and trained[-1][0] >= UNEVEN * trained[0][0]:
         (few, rare), (many, common) = trained[0], trained[-1]
         yield (
-            f"uneven classes: {many:,} training images of {common}, {few:,} of {rare}; `shakeshake train` evens them "
-            "out unless told otherwise (--balance none), and the balanced error counts each class the same"
+            f"uneven classes: {many:,} training images of {common}, {few:,} of {rare}; the defaults make up for it "
+            "(--balance), and the balanced error counts each class the same"
         )
     tests = sum(entry["test"] for entry in classes)
     if 0 < tests < 400:

@@ -67,7 +67,7 @@ def train(arguments: Sequence[str]) -> int:
         if group.leads:
             print("\n".join(picked), end="\n" * bool(picked), file=sys.stderr, flush=True)
         run = out or run_path(recipe, group)
-        return _finished(run, fit(recipe, run, minutes=minutes), group)
+        return _finished(run, fit(recipe, run, minutes=minutes, told=bool(picked)), group)
 
 
 def minutes_option(parser: Parser) -> None:

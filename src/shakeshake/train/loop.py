@@ -31,11 +31,17 @@ from .trainer import Trainer
 
 
 def fit(
-    recipe: Recipe, out: str | Path | None = None, *, minutes: float | None = None, quiet: bool = False
+    recipe: Recipe,
+    out: str | Path | None = None,
+    *,
+    minutes: float | None = None,
+    quiet: bool = False,
+    told: bool = False,
 ) -> dict[str, Any]:
     """Train as the recipe says and write the run directory ``out`` (by default a new folder under ``runs/``).
 
     minutes: after about so many the run is saved and stopped, to be gone on with by resume().
+    told: what was found in a folder of photos has been said already; otherwise it is, unless ``quiet``.
     Returns what result.json holds. Seeds torch's global generators. Raises InputError for what the caller can mend,
     RunError when the run cannot go on (its last good checkpoint is kept), Stopped after SIGINT, SIGTERM or ``minutes``.
 
@@ -48,7 +54,7 @@ def fit(
             return _resume(run, group, minutes=minutes, quiet=quiet)
         group.lead(run.check_new)
         data = _images(recipe, group)
-        if data.record is not None and group.leads and not quiet:
+        if data.record is not None and group.leads and not quiet and not told:
             print(*in_brief(data.record["found"]), sep="\n", file=sys.stderr, flush=True)
         trainer = Trainer(recipe, data, group)
         group.lead(lambda: run.create(recipe))

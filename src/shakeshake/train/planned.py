@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..data.findings import in_brief
 from ..data.sources import list_data
 from ..errors import InputError
 from .defaults import Facts, choose, seconds_of
@@ -19,7 +20,9 @@ OPEN = ("epochs", "eval_every")  # fields that a budget may decide beside a pres
 def planned(
     data: str, typed: dict[str, Any], *, name: str | None = None, budget: str | None = None, group: Group = ALONE
 ) -> tuple[Recipe, list[str]]:
-    """The recipe for ``data``, and what was picked for it in lines for a terminal (none where a preset said it all).
+    """The recipe for ``data``, and in lines for a terminal what was found in a folder of photos and what was picked.
+
+    There are no lines where a preset said it all.
 
     typed: fields that were given as options; they are kept. name: of a preset, if one was named. budget: the time that
     a run may take, such as 10m, if one was given. A few steps are measured where a budget is to be kept, which seeds
@@ -44,7 +47,8 @@ def planned(
 
     recipe, choice = choose(data, facts, kept, seconds, speed)
     about = f"picked for {facts.images:,} images in {facts.classes} classes, {facts.side} x {facts.side} pixels"
-    return recipe, [f"{about} (type an option to have it otherwise):", *choice.lines()] if choice.reasons else []
+    picked = [f"{about} (type an option to have it otherwise):", *choice.lines()] if choice.reasons else []
+    return recipe, [*(in_brief(images.record["found"]) if images.record is not None else []), *picked]
 
 
 def _check_open(budget: str | None, kept: dict[str, Any], group: Group) -> None:
