@@ -82,8 +82,12 @@ def test_folds_test_every_image_once_and_what_is_done_is_passed_over(tmp_path, w
     assert worked == []
     assert again["differences"] == found["differences"]
     assert json.loads((out / "compare.json").read_text())["verdicts"] == found["verdicts"]
-    with pytest.raises(InputError, match=r"out: .* was made with overrides .*folds=3"):
+    with pytest.raises(InputError, match=r"out: .* was made with overrides folds=3, this is folds=0"):
         compare(data, out, rules=["S-S-I"], seeds=1)
+    settings = json.loads((out / "settings.json").read_text())
+    del settings["overrides"]["randaugment"]  # as if the comparison had begun before there was such a field
+    (out / "settings.json").write_text(json.dumps(settings))
+    assert compare(data, out, rules=["S-S-I"], seeds=1, folds=3)["differences"] == found["differences"]
 
 
 def test_seeds_join_and_balanced_error_is_compared_where_classes_are_uneven(tmp_path, worked):

@@ -100,9 +100,12 @@ class Plan:
         except ValueError:
             raise InputError(f"out: {path} is damaged, expected the settings of a folder of experiments") from None
         for name, wanted in self._settings().items():
-            if there.get(name) != wanted:
+            found = there.get(name)
+            if self.declared is not None and isinstance(found, dict):
+                found, wanted = _differing(found, wanted)
+            if found != wanted:
                 raise InputError(
-                    f"out: {self.folder} was made with {name} {_said(there.get(name))}, this is {_said(wanted)}; "
+                    f"out: {self.folder} was made with {name} {_said(found)}, this is {_said(wanted)}; "
                     "expected the same, or another --out"
                 )
 
@@ -117,6 +120,14 @@ class Plan:
     def _settings(self) -> dict[str, Any]:
         kept = {name: value for name, value in self.overrides.items() if name not in ("data_dir", "device")}
         return {"scale": self.scale, "overrides": kept}
+
+
+def _differing(there: dict[str, Any], wanted: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields of two recipes that are not the same. One that is younger than a folder has its default there."""
+    default = Recipe().to_dict()
+    one, other = {**default, **there}, {**default, **wanted}
+    names = [name for name in one if name in other and one[name] != other[name]]
+    return {name: one[name] for name in names}, {name: other[name] for name in names}
 
 
 def _said(settings: Any) -> str:
