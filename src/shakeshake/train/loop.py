@@ -18,10 +18,13 @@ import torch
 from ..data.findings import in_brief
 from ..data.sources import ImageData
 from ..errors import InputError, RunError
-from ..models.trained import CONFIG, WEIGHTS, describe, weights_as_bytes
+from ..models.described import describe
+from ..models.trained import CONFIG, WEIGHTS
+from ..models.weights import sha256, weights_as_bytes
 from . import checkpoint
 from .device import describe_device
 from .distributed import Group, joined
+from .held_out import calibrated
 from .keeper import Keeper, stop_signals
 from .progress import Progress, TensorBoard
 from .recipe import Recipe
@@ -178,6 +181,7 @@ def _finish(run: RunDirectory, trainer: Trainer) -> None:
         "precision": trainer.precision,
         "data_fingerprint": data.fingerprint,
     }
+    weights = weights_as_bytes(trainer.tested_network)
     config = describe(
         recipe.model,
         recipe.rule,
@@ -188,8 +192,10 @@ def _finish(run: RunDirectory, trainer: Trainer) -> None:
         std=data.std,
         data=recipe.data,
         test_error=result["last_error"],
+        weights_sha256=sha256(weights),
+        **calibrated(trainer.tested_network, data, trainer.device),
     )
-    write_atomically(run.path / WEIGHTS, weights_as_bytes(trainer.tested_network))
+    write_atomically(run.path / WEIGHTS, weights)
     run.write_json(CONFIG, config)
     run.write_json("result.json", result)
 
