@@ -65,3 +65,43 @@ def predict(arguments: Sequence[str]) -> int:
 def _line(found: Prediction) -> str:
     ranked = ", ".join(f"{printable(name)} {100 * value:.1f} %" for name, value in found.ranked)
     return f"{printable(found.path)}: {ranked}"
+
+
+def export(arguments: Sequence[str]) -> int:
+    parser = door(
+        "export",
+        "A finished run for other programs. What is exported is read back and compared with PyTorch on images of the\n"
+        "run's test split before it is written.\n\n"
+        "formats\n"
+        "  onnx         images (batch, height, width, channel) uint8 in, calibrated probabilities out; RUN/model.onnx\n"
+        "  torch        the same by torch.export, for torch.export.load; RUN/model.pt2\n"
+        "  safetensors  a folder in the layout of the Hugging Face hub, with a model card; RUN/huggingface",
+        epilog="examples:\n"
+        "  shakeshake export runs/mine --format onnx\n"
+        "  shakeshake export runs/mine --format onnx --int8 --out small.onnx\n"
+        "  shakeshake export runs/mine --format safetensors --licence cc-by-4.0",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="a finished run")
+    parser.add_argument("--format", required=True, metavar="X", help="onnx, torch or safetensors")
+    parser.add_argument("--out", type=Path, metavar="F", help="the file, or the folder (default in the run, see above)")
+    parser.add_argument("--int8", action="store_true", help="onnx in int8, with its measured error beside fp32's")
+    parser.add_argument("--half", action="store_true", help="safetensors in float16: half the size")
+    parser.add_argument("--licence", default="unknown", metavar="ID", help="for the card: mit, cc-by-4.0, other, ...")
+    parser.add_argument("--data-dir", metavar="D", help="where the images are now, if they have moved")
+    given = parser.parse_args(arguments)
+
+    from ..use.exported import export_run
+
+    print(
+        export_run(
+            given.run,
+            given.format,
+            given.out,
+            int8=given.int8,
+            half=given.half,
+            licence=given.licence,
+            data_dir=given.data_dir,
+            say=lambda line: print(line, flush=True),
+        )
+    )
+    return DONE

@@ -25,6 +25,8 @@ class Deployed(nn.Module):
         super().__init__()
         self.network = fuse(model.network)
         self.temperature, self.flips = model.temperature, flips
+        size = model.config["image_size"]
+        self.image_shape = (size, size, model.config["in_channels"])
         for name in ("mean", "std"):
             self.register_buffer(name, copy.deepcopy(getattr(model, name)))
         self.eval()
@@ -36,6 +38,10 @@ class Deployed(nn.Module):
 
     def _probabilities(self, x: Tensor) -> Tensor:
         return (self.network(x) / self.temperature).softmax(dim=1)
+
+    def example(self) -> Tensor:
+        """Two black images, for exporters: what is traced may be kept in the file, and nobody's photo should be."""
+        return torch.zeros(2, *self.image_shape, dtype=torch.uint8)
 
     @torch.inference_mode()
     def run(self, images: Tensor, batch_size: int = 256) -> Tensor:
