@@ -14,7 +14,7 @@ KNOWS = {
     "errors": set(),
     "core": {"errors"},
     "kernels": set(),
-    "models": {"errors", "core", "kernels"},
+    "models": {"errors", "core", "data.fetch", "kernels"},
     "data": {"errors"},
     "train": {"errors", "core", "kernels", "models", "data", "export"},
     "export": {"errors", "core", "models"},

@@ -71,6 +71,20 @@ def network_of(tensors: Mapping[str, Tensor], model: str, source: object, **opti
     return network
 
 
+def start_from(network: nn.Module, tensors: Mapping[str, Tensor], source: object, model: str) -> bool:
+    """Put the tensors into a network that is there; where the classes differ in number, it keeps its own last layer.
+
+    Returns whether it did. Raises InputError, as check_same(), for weights of another network, which then is as it was.
+    """
+    own = network.state_dict()
+    theirs = [tensors[name].shape for name in HEAD if name in tensors]
+    new_head = len(theirs) == len(HEAD) and theirs[0][1:] == own[HEAD[0]].shape[1:] and theirs[1] != own[HEAD[1]].shape
+    found = {**tensors, **{name: own[name] for name in HEAD}} if new_head else dict(tensors)
+    check_same(found, network, source, model)
+    network.load_state_dict(found)
+    return new_head
+
+
 def check_same(tensors: Mapping[str, Tensor], network: nn.Module, source: object, model: str) -> None:
     """Raise InputError unless the tensors have the names, shapes and kinds of the network's."""
     wanted = network.state_dict()
