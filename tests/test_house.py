@@ -18,7 +18,7 @@ KNOWS = {
     "data": {"errors"},
     "train": {"errors", "core", "kernels", "models", "data", "export"},
     "export": {"errors", "core", "models"},
-    "analysis": {"errors", "core", "models", "data", "train"},
+    "analysis": {"errors", "core", "models", "data", "train", "export"},
     "experiments": {"errors", "core", "models", "data", "train", "analysis", "export"},
     "report": {"errors", "core.rules", "train.record"},
     "use": {"errors", "models", "data", "export", "train", "analysis"},

@@ -9,6 +9,7 @@ import threading
 import huggingface_hub
 import pytest
 import torch
+from huggingface_hub import constants
 
 import shakeshake as ss
 from shakeshake.errors import InputError
@@ -73,10 +74,9 @@ def hub(monkeypatch, tmp_path):
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     address = f"http://127.0.0.1:{server.server_port}"
-    for module in (huggingface_hub.constants, huggingface_hub.hf_api.constants):
-        monkeypatch.setattr(module, "ENDPOINT", address)
-        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     yield Hub.files
     server.shutdown()
     thread.join()

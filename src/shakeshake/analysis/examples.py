@@ -26,7 +26,7 @@ def mistakes(opened: TrainedRun, split: str, probabilities: np.ndarray) -> list[
     labels = opened.split(split).labels
     return [
         {**_said(opened, split, probabilities, i), "truth_probability": float(probabilities[i, labels[i]])}
-        for i in calibration.most_confident_mistakes(probabilities, labels)
+        for i in calibration.most_confident_mistakes(probabilities, labels).tolist()
     ]
 
 
@@ -41,7 +41,7 @@ def confusions(opened: TrainedRun, split: str, probabilities: np.ndarray) -> lis
         if counts[truth, taken]:
             at = np.flatnonzero((labels == truth) & (predicted == taken))
             at = at[np.argsort(-probabilities[at, taken], kind="stable")][:EACH]
-            images = [_said(opened, split, probabilities, i) for i in at]
+            images = [_said(opened, split, probabilities, i) for i in at.tolist()]
             found.append({"truth": truth, "predicted": taken, "count": int(counts[truth, taken]), "images": images})
     return found
 
@@ -61,9 +61,7 @@ def looked(opened: TrainedRun, split: str, probabilities: np.ndarray) -> dict[st
         return None
     layer = f"stages.{len(opened.network.stages) - 1}"  # type: ignore[arg-type]
     pixels = torch.from_numpy(np.ascontiguousarray(part.images[chosen])).to(opened.device)
-    mean, std = (
-        torch.tensor(v, dtype=torch.float32, device=opened.device) for v in (opened.data.mean, opened.data.std)
-    )
+    mean, std = (torch.tensor(v, device=pixels.device) for v in (opened.data.mean, opened.data.std))
     classes = torch.from_numpy(predicted[chosen]).to(opened.device)
     heat = grad_cam(opened.network, normalise(pixels, mean, std), classes, layer).cpu().numpy()
     images = [

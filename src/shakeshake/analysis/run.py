@@ -15,6 +15,10 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import InputError
+from ..export import temperature
+from ..export.temperature import cross_fitted
+from ..models.described import read_config
+from ..models.trained import CONFIG
 from ..train.device import describe_device
 from ..train.record import environment, write_atomically
 from ..train.trained_run import TrainedRun, open_run
@@ -166,6 +170,7 @@ def _calibration(opened: TrainedRun, split: str, probabilities: np.ndarray) -> d
         "confusion": calibration.confusion(predicted, part.labels, opened.data.num_classes).tolist(),
         "calibration": {
             "ece": reliable.ece,
+            **_with_temperature(opened, split, probabilities),
             "mean_confidence": float(probabilities.max(axis=1).mean()),
             "accuracy": float((predicted == part.labels).mean()),
             "bins": [dict(zip(names, map(_number, row), strict=True)) for row in bins],
@@ -173,6 +178,20 @@ def _calibration(opened: TrainedRun, split: str, probabilities: np.ndarray) -> d
         "confusions": examples.confusions(opened, split, probabilities),
         "mistakes": examples.mistakes(opened, split, probabilities),
     }
+
+
+def _with_temperature(opened: TrainedRun, split: str, probabilities: np.ndarray) -> dict[str, float]:
+    """The temperature of a finished run and the calibration error with it, no image judging itself."""
+    config = read_config(opened.run.path / CONFIG) if opened.finished else {}
+    if "calibration" not in config:
+        return {}
+    logits, labels = np.log(probabilities.clip(1e-300)), opened.split(split).labels
+    if config["calibration"].get("split") == split:
+        calibrated = cross_fitted(logits, labels)
+    else:
+        calibrated = temperature.probabilities(logits, config["temperature"])
+    error = calibration.reliability(calibrated, labels).ece
+    return {"temperature": config["temperature"], "ece_calibrated": error}
 
 
 def _number(value: Any) -> int | float | None:
