@@ -20,8 +20,7 @@ def held_out(data: ImageData) -> tuple[Split, str]:
     Test images are no choice to be proud of, but a network that was trained on all others has none left: one number is
     learned from hundreds of them, and what it is worth is told by cross-fitting, in which no image judges itself.
     """
-    validation = getattr(data, "val", None)
-    return (data.test, "test") if validation is None else (validation, "val")
+    return (data.test, "test") if data.val is None else (data.val, "val")
 
 
 @torch.inference_mode()

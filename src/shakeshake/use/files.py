@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..data.images import UnreadableImage
-
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif")
+from ..data.scan import SUFFIXES
 
 
 def find_images(given: Iterable[str], listed: BinaryIO) -> Iterator[Path | UnreadableImage]:
