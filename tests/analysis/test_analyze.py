@@ -97,7 +97,7 @@ def test_mistakes_are_one_sentence(run, tmp_path):
     for arguments, sentence in (
         ((tmp_path / "few",), "test has 3 images for 4 classes"),
         ((run, "--only", "magic"), "only: 'magic' is no analysis"),
-        ((run, "--split", "val"), "split: got 'val'"),
+        ((run, "--split", "dev"), "split: got 'dev'"),
         ((tmp_path,), "holds no recipe.json"),
     ):
         assert sentence in analyze(*arguments, code=2)

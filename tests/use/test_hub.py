@@ -50,7 +50,8 @@ class Hub(http.server.BaseHTTPRequestHandler):
         content = self.files.get(f"{user}/{name}", {}).get(file)
         if content is None:
             return self.answer({"error": "not here"}, 404, **{"X-Error-Code": "EntryNotFound"})
-        head = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
+        commit = hashlib.sha1(b"".join(self.files[f"{user}/{name}"].values())).hexdigest()
+        head = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": commit}
         return self.answer(content, **head)
 
     do_HEAD = do_GET
@@ -97,11 +98,11 @@ def test_pushed_and_had_again(run, hub):
     weights[-1] ^= 1
     hub["somebody/digits"]["model.safetensors"] = bytes(weights)
     with pytest.raises(InputError, match=r"is not the file that config.json describes"):
-        ss.from_pretrained("somebody/digits", force_download=True)
+        ss.from_pretrained("somebody/digits")
     del hub["somebody/digits"]["model.safetensors"]
     hub["somebody/digits"]["pytorch_model.bin"] = b"\x80"
     with pytest.raises(InputError, match=r"^model: somebody/digits cannot be loaded: .*404") as told:
-        ss.from_pretrained("somebody/digits", force_download=True)
+        ss.from_pretrained("somebody/digits")
     assert "\n" not in str(told.value)
 
 

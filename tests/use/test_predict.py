@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ import torch
 from PIL import Image
 
 import shakeshake as ss
+from shakeshake.doors.using import predict
+from shakeshake.errors import FAILED, USERS_MISTAKE, InputError
 from shakeshake.use.files import find_images
 from shakeshake.use.predict import Prediction, grey, predict_files
 
 
-def test_files_get_the_probabilities_of_the_trained_network(run, photos, shakeshake):
+def test_files_get_the_probabilities_of_the_trained_network(run, photos, shakeshake, capsys):
     """As a process, in batches that do not fit, against the plain network one image at a time."""
     out, err = shakeshake("predict", run, photos, "--json", "--top", 10, "--device", "cpu")
     found = [json.loads(line) for line in out.splitlines()]
@@ -32,7 +35,8 @@ def test_files_get_the_probabilities_of_the_trained_network(run, photos, shakesh
     few = [p for p in predict_files(model, photos.iterdir(), top=1, batch_size=7) if isinstance(p, Prediction)]
     whole = {one["file"]: one["predictions"][0]["class"] for one in found}
     assert {str(p.path): p.ranked[0][0] for p in few} == whole
-    out, _ = shakeshake("predict", run, photos / "03.png", "--top", 1)
+    predict([str(run), str(photos / "03.png"), "--top", "1"])
+    out = capsys.readouterr().out
     first = found[3]["predictions"][0]
     assert out == f"{photos / '03.png'}: {first['class']} {100 * first['probability']:.1f} %\n"
 
@@ -47,7 +51,7 @@ def test_flips_are_the_mean_over_both_ways(run, photos):
     assert not torch.allclose(expected, model.predict(image), atol=1e-3)
 
 
-def test_a_bad_file_costs_that_file(run, photos, tmp_path, shakeshake):
+def test_a_bad_file_costs_that_file(run, photos, tmp_path, shakeshake, capsys):
     whole = (photos / "00.png").read_bytes()
     (tmp_path / "a.png").write_bytes(whole)
     (tmp_path / "b\n<b>.png").write_bytes(whole[:50])
@@ -60,32 +64,34 @@ def test_a_bad_file_costs_that_file(run, photos, tmp_path, shakeshake):
     assert [line.split("tmp")[0] for line in err.splitlines()] == ["shakeshake: image: /"] * 2
     assert r"b\n<b>.png is damaged or cut off" in err
     assert "c.jpg is no image, expected a JPEG" in err
-    out, _ = shakeshake("predict", run, tmp_path, "--json", code=1)
-    told = [json.loads(line) for line in out.splitlines()]
+    assert predict([str(run), str(tmp_path), "--json"]) == FAILED
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert ["error" in one for one in told] == [False, True, True, False]
     assert told[1]["file"] == str(tmp_path / "b\n<b>.png")
 
 
-def test_lists_on_stdin(run, photos, tmp_path, shakeshake):
+def test_lists_on_stdin(run, photos, tmp_path, capsys, monkeypatch):
+    def listed(content: bytes) -> tuple[int, list[str]]:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        return predict([str(run), "-", "--top", "1"]), capsys.readouterr().out.splitlines()
+
     names = [str(photos / "01.png"), str(photos / "02.png")]
-    lines, _ = shakeshake("predict", run, "-", "--top", 1, stdin="\r\n".join([*names, ""]).encode())
-    assert [line.rpartition(": ")[0] for line in lines.splitlines()] == names
+    code, lines = listed("\r\n".join([*names, ""]).encode())
+    assert code == 0
+    assert [line.rpartition(": ")[0] for line in lines] == names
     odd = tmp_path / "new\nline \udcff.png"
     odd.write_bytes((photos / "01.png").read_bytes())
-    given = b"\0".join([os.fsencode(odd), os.fsencode(names[1])])
-    out, _ = shakeshake("predict", run, "-", "--top", 1, stdin=given)
-    assert out.splitlines()[1] == lines.splitlines()[1]
-    assert out.splitlines()[0].startswith(str(tmp_path / r"new\nline \udcff.png: "))
-    out, err = shakeshake("predict", run, "-", stdin=b"\n", code=2)
-    assert "image: the list has no names" in err
+    code, found = listed(b"\0".join([os.fsencode(odd), os.fsencode(names[1])]))
+    assert code == 0
+    assert found[1] == lines[1]
+    assert found[0].startswith(str(tmp_path / r"new\nline \udcff.png: "))
+    with pytest.raises(InputError, match="image: the list has no names"):
+        listed(b"\n")
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["{run}", "{run}/recipe.json"], "recipe.json is no image, expected a JPEG"),
-        (["{run}", "nowhere.png"], "image: nowhere.png is not there"),
-        (["{run}", "{empty}"], "is a folder without images"),
         (["{run}", "{photos}", "--top", "0"], "top: got 0, expected 1 or more"),
         (["{empty}", "{photos}"], "holds no config.json, expected the folder of a finished run"),
         (["{run}/checkpoint.pt", "{photos}"], "may hold a pickle, which is never opened"),
@@ -93,9 +99,24 @@ def test_lists_on_stdin(run, photos, tmp_path, shakeshake):
         (["{run}"], "IMAGE"),
     ],
 )
-def test_a_mistake_is_one_sentence(arguments, said, run, photos, tmp_path, shakeshake):
+def test_a_mistake_is_one_sentence(arguments, said, run, photos, tmp_path):
     here = {"run": run, "photos": photos, "empty": tmp_path}
-    out, err = shakeshake("predict", *(a.format(**here) for a in arguments), code=2)
+    with pytest.raises(InputError, match=re.escape(said)) as told:
+        predict([a.format(**here) for a in arguments])
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        ("{run}/recipe.json", "recipe.json is no image, expected a JPEG"),
+        ("nowhere.png", "image: nowhere.png is not there"),
+        ("{empty}", "is a folder without images"),
+    ],
+)
+def test_the_only_file_is_bad(image, said, run, tmp_path, capsys):
+    assert predict([str(run), image.format(run=run, empty=tmp_path)]) == USERS_MISTAKE
+    out, err = capsys.readouterr()
     assert said in err
     assert out == ""
     assert len(err.splitlines()) == 1
