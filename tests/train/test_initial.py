@@ -15,6 +15,7 @@ from shakeshake.models.pretrained import Pretrained
 from shakeshake.models.weights import weights_as_bytes
 from shakeshake.train.initial import pinned, read_initial
 from shakeshake.train.loop import resume
+from shakeshake.train.planned import planned
 from shakeshake.train.recipe import Recipe
 
 TINY = Recipe(
@@ -103,6 +104,13 @@ def test_a_resumed_run_starts_from_the_same_weights_or_says_so(run, tmp_path):
     (first / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "weights_sha256"}))
     with pytest.raises(InputError, match=r"^init: .*first has other weights than those that the run began with"):
         resume(begun, quiet=True)
+
+
+def test_a_command_takes_the_network_of_the_run_it_starts_from(run):
+    recipe, _ = planned("digits", {"init": str(run), "epochs": 1})
+    assert recipe.model == TINY.model
+    assert recipe.init_sha256 == hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
+    assert planned("digits", {"init": str(run), "model": "resnet8"})[0].model == "resnet8"
 
 
 def test_other_networks_are_one_sentence(run, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -61,6 +62,20 @@ def read_initial(recipe: Recipe) -> Initial | None:
             f"{initial.sha256[:12]}..., expected {recipe.init_sha256[:12]}...)"
         )
     return initial
+
+
+def started_from(typed: dict[str, Any]) -> dict[str, Any]:
+    """Fields that were typed, with what ``init`` among them decides: the weights' checksum, a run's network."""
+    if typed.get("init") is None:
+        return typed
+    path, known = Path(typed["init"]), {}
+    if path.is_dir():
+        check_finished(path)
+        known = {"model": read_config(path / CONFIG)["model"]}
+        path = path / WEIGHTS
+    if path.is_file():
+        known["init_sha256"] = read_weights(path)[1]
+    return {**known, **typed}
 
 
 def pinned(recipe: Recipe) -> tuple[Recipe, Initial | None]:
