@@ -14,13 +14,14 @@ KNOWS = {
     "errors": set(),
     "core": {"errors"},
     "kernels": set(),
-    "models": {"errors", "core", "kernels"},
+    "models": {"errors", "core", "data.fetch", "kernels"},
     "data": {"errors"},
     "train": {"errors", "core", "kernels", "models", "data", "export"},
     "export": {"errors", "core", "models"},
-    "analysis": {"errors", "core", "models", "data", "train"},
+    "analysis": {"errors", "core", "models", "data", "train", "export"},
     "experiments": {"errors", "core", "models", "data", "train", "analysis", "export"},
     "report": {"errors", "core.rules", "train.record"},
+    "use": {"errors", "models", "data", "export", "train", "analysis"},
     "bench": {"errors", "models", "data", "train", "export"},
     "doctor": {"kernels", "data", "train", ""},  # "" is the package itself, for its version
     "demo": {"errors", "train", "report"},
@@ -36,10 +37,11 @@ KNOWS = {
         "bench",
         "doctor",
         "demo",
+        "use",
     },
     "cli": {"errors", "doors", ""},
     "__main__": {"cli"},
-    "__init__": {"errors", "core", "models", "data", "train", "analysis", "export"},
+    "__init__": {"errors", "core", "models", "data", "train", "analysis", "export", "use"},
 }
 
 

@@ -25,6 +25,8 @@ _HOMES = {
     "Recipe": "train.recipe",
     "fit": "train.loop",
     "fuse": "export.fuse",
+    "from_pretrained": "use.hub",
+    "push_to_hub": "use.hub",
     "branch_correlation": "analysis.correlation",
     "layerwise_correlation": "analysis.correlation",
 }
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
     from .models.trained import load as load
     from .train.loop import fit as fit
     from .train.recipe import Recipe as Recipe
+    from .use.hub import from_pretrained as from_pretrained
+    from .use.hub import push_to_hub as push_to_hub
 
 
 def __getattr__(name: str) -> Any:

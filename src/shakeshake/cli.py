@@ -22,6 +22,8 @@ COMMANDS = {
     "pack": ("training", "a run as a few small files, to be carried to another machine"),
     "unpack": ("training", "a run from such files"),
     "compare": ("own", "does shaking help on your images? one network under several rules, and a plain verdict"),
+    "predict": ("using", "the classes of image files, with probabilities"),
+    "export": ("using", "a trained run for other programs: ONNX, torch.export, safetensors"),
     "analyze": ("paper", "what shaking did to a trained network"),
     "reproduce": ("paper", "the paper's tables and figures, published beside measured"),
     "report": ("paper", "write one page that shows a run, or several side by side"),

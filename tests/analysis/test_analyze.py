@@ -48,7 +48,8 @@ def test_the_analysis_says_what_the_network_does(run):
     said = analyze(run)
     found = json.loads((run / "analysis.json").read_text())
     data, model = ss.load_data("digits", train_size=100), ss.load(run)
-    probabilities = model.predict(torch.from_numpy(data.test.images)).numpy()
+    with torch.no_grad():  # as the network gives them: what the temperature does is told beside it
+        probabilities = model(torch.from_numpy(data.test.images)).softmax(dim=1).numpy()
     wrong = probabilities.argmax(axis=1) != data.test.labels
     assert found["error"] == pytest.approx(100 * wrong.mean())
     assert f"error {found['error']:.2f} %" in said
@@ -96,7 +97,7 @@ def test_mistakes_are_one_sentence(run, tmp_path):
     for arguments, sentence in (
         ((tmp_path / "few",), "test has 3 images for 4 classes"),
         ((run, "--only", "magic"), "only: 'magic' is no analysis"),
-        ((run, "--split", "val"), "split: got 'val'"),
+        ((run, "--split", "dev"), "split: got 'dev'"),
         ((tmp_path,), "holds no recipe.json"),
     ):
         assert sentence in analyze(*arguments, code=2)

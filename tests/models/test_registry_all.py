@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from shakeshake import create_model, list_models
+from shakeshake.models.described import describe
 from shakeshake.models.registry import FAMILIES, check_model
-from shakeshake.models.trained import describe, load, weights_as_bytes
+from shakeshake.models.trained import load
+from shakeshake.models.weights import weights_as_bytes
 
 TINY = {
     "shake_resnet8_2x4d": {},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -14,19 +13,22 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
 from ..errors import InputError
+from ..export import temperature
+from ..export.temperature import cross_fitted
+from ..models.described import read_config
+from ..models.trained import CONFIG
 from ..train.device import describe_device
 from ..train.record import environment, write_atomically
 from ..train.trained_run import TrainedRun, open_run
 from ..train.trainer import evaluate
-from . import calibration
+from . import calibration, examples
 from .correlation import BlockCorrelation, LayerCorrelation, shaken_blocks, watch_branches, watch_layers
 from .correlation import run as run_through
 from .strength import coefficients, expected_distance, histogram
 
-ANALYSES = ("correlation", "layerwise", "calibration", "gap", "strength")
+ANALYSES = ("correlation", "layerwise", "calibration", "gap", "strength", "gradcam")
 DRAWS = 100_000
 
 
@@ -61,7 +63,7 @@ def analyze_run(
             if only is not None and name in wanted:
                 raise InputError(f"only: {name} is for parallel branches, {opened.recipe.model} has none")
         notes.append(f"{opened.recipe.model} has no parallel branches: nothing to correlate.")
-        wanted &= {"calibration", "gap"}
+        wanted &= {"calibration", "gap", "gradcam"}
 
     with contextlib.ExitStack() as watching:
         branches = watching.enter_context(watch_branches(opened.network)) if "correlation" in wanted else None
@@ -90,6 +92,7 @@ def analyze_run(
         "layerwise": [_layers(block) for block in layers()] if layers else None,
         "strength": _strength(opened.recipe.rule) if "strength" in wanted else None,
         **(_calibration(opened, split, probabilities) if "calibration" in wanted else {}),
+        "gradcam": examples.looked(opened, split, probabilities) if "gradcam" in wanted else None,
         "wrong": base64.b64encode(np.packbits(wrong).tobytes()).decode(),
         "environment": environment(device=describe_device(opened.device)),
     }
@@ -167,29 +170,28 @@ def _calibration(opened: TrainedRun, split: str, probabilities: np.ndarray) -> d
         "confusion": calibration.confusion(predicted, part.labels, opened.data.num_classes).tolist(),
         "calibration": {
             "ece": reliable.ece,
+            **_with_temperature(opened, split, probabilities),
             "mean_confidence": float(probabilities.max(axis=1).mean()),
             "accuracy": float((predicted == part.labels).mean()),
             "bins": [dict(zip(names, map(_number, row), strict=True)) for row in bins],
         },
-        "mistakes": [
-            {
-                "index": int(i),
-                "truth": int(part.labels[i]),
-                "predicted": int(predicted[i]),
-                "probability": float(probabilities[i].max()),
-                "truth_probability": float(probabilities[i, part.labels[i]]),
-                "png": _png(part.images[i]),
-            }
-            for i in calibration.most_confident_mistakes(probabilities, part.labels)
-        ],
+        "confusions": examples.confusions(opened, split, probabilities),
+        "mistakes": examples.mistakes(opened, split, probabilities),
     }
 
 
-def _png(image: np.ndarray) -> str:
-    """A (C, H, W) uint8 image as base64 of a PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+def _with_temperature(opened: TrainedRun, split: str, probabilities: np.ndarray) -> dict[str, float]:
+    """The temperature of a finished run and the calibration error with it, no image judging itself."""
+    config = read_config(opened.run.path / CONFIG) if opened.finished else {}
+    if "calibration" not in config:
+        return {}
+    logits, labels = np.log(probabilities.clip(1e-300)), opened.split(split).labels
+    if config["calibration"].get("split") == split:
+        calibrated = cross_fitted(logits, labels)
+    else:
+        calibrated = temperature.probabilities(logits, config["temperature"])
+    error = calibration.reliability(calibrated, labels).ece
+    return {"temperature": config["temperature"], "ece_calibrated": error}
 
 
 def _number(value: Any) -> int | float | None:

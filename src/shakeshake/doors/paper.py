@@ -20,7 +20,7 @@ def analyze(arguments: Sequence[str]) -> int:
     parser.add_argument("run", type=Path, metavar="RUN", help="a run directory, finished or not")
     parser.add_argument("--split", default="test", metavar="X", help="images to look at: test or train (default test)")
     parser.add_argument(
-        "--only", metavar="A,A", help="correlation, layerwise, calibration, gap, strength (default all)"
+        "--only", metavar="A,A", help="correlation, layerwise, calibration, gap, strength, gradcam (default all)"
     )
     parser.add_argument("--data-dir", metavar="D", help="where the images are now, if they have moved")
     parser.add_argument("--device", default="auto", metavar="X", help="auto, cpu, cuda, cuda:1 or mps")

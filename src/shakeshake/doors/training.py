@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DONE
+from ..errors import DONE, InputError
 from .parser import Parser, door, field_help, recipe_options
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def _finished(run: Path, result: dict[str, Any], group: Group) -> int:
         return DONE
     from ..report.page import write_report
 
+    _look_at_photos(run)
     page = write_report([run], run / "report.html")
     balanced = result.get("last_balanced_error")
     uneven = balanced is not None and abs(balanced - result["last_error"]) >= 0.005
@@ -90,6 +91,18 @@ def _finished(run: Path, result: dict[str, Any], group: Group) -> int:
         f"model {run / 'model.safetensors'}\nreport {page}"
     )
     return DONE
+
+
+def _look_at_photos(run: Path) -> None:
+    """Of own photos the page shows which were confused and where the network looked, without being asked."""
+    if not (run / "data.json").exists() or (run / "analysis.json").exists():
+        return
+    from ..analysis.run import analyze_run
+
+    try:
+        analyze_run(run, only=("calibration", "gap", "gradcam"))
+    except InputError as error:
+        print(f"shakeshake: the page has no pictures: {error}", file=sys.stderr)
 
 
 def resume(arguments: Sequence[str]) -> int:

@@ -1,27 +1,27 @@
-"""A trained network with its classes and preprocessing: written as model.safetensors + config.json, and loaded."""
+"""A network with its classes and preprocessing: loaded from model.safetensors and config.json."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from ..errors import InputError
-from .registry import create_model
+from ..errors import InputError, printable
+from .described import read_config
+from .weights import network_of, read_weights
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 
 
 class TrainedModel(nn.Module):
     """A network behind its preprocessing.
 
     classes: the names of the outputs, in order.
+    temperature: what the logits are divided by before they become probabilities, so that these are as sure as the
+        network is right; 1 where none was fitted.
     config: what was written beside the weights (model, rule, classes, mean, std, image size, channels, errors).
 
     ``model(images)`` takes uint8 images (N, C, H, W) and returns logits (N, classes); ``model.predict(images)``
@@ -36,6 +36,7 @@ class TrainedModel(nn.Module):
         self.network = network
         self.config = config
         self.classes: tuple[str, ...] = tuple(config["classes"])
+        self.temperature = float(config.get("temperature", 1.0))
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(config[name], dtype=torch.float32)[:, None, None], persistent=False)
 
@@ -53,74 +54,55 @@ class TrainedModel(nn.Module):
         training = self.training
         self.eval()
         try:
-            return self(images).softmax(dim=1)
+            return (self(images) / self.temperature).softmax(dim=1)
         finally:
             self.train(training)
-
-
-def weights_as_bytes(network: nn.Module) -> bytes:
-    """The network's parameters and buffers in the safetensors format."""
-    return save({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()})
-
-
-def describe(
-    model: str,
-    rule: str,
-    *,
-    classes: Sequence[str],
-    in_channels: int,
-    image_size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    options: Mapping[str, Any] | None = None,
-    **more: Any,
-) -> dict[str, Any]:
-    """What config.json holds: enough to build the network again and to feed it.
-
-    options: what the network was built with beside these, such as ``{"skip_shift": "mirrored"}``.
-    """
-    return {
-        "format": "shakeshake/1",
-        "model": model,
-        "rule": rule,
-        "classes": list(classes),
-        "in_channels": in_channels,
-        "image_size": image_size,
-        "mean": list(mean),
-        "std": list(std),
-        **({"options": dict(options)} if options else {}),
-        **more,
-    }
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> TrainedModel:
     """A trained model from a run directory (or any folder with model.safetensors and config.json), ready to use.
 
-    Returned in evaluation mode. Raises InputError when there is none, or when its files are damaged or not ours.
+    Returned in evaluation mode. Nothing in the files is executed or trusted: weights are safetensors and have to be
+    those that config.json has the SHA-256 of. Raises InputError when there is no such model, when the run is not
+    finished, and when its files are damaged, changed or not ours.
     """
     folder = Path(path)
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise InputError(f"run: {folder} holds no {name}, expected the folder of a finished run")
-    try:
-        config = json.loads((folder / CONFIG).read_text())
-        network = create_model(
-            config["model"],
-            num_classes=len(config["classes"]),
-            rule=config["rule"],
-            in_channels=config["in_channels"],
-            image_size=config["image_size"],
-            **config.get("options", {}),
+    check_finished(folder)
+    config = read_config(folder / CONFIG)
+    tensors, digest = read_weights(folder / WEIGHTS)
+    if digest != config.get("weights_sha256", digest):
+        raise InputError(
+            f"run: {printable(folder / WEIGHTS)} is not the file that {CONFIG} describes (its SHA-256 is "
+            f"{digest[:12]}..., expected {config['weights_sha256'][:12]}...): one of the two was changed or replaced"
         )
-        model = TrainedModel(network, config)
-    except InputError:
-        raise
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"run: {folder / CONFIG} is damaged or not ours ({type(error).__name__}: {error})") from None
-    try:
-        network.load_state_dict(load_file(folder / WEIGHTS))
-    except (SafetensorError, RuntimeError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"run: {folder / WEIGHTS} is damaged or of another network ({reason})") from None
+    network = network_of(
+        tensors,
+        config["model"],
+        folder / WEIGHTS,
+        num_classes=len(config["classes"]),
+        rule=config["rule"],
+        in_channels=config["in_channels"],
+        image_size=config["image_size"],
+        **config.get("options", {}),
+    )
+    model = TrainedModel(network, config)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.eval().to(device)
+
+
+def check_finished(folder: Path) -> None:
+    """Raise InputError unless the two files of a trained model are there, saying what is there instead."""
+    name = printable(folder)
+    if folder.suffix.lower() in PICKLED and folder.is_file():
+        raise InputError(f"run: {name} may hold a pickle, which is never opened; expected a folder with {WEIGHTS}")
+    if not folder.is_dir():
+        there = "a file" if folder.exists() else "not there"
+        raise InputError(f"run: {name} is {there}, expected the folder of a finished run")
+    missing = next((file for file in (CONFIG, WEIGHTS) if not (folder / file).is_file()), None)
+    if missing and (folder / "recipe.json").is_file() and not (folder / "result.json").exists():
+        raise InputError(
+            f"run: {name} is not finished and holds no {missing}, expected a finished run; "
+            f"go on with: shakeshake resume {name}"
+        )
+    if missing:
+        raise InputError(f"run: {name} holds no {missing}, expected the folder of a finished run")

@@ -37,6 +37,8 @@ class Bin:
 @dataclass(frozen=True)
 class Calibration:
     ece: float
+    temperature: float | None
+    ece_calibrated: float | None
     mean_confidence: float
     accuracy: float
     bins: tuple[Bin, ...]
@@ -50,8 +52,30 @@ class Mistake:
     truth: str
     predicted: str
     probability: float
-    truth_probability: float
+    truth_probability: float | None
     png: str
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Images of one class that were taken for another: how many, and a few of them."""
+
+    truth: str
+    predicted: str
+    count: int
+    images: tuple[Mistake, ...]
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A test image, what was predicted, and a picture of where the network looked. png, heat: as Mistake's."""
+
+    index: int
+    truth: str
+    predicted: str
+    probability: float
+    png: str
+    heat: str
 
 
 @dataclass(frozen=True)
@@ -80,6 +104,8 @@ class Analysis:
     confusion: tuple[tuple[int, ...], ...] = ()
     calibration: Calibration | None = None
     mistakes: tuple[Mistake, ...] = ()
+    confusions: tuple[Confusion, ...] = ()
+    gradcam: tuple[Looked, ...] = ()
     strength: Strength | None = None
 
 
@@ -122,6 +148,8 @@ def parse(found: dict[str, Any], notes: list[str]) -> Analysis:
         confusion=part("confusion", lambda rows: _square(rows, len(classes)), ()),
         calibration=part("calibration", _calibration, None),
         mistakes=part("mistakes", lambda listed: tuple(_mistake(one, classes) for one in listed), ()),
+        confusions=part("confusions", lambda listed: tuple(_confusion(one, classes) for one in listed), ()),
+        gradcam=part("gradcam", lambda looked: tuple(_looked(one, classes) for one in looked["images"]), ()),
         strength=part("strength", _strength, None),
     )
 
@@ -214,13 +242,28 @@ def _calibration(found: dict[str, Any]) -> Calibration:
     )
     if not bins or len(bins) > 200 or any(one.high <= one.low for one in bins):
         raise ValueError(found)
-    return Calibration(_share(found["ece"]), _share(found["mean_confidence"]), _share(found["accuracy"]), bins)
+    temperature = _maybe(found.get("temperature"), _number), _maybe(found.get("ece_calibrated"))
+    return Calibration(
+        _share(found["ece"]), *temperature, _share(found["mean_confidence"]), _share(found["accuracy"]), bins
+    )
 
 
 def _mistake(found: dict[str, Any], classes: Sequence[str]) -> Mistake:
     truth, predicted = classes[_count(found["truth"])], classes[_count(found["predicted"])]
-    shares = _share(found["probability"]), _share(found["truth_probability"])
+    shares = _share(found["probability"]), _maybe(found.get("truth_probability"))
     return Mistake(_count(found["index"]), truth, predicted, *shares, _png(found.get("png")))
+
+
+def _confusion(found: dict[str, Any], classes: Sequence[str]) -> Confusion:
+    truth, predicted = classes[_count(found["truth"])], classes[_count(found["predicted"])]
+    images = tuple(_mistake(one, classes) for one in found["images"])
+    return Confusion(truth, predicted, _count(found["count"]), images)
+
+
+def _looked(found: dict[str, Any], classes: Sequence[str]) -> Looked:
+    truth, predicted = classes[_count(found["truth"])], classes[_count(found["predicted"])]
+    pictures = _png(found.get("png")), _png(found.get("heat"))
+    return Looked(_count(found["index"]), truth, predicted, _share(found["probability"]), *pictures)
 
 
 def _png(text: Any) -> str:

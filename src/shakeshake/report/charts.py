@@ -207,6 +207,8 @@ def reliability(found: Calibration | None) -> dict[str, Any] | None:
     return {
         "bars": bars,
         "ece": f"{100 * found.ece:.1f}",
+        "temperature": None if found.temperature is None else f"{found.temperature:.2f}",
+        "ece_calibrated": None if found.ece_calibrated is None else f"{100 * found.ece_calibrated:.1f}",
         "confidence": percent(100 * found.mean_confidence),
         "accuracy": percent(100 * found.accuracy),
         "over": found.mean_confidence - found.accuracy,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import charts, figures
-from .analysis import Mistake, Strength
+from .analysis import Looked, Mistake, Strength
 from .experiment import CellRecord, ExperimentRecord
 from .look import DASHES, PALETTE, dash
 from .means import averaged, block_means
@@ -16,8 +16,8 @@ from .where import drawable
 from .words import ABSENT, cell, duration, percent, points, text
 
 SERIES_POINTS = 6_000
-MISTAKES_BYTES = 1_000_000
-"""Images of mistakes in a page, over all its runs; the mistakes of further runs are told without images."""
+IMAGES_BYTES = 1_000_000
+"""Images in a page, over all its runs; what they would show of further runs is told without them, or left out."""
 
 
 def curve_figure(records: Sequence[RunRecord], key: str, *, whole: bool = True) -> dict[str, Any] | None:
@@ -99,8 +99,25 @@ def findings(record: RunRecord) -> dict[str, Any]:
         "reliability": charts.reliability(analysis.calibration),
         "confusion": charts.confusion(analysis),
         "mistakes": [_mistake(mistake) for mistake in analysis.mistakes],
+        "confusions": [
+            {
+                "truth": one.truth,
+                "predicted": one.predicted,
+                "count": f"{one.count:,}",
+                "images": [_mistake(image) for image in one.images],
+            }
+            for one in analysis.confusions
+        ],
+        "gradcam": [_looked(one) for one in analysis.gradcam if one.png and one.heat],
         "layers": charts.layer_maps(analysis.layerwise),
-        "any": bool(analysis.calibration or analysis.confusion or analysis.mistakes or analysis.layerwise or gap),
+        "any": bool(
+            analysis.calibration
+            or analysis.gradcam
+            or analysis.confusion
+            or analysis.mistakes
+            or analysis.layerwise
+            or gap
+        ),
     }
 
 
@@ -205,15 +222,28 @@ def _row(record: ExperimentRecord, found: CellRecord) -> dict[str, Any]:
     }
 
 
+def _looked(found: Looked) -> dict[str, Any]:
+    return {
+        "png": found.png,
+        "heat": found.heat,
+        "truth": found.truth,
+        "predicted": found.predicted,
+        "sure": percent(100 * found.probability),
+        "right": found.truth == found.predicted,
+        "index": found.index,
+    }
+
+
 def _mistake(found: Mistake) -> dict[str, Any]:
+    share = found.truth_probability
     return {
         "png": found.png,
         "truth": found.truth,
         "predicted": found.predicted,
         "sure": percent(100 * found.probability),
         "index": found.index,
-        "tip": f"test image {found.index}\npredicted {found.predicted}\t{percent(100 * found.probability)}\n"
-        f"is {found.truth}\t{percent(100 * found.truth_probability)}",
+        "tip": f"test image {found.index}\npredicted {found.predicted}\t{percent(100 * found.probability)}"
+        + ("" if share is None else f"\nis {found.truth}\t{percent(100 * share)}"),
     }
 
 
@@ -229,12 +259,17 @@ def _series(record: RunRecord, stride: int) -> dict[str, Any]:
 
 
 def spare_images(runs: list[dict[str, Any]]) -> None:
-    """Take the images from the mistakes that would make the page heavy."""
-    left = MISTAKES_BYTES
-    for one in runs:
-        size = sum(len(mistake["png"]) for mistake in one["findings"]["mistakes"])
-        if size > left:
-            for mistake in one["findings"]["mistakes"]:
-                mistake["png"] = ""
-        else:
-            left -= size
+    """Take the images that would make the page heavy: the mistakes' are the last to go."""
+    left = IMAGES_BYTES
+    for kind in ("mistakes", "gradcam", "confusions"):
+        for one in runs:
+            found = one["findings"][kind]
+            pictures = [image for item in found for image in item.get("images", [item])]
+            size = sum(len(picture[key]) for picture in pictures for key in ("png", "heat") if key in picture)
+            if size <= left:
+                left -= size
+            elif kind == "mistakes":
+                for picture in pictures:
+                    picture["png"] = ""
+            else:
+                one["findings"][kind] = []

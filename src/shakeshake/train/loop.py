@@ -18,10 +18,14 @@ import torch
 from ..data.findings import in_brief
 from ..data.sources import ImageData
 from ..errors import InputError, RunError
-from ..models.trained import CONFIG, WEIGHTS, describe, weights_as_bytes
+from ..models.described import describe
+from ..models.trained import CONFIG, WEIGHTS
+from ..models.weights import sha256, weights_as_bytes
 from . import checkpoint
 from .device import describe_device
 from .distributed import Group, joined
+from .held_out import calibrated
+from .initial import pinned, read_initial
 from .keeper import Keeper, stop_signals
 from .progress import Progress, TensorBoard
 from .recipe import Recipe
@@ -48,6 +52,7 @@ def fit(
     When torchrun has started its processes again after a failure, this goes on with the run that was broken off.
     """
     _check_minutes(minutes)
+    recipe, initial = pinned(recipe)
     with joined() as group:
         run = RunDirectory(Path(out) if out is not None else run_path(recipe, group))
         if group.restarts and run.holds_unfinished(recipe):
@@ -56,7 +61,7 @@ def fit(
         data = _images(recipe, group)
         if data.record is not None and group.leads and not quiet and not told:
             print(*in_brief(data.record["found"]), sep="\n", file=sys.stderr, flush=True)
-        trainer = Trainer(recipe, data, group)
+        trainer = Trainer(recipe, data, group, initial)
         group.lead(lambda: run.create(recipe))
         with _locked(run, group):
             if group.leads:
@@ -67,6 +72,7 @@ def fit(
 
 def run_path(recipe: Recipe, group: Group) -> Path:
     """Where a run goes that was given no folder: a new one, or after a restart by torchrun the one it was in."""
+    recipe, _ = pinned(recipe)
     new = new_run_path(recipe)
     before = new.with_name(re.sub(r"\d+$", lambda number: str(int(number[0]) - 1), new.name))
     goes_on = group.restarts > 0 and RunDirectory(before).holds_unfinished(recipe)
@@ -108,7 +114,7 @@ def _resume(
             raise InputError(
                 f"data: {recipe.data} has changed since {run.path} began, expected the images it began with"
             )
-        trainer = Trainer(recipe, data, group)
+        trainer = Trainer(recipe, data, group, None if state is not None else read_initial(recipe))
         if state is not None:
             trainer.load_state_dict(state["trainer"])
         if group.leads:
@@ -184,6 +190,7 @@ def _finish(run: RunDirectory, trainer: Trainer) -> None:
         "precision": trainer.precision,
         "data_fingerprint": data.fingerprint,
     }
+    weights = weights_as_bytes(trainer.tested_network)
     config = describe(
         recipe.model,
         recipe.rule,
@@ -194,8 +201,10 @@ def _finish(run: RunDirectory, trainer: Trainer) -> None:
         std=data.std,
         data=recipe.data,
         test_error=result["last_error"],
+        weights_sha256=sha256(weights),
+        **calibrated(trainer.tested_network, data, trainer.device),
     )
-    write_atomically(run.path / WEIGHTS, weights_as_bytes(trainer.tested_network))
+    write_atomically(run.path / WEIGHTS, weights)
     run.write_json(CONFIG, config)
     run.write_json("result.json", result)
 

@@ -9,6 +9,7 @@ from ..data.sources import list_data
 from ..errors import InputError
 from .defaults import Facts, choose, seconds_of
 from .distributed import ALONE, Group
+from .initial import started_from
 from .presets import preset
 from .recipe import Recipe
 from .trained_run import load_images
@@ -24,10 +25,11 @@ def planned(
 
     There are no lines where a preset said it all.
 
-    typed: fields that were given as options; they are kept. name: of a preset, if one was named. budget: the time that
-    a run may take, such as 10m, if one was given. A few steps are measured where a budget is to be kept, which seeds
-    torch's global generators. Raises InputError for a mistake in any of them and for data that cannot be read.
+    typed: fields that were given as options; they are kept, and so is the network of a run in ``init``. name: of a
+    preset, if one was named. budget: the time that a run may take, such as 10m, if one was given. A few steps are
+    measured where a budget is to be kept, which seeds torch's global generators. Raises InputError for a mistake in any of them and for data that cannot be read.
     """
+    typed = started_from(typed)
     own = data not in {known for known, _ in list_data()}
     if budget is None and (name is not None or not own):
         return preset(name or "quick", data).replace(**typed), []

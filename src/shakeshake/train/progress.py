@@ -59,7 +59,8 @@ class Progress:
     def _announce(self) -> None:
         trainer, recipe = self.trainer, self.trainer.recipe
         shaken = f" {recipe.rule}" if recipe.rule != "none" else ""
-        begin = f", goes on after {trainer.step} of {trainer.steps} steps" if trainer.step else ""
+        begin = f", from the weights of {printable(recipe.init)}" if recipe.init else ""
+        begin = f", goes on after {trainer.step} of {trainer.steps} steps" if trainer.step else begin
         print(
             f"{recipe.model}{shaken} on {len(trainer.data.train.labels)} images of {printable(recipe.data)}, "
             f"{recipe.epochs} epochs of {trainer.steps_per_epoch} steps, {trainer.device}, {trainer.precision} "

@@ -91,6 +91,11 @@ class Recipe:
     """auto, cpu, cuda, cuda:1 or mps."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto takes bf16 where the machine has instructions for it."""
+    init: str | None = None
+    """Trained weights to start from, with a new last layer where the classes differ in number: a finished run, a
+    safetensors file, or weights that have a name."""
+    init_sha256: str | None = None
+    """SHA-256 of the file that init stands for; filled in when a run begins, and checked where it is given."""
     data_dir: str | None = None
     """Where CIFAR lies or is downloaded to; of a run on photos that is gone on with, where they are now."""
 

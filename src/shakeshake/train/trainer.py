@@ -20,6 +20,7 @@ from ..kernels import fused as kernels
 from ..models.registry import create_model
 from .device import autocast, choose_device, choose_precision, keep_freed_memory
 from .distributed import ALONE, Group
+from .initial import Initial
 from .recipe import Recipe
 from .schedule import learning_rate, parse_milestones
 from .sgd import SGD
@@ -36,11 +37,12 @@ class Trainer:
     All randomness is a function of the recipe's seed and the step: a step needs no random state from before it, so a
     run that goes on from a checkpoint computes what it would have computed without the interruption.
 
+    initial: weights to start from in place of random ones.
     group: the processes that train this one network together. train_step(), finish_epoch() and state_dict() are called
     by all of them at the same points.
     """
 
-    def __init__(self, recipe: Recipe, data: ImageData, group: Group = ALONE) -> None:
+    def __init__(self, recipe: Recipe, data: ImageData, group: Group = ALONE, initial: Initial | None = None) -> None:
         n = len(data.train.labels)
         if recipe.batch_size > n:
             raise InputError(f"batch_size: {recipe.batch_size} is larger than the data, expected at most {n} images")
@@ -62,6 +64,8 @@ class Trainer:
             in_channels=data.channels,
             image_size=data.image_size,
         ).to(self.device)
+        if initial is not None:
+            initial.put_into(self.network)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.kernels = self.device.type == "cpu" and kernels.use(self.network)
         if self.device.type == "cpu":

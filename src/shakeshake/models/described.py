@@ -1,0 +1,132 @@
+"""config.json, which lies beside the weights: what is written there, and whether what is read can be believed.
+
+Nothing in it is trusted: it may come from anybody. No torch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, printable
+from .registry import check_model
+
+FORMAT = "shakeshake/1"
+LARGEST = 10_000_000  # bytes of a config.json; a thousand classes have a few thousand
+_OPTIONS = {"skip_shift", "activation"}
+Config = dict[str, Any]
+
+
+def describe(
+    model: str,
+    rule: str,
+    *,
+    classes: Sequence[str],
+    in_channels: int,
+    image_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    options: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> Config:
+    """What config.json holds: enough to build the network again and to feed it.
+
+    options: what the network was built with beside these, such as ``{"skip_shift": "mirrored"}``.
+    more: of this, ``weights_sha256`` and ``temperature`` (see TrainedModel) have a meaning when it is loaded.
+    """
+    return {
+        "format": FORMAT,
+        "model": model,
+        "rule": rule,
+        "classes": list(classes),
+        "in_channels": in_channels,
+        "image_size": image_size,
+        "mean": list(mean),
+        "std": list(std),
+        **({"options": dict(options)} if options else {}),
+        **more,
+    }
+
+
+def read_config(path: Path) -> Config:
+    """The config.json at ``path``. Raises InputError when it is damaged, not ours, or says what cannot be."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise ValueError(f"it has more than {LARGEST:,} bytes")
+        return check_config(json.loads(content))
+    except OSError as error:
+        raise InputError(f"run: {printable(path)} cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:  # an InputError of check_model() is one, too
+        raise InputError(f"run: {printable(path)} is damaged or not ours: {printable(error)}") from None
+
+
+def check_config(config: Any) -> Config:
+    """The config itself. Raises ValueError, naming the entry, the value and what was expected."""
+    if not isinstance(config, dict):
+        raise ValueError(f"got {type(config).__name__}, expected an object")
+    if config.get("format") != FORMAT:
+        raise ValueError(f"format is {_short(config.get('format'))}, expected {FORMAT!r}")
+    _expect(config, "model", _text, "the name of a network")
+    check_model(config["model"])
+    _expect(config, "rule", _text, "a rule such as S-S-I")
+    _expect(config, "classes", _names, "a list of two different names or more")
+    _expect(config, "in_channels", lambda n: n in (1, 3) and _whole(n), "1 or 3")
+    _expect(config, "image_size", lambda n: _whole(n) and 8 <= n <= 224, "a whole number from 8 to 224")
+    channels = config["in_channels"]
+    _expect(config, "mean", lambda m: _numbers(m, channels), f"{channels} finite numbers")
+    _expect(config, "std", lambda s: _numbers(s, channels) and min(s) > 0, f"{channels} finite numbers above 0")
+    if "options" in config:
+        _expect(config, "options", _known_options, f"some of {', '.join(sorted(_OPTIONS))}")
+    if "temperature" in config:
+        _expect(config, "temperature", lambda t: _number(t) and 0.01 <= t <= 100, "a number from 0.01 to 100")
+    if "weights_sha256" in config:
+        _expect(config, "weights_sha256", lambda s: _text(s) and re.fullmatch("[0-9a-f]{64}", s), "64 hex digits")
+    return config
+
+
+def _expect(config: Config, name: str, fits: Any, expected: str) -> None:
+    if name not in config:
+        raise ValueError(f"{name} is missing, expected {expected}")
+    if not fits(config[name]):
+        raise ValueError(f"{name} is {_short(config[name])}, expected {expected}")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _numbers(values: Any, many: int) -> bool:
+    return isinstance(values, list) and len(values) == many and all(map(_number, values))
+
+
+def _names(values: Any) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) >= 2
+        and all(map(_text, values))
+        and all(name.strip() for name in values)
+        and len(set(values)) == len(values)
+    )
+
+
+def _known_options(options: Any) -> bool:
+    return isinstance(options, dict) and set(options) <= _OPTIONS and all(map(_text, options.values()))

@@ -1,0 +1,102 @@
+"""Weights in the safetensors format: written, read, and put into a network that they are of."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as parse
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from ..errors import InputError, printable
+from .registry import check_model, create_model
+
+HEAD = ("fc.weight", "fc.bias")  # the last layer of every network here: as many outputs as classes
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+def weights_as_bytes(network: nn.Module, *, half: bool = False) -> bytes:
+    """The network's parameters and buffers in the safetensors format; ``half``: in float16, which halves the file."""
+    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    if half:
+        state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    return save(state)
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a safetensors file, floats as float32, and the SHA-256 of the file.
+
+    Raises InputError for a file that is not there, damaged, or of another format: no other one is read, because those
+    that torch.save writes can do anything when they are opened.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"weights: {printable(path)} cannot be read: {error.strerror or error}") from None
+    try:
+        tensors = parse(content)
+    except SafetensorError as error:
+        pickled = content[:4] == b"PK\x03\x04" or content[:1] == b"\x80"
+        reason = "a file of torch.save" if pickled else printable(error)
+        raise InputError(f"weights: {printable(path)} is not a whole safetensors file ({reason})") from None
+    floats = {name: value.float() if value.dtype in _FLOATS else value for name, value in tensors.items()}
+    bad = next((name for name, value in floats.items() if not torch.isfinite(value).all()), None)
+    if bad is not None:
+        raise InputError(f"weights: {printable(path)} has values in {printable(bad)} that are not finite")
+    return floats, sha256(content)
+
+
+def network_of(tensors: Mapping[str, Tensor], model: str, source: object, **options: Any) -> nn.Module:
+    """The network that ``model`` and ``options`` (create_model's) specify, with these tensors as its weights.
+
+    No memory is taken for more than the tensors that are there, whatever the name asks for. Raises InputError, naming
+    the first tensor, when they are those of another network.
+    """
+    _, numbers = check_model(model)
+    if max(numbers.get("depth", 1), numbers.get("branches", 1)) > len(tensors):
+        raise InputError(f"weights: {printable(source)} has {len(tensors)} tensors, too few for a {model}")
+    with torch.device("meta"):
+        network = create_model(model, **options)
+    check_same(tensors, network, source, model)
+    network.load_state_dict(dict(tensors), assign=True)
+    return network
+
+
+def start_from(network: nn.Module, tensors: Mapping[str, Tensor], source: object, model: str) -> bool:
+    """Put the tensors into a network that is there; where the classes differ in number, it keeps its own last layer.
+
+    Returns whether it did. Raises InputError, as check_same(), for weights of another network, which then is as it was.
+    """
+    own = network.state_dict()
+    theirs = [tensors[name].shape for name in HEAD if name in tensors]
+    new_head = len(theirs) == len(HEAD) and theirs[0][1:] == own[HEAD[0]].shape[1:] and theirs[1] != own[HEAD[1]].shape
+    found = {**tensors, **{name: own[name] for name in HEAD}} if new_head else dict(tensors)
+    check_same(found, network, source, model)
+    network.load_state_dict(found)
+    return new_head
+
+
+def check_same(tensors: Mapping[str, Tensor], network: nn.Module, source: object, model: str) -> None:
+    """Raise InputError unless the tensors have the names, shapes and kinds of the network's."""
+    wanted = network.state_dict()
+    where = f"weights: {printable(source)} is of another network than {model}"
+    for name, value in wanted.items():
+        if name not in tensors:
+            raise InputError(f"{where}: it has no {name}")
+        if tensors[name].shape != value.shape:
+            raise InputError(
+                f"{where}: {name} has the shape {tuple(tensors[name].shape)}, expected {tuple(value.shape)}"
+            )
+        if tensors[name].dtype != value.dtype:
+            raise InputError(f"{where}: {name} is {tensors[name].dtype}, expected {value.dtype}")
+    if left := [name for name in tensors if name not in wanted]:
+        raise InputError(f"{where}, which has no {printable(left[0])}")

@@ -1,0 +1,123 @@
+"""Files of a model that are not ours, or were tampered with: one sentence each, and no memory for what is not there."""
+
+import json
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import load, save
+
+import shakeshake as ss
+from shakeshake.errors import InputError
+from shakeshake.models.described import describe
+from shakeshake.models.weights import sha256, weights_as_bytes
+
+
+@pytest.fixture
+def folder(tmp_path):
+    torch.manual_seed(0)
+    network = ss.create_model("shake_resnet8_2x4d", num_classes=3)
+    weights = weights_as_bytes(network)
+    config = describe(
+        "shake_resnet8_2x4d",
+        "S-S-I",
+        classes=["a", "b", "c"],
+        in_channels=3,
+        image_size=32,
+        mean=[100.0] * 3,
+        std=[50.0] * 3,
+        weights_sha256=sha256(weights),
+        temperature=1.5,
+    )
+    (tmp_path / "model.safetensors").write_bytes(weights)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    return tmp_path
+
+
+def change(folder, **entries):
+    config = json.loads((folder / "config.json").read_text()) | entries
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
+
+
+def refused(folder, match):
+    with pytest.raises(InputError, match=match) as told:
+        ss.load(folder)
+    assert "\n" not in str(told.value)
+    assert len(str(told.value)) < 500
+
+
+def test_as_it_was_written(folder):
+    model = ss.load(folder)
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    assert torch.allclose(model.predict(images), (model(images) / 1.5).softmax(1))
+    change(folder, weights_sha256=None, temperature=None)  # of a run from before there was either
+    assert torch.allclose(ss.load(folder).predict(images), model(images).softmax(1))
+
+
+@pytest.mark.parametrize(
+    ("entries", "match"),
+    [
+        ({"format": "pt"}, r"format is 'pt', expected 'shakeshake/1'"),
+        ({"format": None, "architectures": ["ViT"]}, r"config.json is damaged or not ours: format is None"),
+        ({"model": "shake_resnet9_2x4d"}, "does not exist: depth is 9"),
+        ({"model": ["shake"]}, "model is .*, expected the name of a network"),
+        ({"classes": ["a", "a", "b"]}, "classes is .*, expected a list of two different names"),
+        ({"classes": "abc"}, "classes is 'abc'"),
+        ({"mean": [1, 2]}, "mean is .*, expected 3 finite numbers"),
+        ({"std": [1.0, 0.0, 1.0]}, "std is .* above 0"),
+        ({"std": [1.0, float("nan"), 1.0]}, "std is"),
+        ({"temperature": float("inf")}, "temperature is inf, expected a number from 0.01 to 100"),
+        ({"temperature": True}, "temperature is True"),
+        ({"image_size": 100_000}, "image_size is 100000"),
+        ({"in_channels": True, "mean": [1.0], "std": [1.0]}, "in_channels is True"),
+        ({"options": {"skip": False}}, "options is .*, expected some of activation, skip_shift"),
+        ({"weights_sha256": "../../etc"}, "weights_sha256 is"),
+        ({"rule": None}, "rule is missing"),
+        # A name that would take hours or all memory to build is compared with the tensors that are there.
+        ({"model": "shake_resnet600000002_2x4d"}, "too few for a shake_resnet600000002_2x4d"),
+        ({"model": "shake_resnet8_900000x4d"}, "too few for a"),
+        ({"model": "shake_resnet8_2x4000000d"}, r"expected \(4000000, 16, 3, 3\)"),
+        ({"classes": [str(i) for i in range(5)]}, r"fc.weight has the shape \(3, 16\), expected \(5, 16\)"),
+        ({"weights_sha256": "0" * 64}, "is not the file that config.json describes .*: one of the two was changed"),
+    ],
+)
+def test_a_config_that_cannot_be(folder, entries, match):
+    change(folder, **entries)
+    refused(folder, match)
+
+
+def test_a_config_that_is_no_json(folder):
+    for content in (b"", b"[" * 100_000, b"\xff\xfe", b"[1]", b" " * 10_000_001):
+        (folder / "config.json").write_bytes(content)
+        refused(folder, "config.json is damaged or not ours")
+
+
+def test_weights_that_were_changed(folder):
+    path = folder / "model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    refused(folder, "is not the file that config.json describes")
+    tensors = load(whole)
+    for changes, match in (
+        ({"fc.bias": torch.tensor([0.0, float("nan"), 0.0])}, "values in fc.bias that are not finite"),
+        ({"fc.bias": None}, "it has no fc.bias"),
+        ({"more": torch.zeros(1)}, "which has no more"),
+        ({"fc.bias": torch.zeros(3, dtype=torch.int64)}, "fc.bias is torch.int64, expected torch.float32"),
+    ):
+        path.write_bytes(save({k: v for k, v in (tensors | changes).items() if v is not None}))
+        change(folder, weights_sha256=None)
+        refused(folder, match)
+
+
+def test_a_pickle_is_never_opened(folder, tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "it went off"), "w"))
+
+    (folder / "model.safetensors").write_bytes(pickle.dumps(Bomb()))
+    refused(folder, "not a whole safetensors file")
+    torch.save({"a": Bomb()}, folder / "model.safetensors")
+    refused(folder, r"not a whole safetensors file \(a file of torch.save\)")
+    torch.save({"a": Bomb()}, folder / "model.pt")
+    refused(folder / "model.pt", "may hold a pickle, which is never opened")
+    assert not (tmp_path / "it went off").exists()

@@ -1,0 +1,198 @@
+"""Starting from trained weights: a new head, the very same weights after a resume, other networks told."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+
+import pytest
+import torch
+
+import shakeshake as ss
+from shakeshake.errors import InputError
+from shakeshake.models import pretrained
+from shakeshake.models.pretrained import Pretrained
+from shakeshake.models.weights import weights_as_bytes
+from shakeshake.train.initial import pinned, read_initial
+from shakeshake.train.loop import resume
+from shakeshake.train.planned import planned
+from shakeshake.train.recipe import Recipe
+
+TINY = Recipe(
+    data="digits",
+    model="shake_resnet8_2x4d",
+    train_size=100,
+    epochs=1,
+    batch_size=50,
+    flip=False,
+    crop=0,
+    device="cpu",
+    precision="fp32",
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "first"
+    ss.fit(TINY, path, quiet=True)
+    return path
+
+
+@pytest.fixture
+def other(tmp_path):
+    """Three classes of digits as an .npz."""
+    import numpy as np
+
+    data = ss.load_data("digits")
+    some = {}
+    for name, split in (("train", data.train), ("test", data.test)):
+        kept = split.labels < 3
+        some |= {f"x_{name}": split.images[kept], f"y_{name}": split.labels[kept]}
+    np.savez(tmp_path / "other.npz", **some)
+    return str(tmp_path / "other.npz")
+
+
+def test_a_run_starts_from_another_ones_weights(run, tmp_path):
+    """A step at a rate of next to nothing leaves the weights where they began."""
+    recipe = TINY.replace(init=str(run), lr=1e-12, weight_decay=0.0)
+    ss.fit(recipe, tmp_path / "second", quiet=True)
+    began = ss.load(run).network.state_dict()
+    for name, value in ss.load(tmp_path / "second").network.named_parameters():
+        assert torch.allclose(value, began[name], atol=1e-6), name
+    digest = hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
+    recorded = json.loads((tmp_path / "second" / "recipe.json").read_text())
+    assert (recorded["init"], recorded["init_sha256"]) == (str(run), digest)
+
+
+def test_other_classes_get_a_new_head(run, other, tmp_path):
+    recipe = TINY.replace(init=str(run / "model.safetensors"), data=other, train_size=None, lr=1e-12)
+    ss.fit(recipe, tmp_path / "second", quiet=True)
+    ours, theirs = ss.load(tmp_path / "second").network, ss.load(run).network
+    assert ours.fc.out_features == 3
+    assert torch.allclose(ours.stem.conv.weight, theirs.stem.conv.weight, atol=1e-6)
+    fresh = tmp_path / "fresh"
+    ss.fit(recipe.replace(init=None), fresh, quiet=True)
+    assert torch.allclose(ours.fc.weight, ss.load(fresh).network.fc.weight, atol=1e-6), "new as without init"
+    assert not torch.allclose(ours.stem.conv.weight, ss.load(fresh).network.stem.conv.weight, atol=1e-2)
+
+
+def test_a_resumed_run_starts_from_the_same_weights_or_says_so(run, tmp_path):
+    first = tmp_path / "first"
+    shutil.copytree(run, first)
+    recipe = TINY.replace(init=str(first))
+    ss.fit(recipe, tmp_path / "whole", quiet=True)
+    begun = tmp_path / "begun"  # killed before its first checkpoint
+    begun.mkdir()
+    shutil.copy(tmp_path / "whole" / "recipe.json", begun)
+    resume(begun, quiet=True)
+    weights = [(at / "model.safetensors").read_bytes() for at in (tmp_path / "whole", begun)]
+    assert weights[0] == weights[1]
+    for name in ("model.safetensors", "config.json", "result.json"):
+        (begun / name).unlink()
+    shutil.rmtree(first)
+    resume(begun, quiet=True)  # a checkpoint needs them no more
+    assert (begun / "model.safetensors").read_bytes() == weights[0]
+    for checkpoint in begun.glob("checkpoint*"):
+        checkpoint.unlink()
+    (begun / "result.json").unlink()
+    first.mkdir()
+    changed = ss.load(run).network
+    with torch.no_grad():
+        changed.fc.bias += 1
+    (first / "model.safetensors").write_bytes(weights_as_bytes(changed))
+    config = json.loads((run / "config.json").read_text())
+    (first / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "weights_sha256"}))
+    with pytest.raises(InputError, match=r"^init: .*first has other weights than those that the run began with"):
+        resume(begun, quiet=True)
+
+
+def test_a_command_takes_the_network_of_the_run_it_starts_from(run):
+    recipe, _ = planned("digits", {"init": str(run), "epochs": 1})
+    assert recipe.model == TINY.model
+    assert recipe.init_sha256 == hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
+    assert planned("digits", {"init": str(run), "model": "resnet8"})[0].model == "resnet8"
+
+
+def test_other_networks_are_one_sentence(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "weights.pt").write_bytes(b"PK\x03\x04")
+    for changes, said in (
+        (
+            {"init": str(run), "model": "shake_resnet8_2x8d"},
+            "is a shake_resnet8_2x4d, expected a shake_res",
+        ),
+        (
+            {"init": str(run / "model.safetensors"), "model": "shake_resnet14_2x4d"},
+            r"another network than shake_resnet14_2x4d: it has no stages.0.blocks.1",
+        ),
+        (
+            {"init": str(run / "model.safetensors"), "model": "shake_resnet8_2x8d"},
+            r"stages.0.blocks.0.branches.0.conv1.weight has the shape \(4, 16, 3, 3\), expected \(8, 16, 3, 3\)",
+        ),
+        ({"init": str(tmp_path / "empty")}, "holds no config.json"),
+        ({"init": str(tmp_path / "weights.pt")}, r"not a whole safetensors file \(a file of torch.save\)"),
+        (
+            {"init": "cifar10"},
+            r"init: cifar10 is not there, expected a .* for shake_resnet8_2x4d \(none yet\)",
+        ),
+        ({"init": str(run), "init_sha256": "0" * 64}, "has other weights than those that the run began with"),
+    ):
+        with pytest.raises(InputError, match=said) as told:
+            ss.fit(TINY.replace(**changes), tmp_path / "run", quiet=True)
+        assert "\n" not in str(told.value)
+        assert not (tmp_path / "run").exists()
+
+
+def test_weights_with_a_name(run, tmp_path, monkeypatch):
+    """By a table of one entry, in half precision, from a file and from an address."""
+    content = weights_as_bytes(ss.load(run).network, half=True)
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(content)
+    entry = Pretrained(str(path), hashlib.sha256(content).hexdigest(), "digits, for this test")
+    with pytest.raises(InputError, match=r"^pretrained: there are no weights 'digits' for .* exist: none yet$"):
+        ss.create_model(TINY.model, pretrained="digits", in_channels=1, image_size=8)
+    monkeypatch.setitem(pretrained.PRETRAINED, (TINY.model, "digits"), entry)
+    network = ss.create_model(TINY.model, pretrained="digits", in_channels=1, image_size=8)
+    began = ss.load(run).network.state_dict()
+    assert torch.allclose(network.fc.weight, began["fc.weight"], atol=1e-3)
+    assert network.fc.weight.dtype == torch.float32
+    assert ss.create_model(TINY.model, pretrained="digits", in_channels=1, num_classes=4).fc.out_features == 4
+    with pytest.raises(InputError, match=r"stem.conv.weight has the shape \(16, 1, 3, 3\), expected \(16, 3, 3, 3\)"):
+        ss.create_model(TINY.model, pretrained="digits")
+    with pytest.raises(InputError, match=r"no weights 'digit' .* exist: 'digits' for shake_resnet8_2x4d$"):
+        ss.create_model(TINY.model, pretrained="digit")
+    recipe, initial = pinned(TINY.replace(init="digits"))
+    assert initial is not None
+    assert recipe.init_sha256 == entry.sha256
+    assert read_initial(recipe).sha256 == entry.sha256
+    monkeypatch.setitem(pretrained.PRETRAINED, (TINY.model, "digits"), dataclasses.replace(entry, sha256="0" * 64))
+    with pytest.raises(InputError, match=r"is not the file that was published"):
+        ss.create_model(TINY.model, pretrained="digits", in_channels=1)
+
+
+def test_weights_are_fetched_once(run, tmp_path, monkeypatch):
+    import http.server
+    import threading
+    from functools import partial
+
+    content = weights_as_bytes(ss.load(run).network, half=True)
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "w.safetensors").write_bytes(content)
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None: ...
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path / "served")) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/w.safetensors"
+        entry = Pretrained(address, hashlib.sha256(content).hexdigest(), "digits")
+        monkeypatch.setitem(pretrained.PRETRAINED, (TINY.model, "digits"), entry)
+        ss.create_model(TINY.model, pretrained="digits", in_channels=1)
+        server.shutdown()
+    ss.create_model(TINY.model, pretrained="digits", in_channels=1)
+    (kept,) = (tmp_path / "cache" / "shakeshake" / "weights").iterdir()
+    assert kept.read_bytes() == content
+    kept.unlink()
+    with pytest.raises(InputError, match=r"^pretrained: http://127.0.0.1.* cannot be had"):
+        ss.create_model(TINY.model, pretrained="digits", in_channels=1)
