@@ -1,4 +1,4 @@
-"""README and docs tell the truth: every command and every Python block in them runs, in order, in a folder of the page's own.
+"""README and docs tell the truth: every command and Python block in them runs, in order, in a folder of the page's own.
 
 A comment before a block says, where a reader of the source sees it, how the test differs from what is written:
 
