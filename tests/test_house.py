@@ -22,7 +22,7 @@ KNOWS = {
     "experiments": {"errors", "core", "models", "data", "train", "analysis", "export"},
     "report": {"errors", "core.rules", "train.record"},
     "bench": {"errors", "models", "data", "train", "export"},
-    "doctor": {"kernels", "data", "train", ""},  # "" is the package itself, for its version
+    "doctor": {"kernels", "data", "train", "bench", ""},  # "" is the package itself, for its version
     "demo": {"errors", "train", "report"},
     "doors": {
         "errors",
