@@ -23,7 +23,7 @@ KNOWS = {
     "report": {"errors", "core.rules", "train.record"},
     "use": {"errors", "models", "data", "export", "train", "analysis"},
     "bench": {"errors", "models", "data", "train", "export"},
-    "doctor": {"kernels", "data", "train", ""},  # "" is the package itself, for its version
+    "doctor": {"kernels", "data", "train", "bench", ""},  # "" is the package itself, for its version
     "demo": {"errors", "train", "report"},
     "doors": {
         "errors",

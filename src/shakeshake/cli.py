@@ -29,7 +29,7 @@ COMMANDS = {
     "report": ("paper", "write one page that shows a run, or several side by side"),
     "models": ("tools", "networks by name"),
     "data": ("tools", "list, get or verify the data sets; check a folder of photos"),
-    "doctor": ("tools", "what is installed here, and what a run would use"),
+    "doctor": ("tools", "what is installed here, how fast this machine is, what would help"),
     "bench": ("tools", "how fast this machine trains and uses a network"),
     "demo": ("tools", "two minutes: the same network with and without shaking"),
 }

@@ -83,11 +83,13 @@ def _check(folder: Path, image_size: int | None, split_seed: int, *, as_json: bo
 
 
 def doctor(arguments: Sequence[str]) -> int:
-    door("doctor", "What is installed here, and what a run would use.").parse_args(arguments)
+    parser = door("doctor", "What is installed here, what a run would use, how fast this machine is, what would help.")
+    parser.add_argument("--quick", action="store_true", help="without the measurement, which takes seconds")
+    given = parser.parse_args(arguments)
 
     from ..doctor import examine
 
-    for name, value in examine():
+    for name, value in examine(measure=not given.quick):
         print(f"{name:<14} {value}")
     return DONE
 
