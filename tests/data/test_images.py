@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from shakeshake.data.images import BACKGROUND, UnreadableImage, dimensions, read_image
+from shakeshake.data.images import UnreadableImage, dimensions, read_image
 from shakeshake.errors import InputError
+
+WHITE = (255, 255, 255)
 
 
 def smooth(width: int, height: int) -> np.ndarray:
@@ -101,12 +103,12 @@ def test_transparency_is_white(tmp_path):
     rgba.convert("P").save(tmp_path / "palette.png", transparency=rgba.convert("P").getpixel((0, 0)))
     for name in ("rgba.png", "rgba.webp"):
         ours = read_image(tmp_path / name, 8).astype(int)
-        assert (ours[:, :3] == BACKGROUND).all(), name
+        assert (ours[:, :3] == WHITE).all(), name
         assert (abs(ours[:, 4:] - (200, 0, 0)) <= 20).all(), name  # the filter overshoots a little at the edge
-    assert (read_image(tmp_path / "palette.png", 32)[:, 0] == BACKGROUND).all()
+    assert (read_image(tmp_path / "palette.png", 32)[:, 0] == WHITE).all()
     keyed = Image.fromarray(np.full((8, 8, 3), (1, 2, 3), np.uint8))
     keyed.save(tmp_path / "keyed.png", transparency=(1, 2, 3))
-    assert (read_image(tmp_path / "keyed.png", 8) == BACKGROUND).all()
+    assert (read_image(tmp_path / "keyed.png", 8) == WHITE).all()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

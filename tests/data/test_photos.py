@@ -161,7 +161,13 @@ def test_what_is_left_out_is_told(messy):
     assert found["empty_classes"] == ["empty"]
     assert any("deep/deeper" in path for path in paths(data, "train") + paths(data, "test"))
     told = "\n".join(as_lines(found))
-    for words in ("cut.jpg is damaged or cut off", "2 files cannot", "uneven classes: 24", "classes of less than 10"):
+    for words in (
+        "cut.jpg is damaged or cut off",
+        "2 files cannot",
+        "uneven classes: 24",
+        "classes of less than 10",
+        "1 image outside of class",
+    ):
         assert words in told
     assert "\N{CAT FACE}<b>" in told
     json.dumps(data.record)

@@ -21,7 +21,7 @@ from ..errors import InputError, printable
 
 FORMATS = "JPEG, PNG, WebP, BMP or GIF"
 BACKGROUND = (255, 255, 255)  # white shows where an image is transparent
-MOST_PIXELS = 1 << 28  # 16,384 x 16,384, or a panorama of 20,000 x 13,000; what claims more is a bomb
+MOST_PIXELS = 200_000_000  # a panorama of 20,000 x 10,000; what claims more is a bomb
 MOST_BYTES = 1 << 29  # of a file
 _LARGE = 1 << 24  # pixels above which images are decoded one at a time, so that memory holds one of them
 _one_large = threading.Lock()
@@ -161,7 +161,7 @@ def _square(image: Image.Image, size: int) -> Image.Image:
     elif image.mode in ("I", "F"):
         image = Image.fromarray(np.clip(np.asarray(image) / 257, 0, 255).astype(np.uint8))
     elif image.has_transparency_data:
-        image = image.convert("RGBA")
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
     elif image.mode not in ("L", "RGB"):
         image = image.convert("RGB")
     side = min(image.size)

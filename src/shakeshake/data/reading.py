@@ -86,8 +86,7 @@ def _read(folder: Path, paths: Sequence[str], size: int, memory: Memory, progres
             files[path] = content
             if content not in rows:
                 writer.add(content, pixels, sides)
-            if states[path] is not None and states[path] == state_of(folder / path):
-                kept[path] = [states[path], content]
+            kept[path] = [states[path], content]  # as it was before it was read: if it changed since, it is read again
         if not files:
             raise InputError(_none_of(folder, bad))
         key = memory.key
