@@ -27,7 +27,8 @@ def planned(
 
     typed: fields that were given as options; they are kept, and so is the network of a run in ``init``. name: of a
     preset, if one was named. budget: the time that a run may take, such as 10m, if one was given. A few steps are
-    measured where a budget is to be kept, which seeds torch's global generators. Raises InputError for a mistake in any of them and for data that cannot be read.
+    measured where a budget is to be kept, which seeds torch's global generators. Raises InputError for a mistake in any
+    of them and for data that cannot be read.
     """
     typed = started_from(typed)
     own = data not in {known for known, _ in list_data()}
