@@ -86,7 +86,7 @@ def export(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, metavar="F", help="the file, or the folder (default in the run, see above)")
     parser.add_argument("--int8", action="store_true", help="onnx in int8, with its measured error beside fp32's")
     parser.add_argument("--half", action="store_true", help="safetensors in float16: half the size")
-    parser.add_argument("--licence", default="unknown", metavar="ID", help="for the card: mit, cc-by-4.0, other, ...")
+    parser.add_argument("--licence", "--license", default="unknown", metavar="ID", help="for the card: mit, cc-by-4.0, other, ...")
     parser.add_argument("--data-dir", metavar="D", help="where the images are now, if they have moved")
     given = parser.parse_args(arguments)
 
