@@ -100,8 +100,8 @@ def _check_images(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], sour
         )
     if kernel != here:
         raise InputError(
-            f"weights: {printable(source)} was trained on images of another size, with a stem of {kernel[0]} x {kernel[1]} "
-            f"pixels, expected {here[0]} x {here[1]} as for these images"
+            f"weights: {printable(source)} was trained on images of another size, with a stem of {kernel[0]} x "
+            f"{kernel[1]} pixels, expected {here[0]} x {here[1]} as for these images"
         )
 
 
