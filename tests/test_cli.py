@@ -207,7 +207,7 @@ def test_help_is_quick_and_loads_no_torch():
     told = shakeshake("train", "--help")
     assert "--weight-decay" in told
     assert "--checkpoint-every" in told
-    for command in ("resume", "eval", "compare", "report", "models", "data", "doctor", "demo"):
+    for command in ("resume", "eval", "compare", "predict", "export", "report", "models", "data", "doctor", "demo"):
         assert "usage: shakeshake" in shakeshake(command, "--help")
 
 

@@ -157,8 +157,10 @@ def test_weights_with_a_name(run, tmp_path, monkeypatch):
     assert torch.allclose(network.fc.weight, began["fc.weight"], atol=1e-3)
     assert network.fc.weight.dtype == torch.float32
     assert ss.create_model(TINY.model, pretrained="digits", in_channels=1, num_classes=4).fc.out_features == 4
-    with pytest.raises(InputError, match=r"stem.conv.weight has the shape \(16, 1, 3, 3\), expected \(16, 3, 3, 3\)"):
+    with pytest.raises(InputError, match=r"'digits' was trained on images of 1 channels, expected 3 \(colour\)"):
         ss.create_model(TINY.model, pretrained="digits")
+    with pytest.raises(InputError, match=r"images of another size, with a stem of 3 x 3 pixels, expected 7 x 7 as for"):
+        ss.create_model(TINY.model, pretrained="digits", in_channels=1, image_size=160)
     with pytest.raises(InputError, match=r"no weights 'digit' .* exist: 'digits' for shake_resnet8_2x4d$"):
         ss.create_model(TINY.model, pretrained="digit")
     recipe, initial = pinned(TINY.replace(init="digits"))

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -120,6 +121,15 @@ def test_the_only_file_is_bad(image, said, run, tmp_path, capsys):
     assert said in err
     assert out == ""
     assert len(err.splitlines()) == 1
+
+
+def test_a_model_without_a_temperature_says_so(run, photos, tmp_path, capsys):
+    for name in ("model.safetensors", "config.json"):
+        shutil.copy(run / name, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "temperature"}))
+    assert predict([str(tmp_path), str(photos / "00.png")]) == 0
+    assert "has no temperature, its probabilities are not calibrated" in capsys.readouterr().err
 
 
 def test_grey_is_pillows():

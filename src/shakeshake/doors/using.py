@@ -46,6 +46,8 @@ def predict(arguments: Sequence[str]) -> int:
     from ..use.predict import Prediction, predict_files
 
     model = load(given.run, choose_device(given.device))
+    if "temperature" not in model.config:
+        print("shakeshake: the model has no temperature, its probabilities are not calibrated", file=sys.stderr)
     good = bad = 0
     paths = find_images(given.images, sys.stdin.buffer)
     for found in predict_files(model, paths, top=given.top, flips=given.flips):
@@ -86,7 +88,9 @@ def export(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, metavar="F", help="the file, or the folder (default in the run, see above)")
     parser.add_argument("--int8", action="store_true", help="onnx in int8, with its measured error beside fp32's")
     parser.add_argument("--half", action="store_true", help="safetensors in float16: half the size")
-    parser.add_argument("--licence", default="unknown", metavar="ID", help="for the card: mit, cc-by-4.0, other, ...")
+    parser.add_argument(
+        "--licence", "--license", default="unknown", metavar="ID", help="for the card: mit, cc-by-4.0, other, ..."
+    )
     parser.add_argument("--data-dir", metavar="D", help="where the images are now, if they have moved")
     given = parser.parse_args(arguments)
 

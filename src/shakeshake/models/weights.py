@@ -17,6 +17,7 @@ from ..errors import InputError, printable
 from .registry import check_model, create_model
 
 HEAD = ("fc.weight", "fc.bias")  # the last layer of every network here: as many outputs as classes
+STEM = "stem.conv.weight"
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -77,12 +78,31 @@ def start_from(network: nn.Module, tensors: Mapping[str, Tensor], source: object
     Returns whether it did. Raises InputError, as check_same(), for weights of another network, which then is as it was.
     """
     own = network.state_dict()
+    _check_images(tensors, own, source)
     theirs = [tensors[name].shape for name in HEAD if name in tensors]
     new_head = len(theirs) == len(HEAD) and theirs[0][1:] == own[HEAD[0]].shape[1:] and theirs[1] != own[HEAD[1]].shape
     found = {**tensors, **{name: own[name] for name in HEAD}} if new_head else dict(tensors)
     check_same(found, network, source, model)
     network.load_state_dict(found)
     return new_head
+
+
+def _check_images(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], source: object) -> None:
+    """Grey or colour, and a stem that strides or not: what the images decide, and not the network's name."""
+    if STEM not in tensors or tensors[STEM].dim() != 4:
+        return  # told by check_same()
+    (_, channels, *kernel), (_, wanted, *here) = tensors[STEM].shape, own[STEM].shape
+    if channels != wanted:
+        kinds = {1: "grey", 3: "colour"}
+        raise InputError(
+            f"weights: {printable(source)} was trained on images of {channels} channels, expected {wanted} "
+            f"({kinds[wanted]}), as these images have"
+        )
+    if kernel != here:
+        raise InputError(
+            f"weights: {printable(source)} was trained on images of another size, with a stem of {kernel[0]} x "
+            f"{kernel[1]} pixels, expected {here[0]} x {here[1]} as for these images"
+        )
 
 
 def check_same(tensors: Mapping[str, Tensor], network: nn.Module, source: object, model: str) -> None:

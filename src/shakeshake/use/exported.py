@@ -91,6 +91,8 @@ def export_run(
     name = "model.int8.onnx" if int8 else FORMATS[form]
     target = Path(out) if out is not None else Path(path) / name
     _check_writable(target, folder=form == "safetensors")
+    if "temperature" not in model.config:
+        say("the run is older than the temperature: its probabilities are not calibrated")
     exporting = Exporting(open_run(path, data_dir=data_dir, device="cpu"), model, licence, say)
     if form == "safetensors":
         return _folder(exporting, target, half)
