@@ -22,6 +22,8 @@ _HOMES = {
     "list_models": "models.registry",
     "load": "models.trained",
     "load_data": "data.sources",
+    "from_arrays": "data.arrays",
+    "from_datasets": "data.datasets",
     "Recipe": "train.recipe",
     "fit": "train.loop",
     "fuse": "export.fuse",
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from .core.relatives import ShakeDrop as ShakeDrop
     from .core.relatives import StochasticDepth as StochasticDepth
     from .core.rules import ShakeRule as ShakeRule
+    from .data.arrays import from_arrays as from_arrays
+    from .data.datasets import from_datasets as from_datasets
     from .data.sources import load_data as load_data
     from .errors import InputError as InputError
     from .export.fuse import fuse as fuse

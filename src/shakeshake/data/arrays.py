@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from ..errors import InputError
 
 SMALLEST, LARGEST = 8, 224  # pixels of a side
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
+_MORE = ("classes", "x_val", "y_val")  # an .npz may have these, too
 _PLAIN = 1 << 28  # bytes up to which an .npz may be as compressible as it likes
 _RATIO = 100
 
@@ -100,29 +102,33 @@ def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[flo
 
 
 def load_npz(path: Path) -> ImageData:
-    """The images of an .npz with x_train, y_train, x_test, y_test and perhaps classes; no pickle in it is ever read."""
+    """The images of an .npz: arrays by the names and of the kinds that from_arrays takes; no pickle is ever read."""
+    return from_arrays(**read_npz(path, _MORE), name=path.stem, source=str(path))
+
+
+def read_npz(path: Path, more: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+    """The four arrays of an .npz, and those of ``more`` that are there. Raises InputError for what is no such file."""
     if not path.is_file():
         raise InputError(f"data: there is no file {path}, expected an .npz with {', '.join(_KEYS)}")
     try:
         with zipfile.ZipFile(path) as archive:
-            arrays = _checked_arrays(path, archive)
+            return _checked_arrays(path, archive, more)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise InputError(
             f"data: {path} is not a whole .npz file ({error}), expected one written by numpy.savez"
         ) from error
     except OSError as error:
         raise InputError(f"data: {path} cannot be read ({error.strerror or error}), expected an .npz") from error
-    return from_arrays(**arrays, name=path.stem, source=str(path))
 
 
-def _checked_arrays(path: Path, archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
+def _checked_arrays(path: Path, archive: zipfile.ZipFile, more: tuple[str, ...]) -> dict[str, np.ndarray]:
     """The arrays, each read only after its header has promised plain values and a believable size."""
     members = {info.filename: info for info in archive.infolist()}
     missing = [key for key in _KEYS if f"{key}.npy" not in members]
     if missing:
         there = ", ".join(sorted(name.removesuffix(".npy") for name in members)) or "nothing"
         raise InputError(f"data: {path} has no {', '.join(missing)}, expected {', '.join(_KEYS)} (it has {there})")
-    wanted = {key: members[f"{key}.npy"] for key in (*_KEYS, "classes") if f"{key}.npy" in members}
+    wanted = {key: members[f"{key}.npy"] for key in (*_KEYS, *more) if f"{key}.npy" in members}
     unpacked, packed = sum(i.file_size for i in wanted.values()), sum(i.compress_size for i in wanted.values())
     if unpacked > _PLAIN and unpacked > _RATIO * packed:
         raise InputError(
@@ -151,27 +157,38 @@ def from_arrays(
     y_train: np.ndarray,
     x_test: np.ndarray,
     y_test: np.ndarray,
-    classes: np.ndarray | tuple[str, ...] | None = None,
+    classes: Sequence[str] | np.ndarray | None = None,
     *,
+    x_val: np.ndarray | None = None,
+    y_val: np.ndarray | None = None,
     name: str = "arrays",
     source: str = "the arrays",
 ) -> ImageData:
     """Images from arrays: x (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats in [0, 1]; y (N,) integers from 0.
 
-    ``source`` is how a message of InputError calls the place where the arrays came from.
+    classes: the names of the labels from 0 on, by default the labels themselves. x_val, y_val: images for choices
+    beside the training. source: how a message of InputError calls the place where the arrays came from.
     """
-    train = Split(_images("x_train", x_train, source), _labels("y_train", y_train, source))
-    test = Split(_images("x_test", x_test, source), _labels("y_test", y_test, source))
-    for which, split in (("train", train), ("test", test)):
+    if (x_val is None) != (y_val is None):
+        raise InputError(f"data: {source} has one of x_val and y_val, expected both or none")
+    given = {"train": (x_train, y_train), "test": (x_test, y_test)}
+    if x_val is not None and y_val is not None:
+        given["val"] = (x_val, y_val)
+    splits = {
+        which: Split(checked_images(f"x_{which}", x, source), _labels(f"y_{which}", y, source))
+        for which, (x, y) in given.items()
+    }
+    train = splits["train"]
+    for which, split in splits.items():
         if len(split.images) != len(split.labels):
             raise InputError(
                 f"data: y_{which} in {source} has {len(split.labels):,} labels, "
                 f"expected one for each of the {len(split.images):,} images of x_{which}"
             )
-    if train.images.shape[1:] != test.images.shape[1:]:
-        raise InputError(
-            f"data: x_test in {source} has images of {_shape(test)}, expected those of x_train, {_shape(train)}"
-        )
+        if train.images.shape[1:] != split.images.shape[1:]:
+            raise InputError(
+                f"data: x_{which} in {source} has images of {_shape(split)}, expected those of x_train, {_shape(train)}"
+            )
     names = _classes(classes, train.labels, source)
     absent = sorted(set(range(len(names))) - set(np.unique(train.labels).tolist()))
     if absent:
@@ -179,11 +196,13 @@ def from_arrays(
             f"data: y_train in {source} has no image of class {absent[0]}, "
             f"expected every class from 0 to {len(names) - 1}"
         )
-    if int(test.labels.max()) >= len(names):
-        raise InputError(
-            f"data: y_test in {source} has the label {test.labels.max()}, expected 0 to {len(names) - 1} as in y_train"
-        )
-    return ImageData(name, train, test, names, *channel_statistics(train.images))
+    for which, split in splits.items():
+        if int(split.labels.max()) >= len(names):
+            raise InputError(
+                f"data: y_{which} in {source} has the label {split.labels.max()}, expected 0 to {len(names) - 1} as in "
+                "y_train"
+            )
+    return ImageData(name, train, splits["test"], names, *channel_statistics(train.images), splits.get("val"))
 
 
 def _shape(split: Split) -> str:
@@ -191,7 +210,8 @@ def _shape(split: Split) -> str:
     return f"{h} x {w} pixels and {c} channel{'s' if c > 1 else ''}"
 
 
-def _images(key: str, x: np.ndarray, source: str) -> np.ndarray:
+def checked_images(key: str, x: np.ndarray, source: str) -> np.ndarray:
+    """The images as (N, C, H, W) uint8, contiguous. Raises InputError as from_arrays, calling them ``key``."""
     x = np.asarray(x)
     if x.ndim == 3:
         x = x[:, None]
@@ -242,7 +262,7 @@ def _labels(key: str, y: np.ndarray, source: str) -> np.ndarray:
     return np.ascontiguousarray(y, np.int64)
 
 
-def _classes(classes: np.ndarray | tuple[str, ...] | None, labels: np.ndarray, source: str) -> tuple[str, ...]:
+def _classes(classes: Sequence[str] | np.ndarray | None, labels: np.ndarray, source: str) -> tuple[str, ...]:
     highest = int(labels.max())
     if classes is None:
         names = tuple(str(k) for k in range(min(highest, len(labels)) + 1))

@@ -128,6 +128,14 @@ def decode(content: bytes, size: int) -> tuple[np.ndarray, tuple[int, int]]:
     return np.array(square), width_and_height if turn < 5 else width_and_height[::-1]
 
 
+def square(image: Image.Image, size: int) -> np.ndarray:
+    """An image that somebody has opened, as read_image would give it; (size, size) where it is grey."""
+    pixels = np.asarray(_square(image, size))
+    turn = _orientation(image)
+    pixels = np.array(Image.fromarray(pixels).transpose(_UPRIGHT[turn])) if turn in _UPRIGHT else pixels
+    return pixels[..., 0] if image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;16") else pixels
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """What Pillow warns of in a damaged file is not for the user, who is told of the file. For all threads at once."""

@@ -135,6 +135,11 @@ def default_size(folder: Path, paths: Sequence[str]) -> int:
 
     with quiet():
         sides = [found for path in paths[::step] if (found := side(path))]
+    return side_for(sides)
+
+
+def side_for(sides: Sequence[int]) -> int:
+    """What default_size makes of the shorter sides of some images."""
     own = median_low(sides) if sides else 32
     if own < 48:
         return max(8, min(own, 32))

@@ -36,7 +36,7 @@ def list_data() -> list[tuple[str, str]]:
 
 
 def load_data(
-    data: str,
+    data: str | ImageData,
     *,
     data_dir: str | Path | None = None,
     train_size: int | None = None,
@@ -47,6 +47,8 @@ def load_data(
     progress: Callable[[str, int, int | None], None] | None = None,
 ) -> ImageData:
     """The images of ``data``: ``digits``, ``cifar10``, ``cifar100``, a folder of photos or the path of an ``.npz``.
+
+    Images that are there already (an ImageData) are returned, or as many of them as ``train_size`` says.
 
     data_dir    the one place where CIFAR lies or is downloaded to; default $SHAKESHAKE_DATA, then the user's cache
     train_size  so many training images only, with the classes in proportion, drawn by ``seed``; the test images stay
@@ -60,6 +62,8 @@ def load_data(
     A folder has one for each class, ``photos/cat/*.jpg``, or these in ``train/`` and perhaps ``val/`` and ``test/``.
     Raises InputError, in one sentence, for anything that the user can mend.
     """
+    if isinstance(data, ImageData):
+        return _adapted(data, train_size, seed, image_size)
     if not isinstance(data, str | os.PathLike):
         raise InputError(f"data: {data!r} is not a name or a path, expected {_EXPECTED}")
     data = os.fspath(data)
@@ -78,11 +82,7 @@ def load_data(
         images = load_photos(folder, image_size=image_size, split_seed=split_seed, progress=progress)
     else:
         images = _load_path(data)
-    if image_size not in (None, images.image_size):
-        raise InputError(
-            f"image_size: got {image_size} for {data}, whose images have {images.image_size} pixels, expected none"
-        )
-    return images if train_size is None else _with_fewer(images, train_size, seed, published=data in CIFAR)
+    return _adapted(images, train_size, seed, image_size, published=data in CIFAR)
 
 
 def get(name: str, data_dir: str | Path | None = None) -> Path:
@@ -151,6 +151,17 @@ def _load_path(data: str) -> ImageData:
     close = difflib.get_close_matches(data.lower(), [name for name, _ in list_data()], cutoff=0.5)
     hint = f" (did you mean {' or '.join(close)}?)" if close else ""
     raise InputError(f"data: {data!r} is neither a data set nor a file{hint}, expected {_EXPECTED}")
+
+
+def _adapted(
+    images: ImageData, train_size: int | None, seed: int, image_size: int | None, published: bool = False
+) -> ImageData:
+    if image_size not in (None, images.image_size):
+        raise InputError(
+            f"image_size: got {image_size} for {images.name}, whose images have {images.image_size} pixels, "
+            "expected none"
+        )
+    return images if train_size is None else _with_fewer(images, train_size, seed, published)
 
 
 def _with_fewer(images: ImageData, train_size: int, seed: int, published: bool) -> ImageData:

@@ -17,10 +17,11 @@ from .record import RunDirectory, write_atomically
 MIB = 2**20
 PART = re.compile(r"part-(\d+)-of-(\d+)")
 # What a run needs to go on, and what it is once it has ended. Left behind: the older checkpoint, events, pages.
-UNFINISHED = ("recipe.json", "data.json", "environment.json", "metrics.jsonl", checkpoint.NAME)
+UNFINISHED = ("recipe.json", "data.json", "images.npz", "environment.json", "metrics.jsonl", checkpoint.NAME)
 FINISHED = (
     "recipe.json",
     "data.json",
+    "images.npz",
     "environment.json",
     "metrics.jsonl",
     "model.safetensors",

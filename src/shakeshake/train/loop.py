@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from ..data.findings import in_brief
+from ..data.kept import in_memory, to_bytes
 from ..data.sources import ImageData
 from ..errors import InputError, RunError
 from ..models.described import describe
@@ -38,12 +39,15 @@ def fit(
     recipe: Recipe,
     out: str | Path | None = None,
     *,
+    data: ImageData | None = None,
     minutes: float | None = None,
     quiet: bool = False,
     told: bool = False,
 ) -> dict[str, Any]:
     """Train as the recipe says and write the run directory ``out`` (by default a new folder under ``runs/``).
 
+    data: images to train on in place of the recipe's, as from_arrays() and from_datasets() return them. They are kept
+    in the run, as images.npz: resume() and eval find them there. The recipe's ``data`` becomes their name.
     minutes: after about so many the run is saved and stopped, to be gone on with by resume().
     told: what was found in a folder of photos has been said already; otherwise it is, unless ``quiet``.
     Returns what result.json holds. Seeds torch's global generators. Raises InputError for what the caller can mend,
@@ -52,17 +56,20 @@ def fit(
     When torchrun has started its processes again after a failure, this goes on with the run that was broken off.
     """
     _check_minutes(minutes)
+    given = None if data is None else in_memory(data)
+    if given is not None:
+        recipe = recipe.replace(data=given.name)
     recipe, initial = pinned(recipe)
     with joined() as group:
         run = RunDirectory(Path(out) if out is not None else run_path(recipe, group))
         if group.restarts and run.holds_unfinished(recipe):
             return _resume(run, group, minutes=minutes, quiet=quiet)
         group.lead(run.check_new)
-        data = _images(recipe, group)
+        data = _images(recipe, group, given=given)
         if data.record is not None and group.leads and not quiet and not told:
             print(*in_brief(data.record["found"]), sep="\n", file=sys.stderr, flush=True)
         trainer = Trainer(recipe, data, group, initial)
-        group.lead(lambda: run.create(recipe))
+        group.lead(lambda: run.create(recipe, None if given is None else to_bytes(given)))
         with _locked(run, group):
             if group.leads:
                 run.keep_images_record(data.record)
@@ -123,9 +130,11 @@ def _resume(
         return _train(run, trainer, minutes=minutes, quiet=quiet)
 
 
-def _images(recipe: Recipe, group: Group, record: dict[str, Any] | None = None) -> ImageData:
+def _images(
+    recipe: Recipe, group: Group, record: dict[str, Any] | None = None, given: ImageData | None = None
+) -> ImageData:
     """The recipe's images. Of photos all processes take those that the leader found: a folder may be changing."""
-    data = load_images(recipe, record=record)
+    data = load_images(recipe, record=record, given=given)
     if group.size == 1:
         return data
     led = json.loads(group.share(json.dumps(data.record)))

@@ -22,7 +22,9 @@ from ..errors import InputError, RunError
 from .recipe import Recipe
 
 
-def write_atomically(path: Path, content: str | bytes, before_rename: Callable[[], None] | None = None) -> None:
+def write_atomically(
+    path: Path, content: str | bytes | memoryview, before_rename: Callable[[], None] | None = None
+) -> None:
     """Write a file beside and rename it: whoever looks sees the old content or the new one, never a part.
 
     Raises OSError (a full disk, say); then the old file is untouched and nothing is left beside it.
@@ -60,13 +62,16 @@ def write_results(path: Path, values: dict[str, Any]) -> Path:
     return path
 
 
+KEPT = "images.npz"  # images that fit() was given
+
+
 class RunBusy(InputError):
     """Another process is training this run."""
 
 
 class RunDirectory:
-    """One run's files: recipe.json, data.json (of photos: which ones), environment.json, metrics.jsonl, checkpoints,
-    model, result.json."""
+    """One run's files: recipe.json, data.json (of photos: which ones), images.npz (those that fit() was given),
+    environment.json, metrics.jsonl, checkpoints, model, result.json."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -86,11 +91,17 @@ class RunDirectory:
         except OSError as error:
             raise InputError(f"out: {self.path} cannot be a run directory: {error.strerror}") from None
 
-    def create(self, recipe: Recipe) -> None:
-        """Make the directory and write the recipe. Raises InputError as check_new, and when it cannot be written."""
+    def create(self, recipe: Recipe, images: bytes | memoryview | None = None) -> None:
+        """Make the directory and write the images to keep, if any, and the recipe: with that it is a run.
+
+        Raises InputError as check_new, and when it cannot be written.
+        """
         self.check_new()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            if images is not None:
+                write_atomically(self.path / KEPT, images)
+                write_atomically(self.path / "data.json", json.dumps({"kept": KEPT}) + "\n")
             write_atomically(self.path / "recipe.json", recipe.to_json())
         except OSError as error:
             raise InputError(f"out: {self.path} cannot be written: {error.strerror or error}") from None
@@ -142,8 +153,9 @@ class RunDirectory:
         write_atomically(self.path / name, json.dumps(values, indent=2, allow_nan=False) + "\n")
 
     def images_record(self) -> dict[str, Any] | None:
-        """Which photos the run has, in which splits; None for a run on other data."""
-        return self.read_json("data.json") if (self.path / "data.json").exists() else None
+        """Which photos the run has, in which splits, or where its images are kept; None for a run on other data."""
+        record = self.read_json("data.json") if (self.path / "data.json").exists() else None
+        return {"kept": str(self.path / KEPT)} if record is not None and "kept" in record else record
 
     def keep_images_record(self, record: dict[str, Any] | None) -> None:
         """Once: what a run began with stays."""

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..data.folds import with_fold
+from ..data.kept import load_kept
 from ..data.loader import Loader
 from ..data.sources import ImageData, Split, load_data
 from ..errors import InputError
@@ -52,10 +53,20 @@ class TrainedRun:
         return Loader(self.split(name), self.data.mean, self.data.std, batch_size=256, device=self.device)
 
 
-def load_images(recipe: Recipe, data_dir: str | None = None, record: dict[str, Any] | None = None) -> ImageData:
-    """The images of a recipe, from where they are now; with a run's record of its photos, the very same ones."""
+def load_images(
+    recipe: Recipe,
+    data_dir: str | None = None,
+    record: dict[str, Any] | None = None,
+    given: ImageData | None = None,
+) -> ImageData:
+    """The images of a recipe, from where they are now; with a run's record of its images, the very same ones.
+
+    given: the images that the recipe's data stands for, where a caller has them.
+    """
+    if record is not None and "kept" in record:
+        given, record = load_kept(Path(record["kept"])), None
     data = load_data(
-        recipe.data,
+        recipe.data if given is None else given,
         data_dir=data_dir or recipe.data_dir,
         train_size=recipe.train_size,
         seed=recipe.seed,

@@ -1,0 +1,174 @@
+"""Images that a caller has: arrays, torch's and Hugging Face's data sets; trained on, kept in the run, found again."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
+
+import shakeshake as ss
+from shakeshake.train.loop import resume
+from shakeshake.train.trained_run import evaluate_run, open_run
+
+RECIPE = ss.Recipe(model="shake_resnet8_2x8d", epochs=2, flip=False, crop=1, device="cpu", precision="fp32")
+
+
+def digits():
+    data = ss.load_data("digits", train_size=200)
+    return data.train.images, data.train.labels, data.test.images[:100], data.test.labels[:100]
+
+
+def test_arrays_are_trained_on_and_kept_in_the_run(tmp_path):
+    x, y, x_test, y_test = digits()
+    data = ss.from_arrays(x[50:], y[50:], x_test, y_test, list("abcdefghij"), x_val=x[:50], y_val=y[:50], name="mine")
+    data = dataclasses.replace(data, mean=(100.0,), std=(1 / 3,))  # not what would be computed
+    result = ss.fit(RECIPE, tmp_path / "run", data=data, quiet=True)
+    assert result["train_images"] == 150
+    assert result["test_images"] == 100
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["data"] == "mine"
+    opened = open_run(tmp_path / "run").data
+    assert opened.fingerprint == data.fingerprint
+    assert (opened.name, opened.classes, opened.mean, opened.std) == (data.name, data.classes, data.mean, data.std)
+    assert evaluate_run(tmp_path / "run", device="cpu")["error"] == pytest.approx(result["last_error"])
+    assert evaluate_run(tmp_path / "run", split="val", device="cpu")["images"] == 50
+    # The same images by a path are the same run.
+    again = ss.fit(RECIPE.replace(data=str(tmp_path / "run" / "images.npz")), tmp_path / "again", quiet=True)
+    assert again["data_fingerprint"] == result["data_fingerprint"]
+
+
+def test_a_run_that_was_stopped_goes_on_with_the_images_it_was_given(tmp_path):
+    data = ss.from_arrays(*digits())
+    recipe = RECIPE.replace(train_size=120, folds=2, batch_size=32)
+    whole = ss.fit(recipe, tmp_path / "whole", data=data, quiet=True)
+    with pytest.raises(KeyboardInterrupt):
+        ss.fit(recipe, tmp_path / "run", data=data, minutes=1e-9, quiet=True)
+    result = resume(tmp_path / "run", quiet=True)
+    assert {**whole, "seconds": 0} == {**result, "seconds": 0}
+    assert whole["train_images"] == 60
+    weights = [(tmp_path / run / "model.safetensors").read_bytes() for run in ("whole", "run")]
+    assert weights[0] == weights[1]
+
+
+def test_a_run_without_its_images_says_so(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        ss.fit(RECIPE, tmp_path / "run", data=ss.from_arrays(*digits()), minutes=1e-9, quiet=True)
+    (tmp_path / "run" / "images.npz").unlink()
+    command = [sys.executable, "-m", "shakeshake", "resume", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "80"})
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "there is no file" in done.stderr
+    assert "images.npz" in done.stderr
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((2, 8, 8)), "digits", None])
+def test_what_is_no_data(tmp_path, wrong):
+    if wrong is None:
+        x, y, x_test, y_test = digits()
+        with pytest.raises(ss.InputError, match="one of x_val and y_val"):
+            ss.from_arrays(x, y, x_test, y_test, x_val=x)
+        return
+    with pytest.raises(ss.InputError, match=r"data: got \w+, expected what from_arrays"):
+        ss.fit(RECIPE, tmp_path / "run", data=wrong, quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+class Photos(Dataset):
+    """As torchvision's ImageFolder: PIL images of several sizes, a list of classes."""
+
+    classes = ("dark", "light")
+
+    def __init__(self, n, mode="RGB"):
+        self.n, self.mode = n, mode
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, index):
+        if index >= self.n:
+            raise RuntimeError("nobody should look behind the end")
+        image = Image.new("L", (20 + index, 30), 40 + 150 * (index % 2)).convert(self.mode)
+        return image, index % 2
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter([(np.full((9, 9, 3), k, np.uint8), torch.tensor(k % 2)) for k in range(6)])
+
+
+def test_torch_datasets():
+    x, y, x_test, y_test = (torch.from_numpy(a) for a in digits())
+    expected = ss.from_arrays(*digits())
+    tensors = ss.from_datasets(TensorDataset(x.float() / 255, y), TensorDataset(x_test, y_test))
+    assert tensors.fingerprint == expected.fingerprint
+
+    photos = ss.from_datasets(Subset(Photos(12), range(8)), Photos(4))
+    assert photos.classes == ("dark", "light")
+    assert photos.train.images.shape == (8, 3, 23, 23)  # the median of the shorter sides, 20 to 27
+    assert [int(image.mean()) for image in photos.train.images[:3]] == [40, 190, 40]
+    grey = ss.from_datasets(Photos(6, "L"), Photos(4, "L"), image_size=16)
+    assert grey.train.images.shape == (6, 1, 16, 16)
+
+    stream = ss.from_datasets(Stream(), Stream(), val=Stream())
+    assert stream.train.images.shape == (6, 3, 9, 9)
+    assert stream.train.labels.tolist() == [0, 1, 0, 1, 0, 1]
+    assert stream.val is not None
+
+
+@pytest.mark.parametrize(
+    ("items", "said"),
+    [
+        ([], "train data set is empty"),
+        ([(np.zeros((8, 8)), 0), (np.zeros((9, 9)), 1)], "item 1 of the train data set is 9 x 9 pixels and 1 channel"),
+        ([(torch.full((3, 8, 8), -1.5), 0)], "item 0 of the train data set has the value -1.5, expected floats from 0"),
+        ([(np.zeros((8, 8)), 0.5)], "the label in item 0 of the train data set is 0.5"),
+        ([(np.zeros(64), 0)], r"item 0 of the train data set is ndarray of shape \(64,\)"),
+        ([np.zeros((8, 8))], r"item 0 of the train data set is ndarray, expected \(image, label\)"),
+        ([(np.zeros((8, 8)), "a"), (np.zeros((8, 8)), "b")], "the test data set has the label 'c'"),
+        (7, "got int, expected a data set"),
+    ],
+)
+def test_mistakes_in_datasets(items, said):
+    with pytest.raises(ss.InputError, match=said):
+        ss.from_datasets(items, [(np.zeros((8, 8)), "c")])
+
+
+def test_labels_that_are_strings():
+    items = [(np.full((8, 8), k, np.uint8), "ba"[k % 2]) for k in range(4)]
+    data = ss.from_datasets(items, items[:1])
+    assert data.classes == ("a", "b")
+    assert data.train.labels.tolist() == [1, 0, 1, 0]
+    assert ss.from_datasets(items, items[:1], classes=["b", "a"]).train.labels.tolist() == [0, 1, 0, 1]
+
+
+def test_one_data_set_is_not_enough():
+    with pytest.raises(ss.InputError, match="no test data set, expected train and test"):
+        ss.from_datasets(Photos(4))
+
+
+def test_hugging_face(tmp_path):
+    datasets = pytest.importorskip("datasets", reason="the extra is not installed")
+    x, y, x_test, y_test = digits()
+    features = datasets.Features(
+        {
+            "id": datasets.Value("int64"),
+            "picture": datasets.Image(),
+            "kind": datasets.ClassLabel(names=list("abcdefghij")),
+        }
+    )
+
+    def made(x, y):
+        images = [Image.fromarray(image[0]) for image in x]
+        return datasets.Dataset.from_dict({"id": range(len(y)), "picture": images, "kind": y.tolist()}, features)
+
+    both = datasets.DatasetDict({"train": made(x, y), "validation": made(x_test, y_test)})
+    data = ss.from_datasets(both)
+    assert data.fingerprint == ss.from_arrays(x, y, x_test, y_test, list("abcdefghij")).fingerprint
+    with pytest.raises(ss.InputError, match=r"columns id \(Value\), kind \(ClassLabel\), expected one Image"):
+        ss.from_datasets(both["train"].select_columns(["id", "kind"]), both["train"])
+    assert ss.fit(RECIPE, tmp_path / "run", data=data, quiet=True)["epochs"] == 2
