@@ -14,9 +14,24 @@ from typing import Any, NoReturn
 
 from ..errors import InputError
 
+ASKED: list[str] = []  # in place of arguments: the door is not gone through, its parser is wanted
+
+
+class Found(Exception):
+    """A door's parser, in answer to ASKED."""
+
+    def __init__(self, parser: Parser) -> None:
+        super().__init__(parser.prog)
+        self.parser = parser
+
 
 class Parser(argparse.ArgumentParser):
     """argparse, saying what is wrong in one line, with the closest option."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if args is ASKED:
+            raise Found(self)
+        return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         known = [option for action in self._actions for option in action.option_strings]

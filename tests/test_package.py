@@ -1,0 +1,89 @@
+"""What people install works where the repository is not: an sdist that makes a wheel, a wheel that trains elsewhere."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+import shakeshake as ss
+
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.slow
+
+
+def run(*command: object, cwd: Path, **env: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=cwd,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory) -> Path:
+    """The sdist of a copy without what git ignores, and the wheel that is made from the sdist."""
+    copy, out = tmp_path_factory.mktemp("source") / "copy", tmp_path_factory.mktemp("dist")
+    for name in (
+        "src",
+        "tests",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "CITATION.cff",
+        "CHANGELOG.md",
+        "MANIFEST.in",
+    ):
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        else:
+            shutil.copy(ROOT / name, copy / name)
+    run("-m", "build", "--no-isolation", "--outdir", out, copy, cwd=copy)
+    return out
+
+
+def test_the_wheel_works_on_its_own(dist, tmp_path):
+    (wheel,) = dist.glob("*.whl")
+    site = tmp_path / "site"
+    run("-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", site, wheel, cwd=tmp_path)
+    env = {"PYTHONPATH": str(site), "XDG_CACHE_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    where = run("-c", "import shakeshake; print(shakeshake.__file__)", cwd=tmp_path, **env)
+    assert Path(where.strip()).is_relative_to(site)
+    for path in (ROOT / "src" / "shakeshake").rglob("*"):
+        if path.is_file() and "__pycache__" not in path.parts:
+            assert (site / path.relative_to(ROOT / "src")).is_file(), f"{path.name} is not in the wheel"
+    assert (site / "bin" / "shakeshake").is_file()
+    assert "shake_resnet26_2x96d" in run(site / "bin" / "shakeshake", "models", cwd=tmp_path, **env)
+    tiny = ["--epochs", "1", "--model", "shake_resnet8_2x4d", "--train-size", "100"]
+    told = run(site / "bin" / "shakeshake", "train", "digits", *tiny, "--out", "run", cwd=tmp_path, **env)
+    assert "test error" in told
+    assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
+    kernels = run("-c", "from shakeshake.kernels import build; print(build.why())", cwd=tmp_path, **env).strip()
+    assert not kernels or "compiler" in kernels
+
+
+def test_the_sdist_has_what_belongs_to_it(dist):
+    (archive,) = dist.glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        names = {name.split("/", 1)[-1] for name in opened.getnames()}
+    assert {"LICENSE", "README.md", "CITATION.cff", "CHANGELOG.md", "src/shakeshake/kernels/cpu.cpp"} <= names
+
+
+def test_the_citation_is_complete_and_of_this_version():
+    """What the format's schema, 1.2.0, requires; and no more is claimed than the paper and the package say."""
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert cited["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors"} <= set(cited)
+    assert cited["version"] == ss.__version__
+    assert {"type", "title", "authors"} <= set(cited["preferred-citation"])
+    assert "1705.07485" in cited["preferred-citation"]["url"]
