@@ -98,7 +98,7 @@ def what_would_help(
     if on_cpu and threads < cores:
         yield f"threads: torch uses {threads} of {cores} cores (OMP_NUM_THREADS, or what starts this process)"
     other = "fp32" if precision == "bf16" else "bf16"
-    if speed and speed[other] > 1.1 * speed[precision]:
+    if speed and load <= BUSY and speed[other] > 1.1 * speed[precision]:
         yield f"--precision {other}, {speed[other] / speed[precision]:.1f} times as fast as {precision} here"
     if free < 2**30:
         yield "room on the disk: a run keeps two checkpoints"
