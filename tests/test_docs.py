@@ -10,8 +10,8 @@ A comment before a block says, where a reader of the source sees it, how the tes
     fails                                 it is the user's mistake, exit code 2
     -->
 
-A line of it that applies to nothing is an error. The folder holds photos/, runs/small and runs/other (trained for an
-epoch), and mine.npz.
+A line of it that applies to nothing is an error. The folder holds photos/ and other/, photo.jpg, mine.npz, and runs of
+an epoch: runs/small and runs/other on digits, runs/mine on photos/.
 """
 
 import io
@@ -38,7 +38,7 @@ BLOCK = re.compile(
 )
 PROGRAMS = ("shakeshake", "make", "pip", "python", "torchrun", "git", "eval", "find", "cat")
 LONGEST = 60  # seconds that a command may take before it is said that it needs a scale-down
-SHORT = ["--epochs", "1", "--model", "shake_resnet8_2x4d", "--train-size", "60", "--batch-size", "20"]
+SHORT = ["--epochs", "1", "--model", "shake_resnet8_2x4d", "--batch-size", "10"]
 
 
 @dataclass
@@ -71,8 +71,8 @@ class Note:
     def commands(self, text: str) -> list[str]:
         """The lines to run, comments cut off."""
         found = []
-        for line in text.replace("\\\n", " ").splitlines():
-            command = re.sub(r"\s+#.*", "", line).strip()
+        lines = text.replace("\\\n", " ").splitlines()
+        for command in (part.strip() for line in lines for part in re.sub(r"\s+#.*", "", line).split("&&")):
             if command.split(" ")[0] not in PROGRAMS:
                 continue
             if passed := [start for start in self.not_run if command.startswith(start)]:
@@ -122,9 +122,13 @@ def prepared(tmp_path_factory) -> Path:
             Image.fromarray(pixels).save(folder / "photos" / name / f"{number}.png")
     images, labels = drawn.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8), np.arange(40) % 2
     np.savez(folder / "mine.npz", x_train=images, y_train=labels, x_test=images[:10] ^ 1, y_test=labels[:10])
-    for run, rule in (("small", "S-E-I"), ("other", "E-E-B")):
+    Image.fromarray(pixels).save(folder / "photo.jpg")
+    shutil.copytree(folder / "photos", folder / "other")
+    for run, data, rule in (("small", "digits", "S-E-I"), ("other", "digits", "E-E-B"), ("mine", "photos", "S-S-I")):
+        data = data if data == "digits" else f"{folder}/{data}"
+        size = ["--train-size", "60"] if data == "digits" else []
         shakeshake(
-            shlex.join(["shakeshake", "train", "digits", *SHORT, "--rule", rule, "--out", f"{folder}/runs/{run}"])
+            shlex.join(["shakeshake", "train", data, *SHORT, *size, "--rule", rule, "--out", f"{folder}/runs/{run}"])
         )
     return folder
 
