@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,13 +17,13 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .data.arrays import LARGEST, SMALLEST, ImageData, from_arrays
-from .data.loader import Loader
 from .errors import InputError
 from .models.trained import TrainedModel, load
 from .train.defaults import Facts, choose
 from .train.device import choose_device
 from .train.loop import fit
 from .train.recipe import Recipe
+from .train.record import free_path
 
 _OPEN = ("model", "rule", "epochs", "batch_size", "lr")  # parameters that are picked where they are None
 
@@ -94,7 +93,7 @@ class ShakeShakeClassifier(ClassifierMixin, BaseEstimator):
         if len(self.classes_) < 2:
             raise InputError(f"y: got one class, {self.classes_[0]!r}, expected at least two")
         self.image_shape_ = _checked_shape(X)
-        self.scale_ = _scale(X)
+        self.dtype_, self.scale_ = X.dtype, _scale(X)
         data = self._data(X, labels, eval_set)
         recipe = self._recipe(data, rows=X.ndim == 2, tested=eval_set is not None)
         devices = [choose_device(self.device)] if choose_device(self.device).type == "cuda" else []
@@ -136,6 +135,8 @@ class ShakeShakeClassifier(ClassifierMixin, BaseEstimator):
         X = validate_data(self, X, reset=False, allow_nd=True)
         if X.shape[1:] != self.image_shape_:
             raise InputError(f"X: got samples of shape {X.shape[1:]}, expected {self.image_shape_} as in fit()")
+        if np.uint8 in (X.dtype, self.dtype_) and (X.dtype.kind == "f") != (self.dtype_.kind == "f"):
+            raise InputError(f"X: got {X.dtype}, expected {self.dtype_} as in fit(): the same grey is another number")
         return _squares(X, self.scale_)
 
     def _recipe(self, data: ImageData, rows: bool, tested: bool) -> Recipe:
@@ -160,17 +161,22 @@ class ShakeShakeClassifier(ClassifierMixin, BaseEstimator):
 
 @contextlib.contextmanager
 def _run_folder(out: str | Path | None) -> Iterator[Path]:
-    """A new folder in ``out``, whoever else makes one there; without ``out`` one that goes away."""
+    """A new folder in ``out``, whoever else is making one there; without ``out`` one that goes away."""
     if out is None:
         with tempfile.TemporaryDirectory(prefix="shakeshake-") as folder:
             yield Path(folder)
         return
-    try:
-        Path(out).mkdir(parents=True, exist_ok=True)
-        folder = tempfile.mkdtemp(prefix="fit-", dir=out)
-    except OSError as error:
-        raise InputError(f"out: {out} cannot be written: {error.strerror or error}") from None
-    yield Path(folder)
+    made = None
+    while made is None:
+        path = free_path(Path(out), "fit")
+        try:
+            path.mkdir(parents=True)
+            made = path
+        except FileExistsError:  # somebody was quicker
+            continue
+        except OSError as error:
+            raise InputError(f"out: {out} cannot be written: {error.strerror or error}") from None
+    yield made
 
 
 def _checked_shape(X: np.ndarray) -> tuple[int, ...]:
