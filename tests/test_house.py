@@ -24,6 +24,7 @@ KNOWS = {
     "use": {"errors", "models", "data", "export", "train", "analysis"},
     "bench": {"errors", "models", "data", "train", "export"},
     "doctor": {"kernels", "data", "train", "bench", ""},  # "" is the package itself, for its version
+    "classifier": {"errors", "models", "data", "train"},
     "demo": {"errors", "train", "report"},
     "doors": {
         "errors",
@@ -41,7 +42,7 @@ KNOWS = {
     },
     "cli": {"errors", "doors", ""},
     "__main__": {"cli"},
-    "__init__": {"errors", "core", "models", "data", "train", "analysis", "export", "use"},
+    "__init__": {"errors", "core", "models", "data", "train", "analysis", "export", "use", "classifier"},
 }
 
 

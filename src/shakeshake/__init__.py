@@ -26,6 +26,7 @@ _HOMES = {
     "from_datasets": "data.datasets",
     "Recipe": "train.recipe",
     "fit": "train.loop",
+    "ShakeShakeClassifier": "classifier",
     "fuse": "export.fuse",
     "from_pretrained": "use.hub",
     "push_to_hub": "use.hub",
@@ -38,6 +39,7 @@ __all__ = ["__version__", *_HOMES]
 if TYPE_CHECKING:
     from .analysis.correlation import branch_correlation as branch_correlation
     from .analysis.correlation import layerwise_correlation as layerwise_correlation
+    from .classifier import ShakeShakeClassifier as ShakeShakeClassifier
     from .core.layers import ShakeShake as ShakeShake
     from .core.layers import shake_shake as shake_shake
     from .core.mix import mix as mix
