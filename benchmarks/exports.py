@@ -21,7 +21,6 @@ from shakeshake.export.deployed import Deployed
 from shakeshake.export.temperature import cross_fitted, fit_temperature, probabilities
 from shakeshake.models.trained import load
 from shakeshake.models.weights import weights_as_bytes
-from shakeshake.train.held_out import logits_of
 from shakeshake.train.record import environment, write_results
 from shakeshake.train.trained_run import open_run
 
@@ -62,7 +61,7 @@ def main() -> None:
     for row in rows:
         told = f"{row['bytes']:,}" if row["bytes"] else "-"
         print(f"{row['way']:<14}{row['test_error']:8.2f} %{row['largest_difference']:12.1e}{told:>14} bytes")
-    logits = logits_of(opened.network, test, opened.data)
+    logits = np.log(found["pytorch"].astype(np.float64).clip(1e-30)) * model.temperature
     calibration = {
         "temperature": fit_temperature(logits, test.labels),
         "ece": reliability(probabilities(logits), test.labels).ece,
