@@ -37,32 +37,17 @@ class ShakeShakeClassifier(ClassifierMixin, BaseEstimator):
     224 x 224. A row is written line by line into the smallest square that holds it, black behind its end. Of rows it
     is not known whether they are images, so they are neither mirrored nor shifted in training: better give images.
 
-    Parameters
-    ----------
-    model, rule, epochs, batch_size, lr
-        As in Recipe; None picks what ``shakeshake train`` picks without a budget, from the number and the size of the
-        images. A batch_size of more than all images means all of them.
-    random_state
-        Seed of all that is random in a run; with an integer two fits end with the same weights (on one machine).
-    device
-        auto, cpu, cuda, cuda:1 or mps.
-    out
-        Folder in which every fit leaves a run directory of its own. None: nothing is kept.
-    fields
-        More fields of a Recipe, such as ``{"mixup": 0.2, "balance": "weight"}``.
+    model, rule, epochs, batch_size, lr: as in Recipe; None picks what ``shakeshake train`` picks without a budget, from
+        the number and the size of the images. A batch_size of more than all images means all of them.
+    random_state: seed of all that is random in a run; with an integer two fits end with the same weights.
+    device: auto, cpu, cuda, cuda:1 or mps.
+    out: folder in which every fit leaves a run directory of its own, ``fit-1`` and so on. None: nothing is kept.
+    fields: more fields of a Recipe, such as ``{"mixup": 0.2, "balance": "weight"}``.
 
-    Attributes
-    ----------
-    classes_
-        The labels that were seen, in order.
-    n_features_in_
-        Length of the rows; of images their height, by scikit-learn's convention. image_shape_: the shape of one.
-    model_
-        The trained TrainedModel, which takes uint8 images (N, C, H, W).
-    recipe_, result_
-        The Recipe, and what fit() returned; of data without ``eval_set`` the test error is the training error.
-    run_
-        Path of the run directory, None where ``out`` is None.
+    After fit() there are ``classes_``, the labels that were seen, in order; ``model_``, the TrainedModel;
+    ``n_features_in_``, the length of the rows (of images their height, by scikit-learn's convention) and
+    ``image_shape_``, the shape of one; ``recipe_``, ``result_`` and ``run_``: the Recipe, what the run came to, and its
+    directory where there is one. Without an eval_set the run's test images are the training images.
     """
 
     def __init__(
@@ -84,8 +69,9 @@ class ShakeShakeClassifier(ClassifierMixin, BaseEstimator):
     def fit(self, X: Any, y: Any, eval_set: tuple[Any, Any] | None = None) -> ShakeShakeClassifier:
         """Train on all of X (n, ...) and the labels y (n,).
 
-        eval_set: (X, y) that the run is tested on as it goes; they decide nothing. Raises InputError (a ValueError)
-        for what cannot be trained on. torch's global generators are left as they were.
+        eval_set: (X, y) that the run is tested on as it goes and that its probabilities are calibrated to; without it
+        they are not. Raises InputError (a ValueError) for what cannot be trained on. torch's global generators are
+        left as they were.
         """
         X, y = validate_data(self, X, y, allow_nd=True, ensure_min_samples=2)
         check_classification_targets(y)
