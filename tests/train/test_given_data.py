@@ -13,6 +13,7 @@ from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 import shakeshake as ss
+from shakeshake.train.carry import pack, unpack
 from shakeshake.train.loop import resume
 from shakeshake.train.trained_run import evaluate_run, open_run
 
@@ -48,10 +49,12 @@ def test_a_run_that_was_stopped_goes_on_with_the_images_it_was_given(tmp_path):
     whole = ss.fit(recipe, tmp_path / "whole", data=data, quiet=True)
     with pytest.raises(KeyboardInterrupt):
         ss.fit(recipe, tmp_path / "run", data=data, minutes=1e-9, quiet=True)
-    result = resume(tmp_path / "run", quiet=True)
+    pack(tmp_path / "run", tmp_path / "parts")  # and on another machine
+    unpack(tmp_path / "parts", tmp_path / "there")
+    result = resume(tmp_path / "there", quiet=True)
     assert {**whole, "seconds": 0} == {**result, "seconds": 0}
     assert whole["train_images"] == 60
-    weights = [(tmp_path / run / "model.safetensors").read_bytes() for run in ("whole", "run")]
+    weights = [(tmp_path / run / "model.safetensors").read_bytes() for run in ("whole", "there")]
     assert weights[0] == weights[1]
 
 
