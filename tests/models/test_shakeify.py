@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import shakeshake as ss
+from shakeshake.models.shakeify import ShakenHalves
 
 
 class Block(nn.Module):
@@ -53,6 +54,7 @@ CASES = {
     "no norm behind": (lambda: Block(8, 4, bias=True, norm=lambda _: nn.Identity()), (6, 8, 5, 5)),
     "another norm behind": (lambda: Block(8, 4, norm=lambda c: nn.GroupNorm(2, c)), (6, 8, 5, 5)),
     "bn without weights": (lambda: Block(8, 4, norm=lambda c: nn.BatchNorm2d(c, affine=False)), (6, 8, 5, 5)),
+    "bn that adds much": (lambda: Block(8, 4, norm=lambda c: nn.BatchNorm2d(c, eps=0.5)), (6, 8, 5, 5)),
     "sequential, depthwise": (lambda: sequential(8), (6, 8, 5, 5)),
     "ours": (lambda: ss.create_model("resnext11_4x8d"), (6, 3, 16, 16)),
 }
@@ -85,12 +87,16 @@ def test_even_even_trains_as_the_network_did(case):
     assert torch.allclose(shaken.conv1.weight.grad, network.conv1.weight.grad, rtol=1e-4, atol=1e-4)
 
 
-def test_with_bn_even_even_begins_near_the_network():
-    network = trained(Block(8, 4), 64, 8, 5, 5)
-    x = torch.randn(64, 8, 5, 5) + 0.3
+def test_with_bn_even_even_begins_at_the_networks_scale():
+    """In training each half has its own statistics; what the BN has learnt is shared out for it."""
+    torch.manual_seed(0)
+    conv, bn, h = nn.Conv2d(16, 64, 1), nn.BatchNorm2d(64), torch.randn(64, 16, 5, 5)
+    nn.init.uniform_(bn.weight, 0.5, 2.0)
     with torch.no_grad():
-        y, expected = ss.shakeify(network, "E-E-B")(x), network(x)
-    assert float((y - expected).std() / expected.std()) < 0.5
+        for _ in range(50):
+            expected = bn(conv(h)).std()
+        got = ShakenHalves(conv, bn, "E-E-B")(h).std()
+    assert float(got / expected) == pytest.approx(1, abs=0.05)
 
 
 def test_the_halves_are_the_halves_of_the_groups():
@@ -123,16 +129,17 @@ def test_a_resnext_becomes_the_papers_network():
     assert count[0] == count[1]
 
 
-def test_frozen_stays_frozen():
-    network = Block(8, 4)
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, lambda _: nn.Identity()])
+def test_frozen_stays_frozen(norm):
+    network = Block(8, 4, norm=norm)
     network.conv3.weight.requires_grad_(False)
     assert not ss.shakeify(network).conv3.halves[1][0].weight.requires_grad
 
 
-class Gated(Block):
-    def __init__(self):
+class Joined(Block):
+    def __init__(self, between: nn.Module):
         super().__init__(8, 4)
-        self.bn2 = nn.Linear(16, 16)
+        self.bn2 = between
 
 
 class Misordered(Block):
@@ -148,7 +155,9 @@ def test_mistakes():
     with pytest.raises(ss.InputError, match=r"conv2 has 3 groups, expected an even number"):
         ss.shakeify(nn.Sequential(nn.ReLU(), Odd()))
     with pytest.raises(ss.InputError, match=r"bn2 \(Linear\) between conv2 and the next convolution"):
-        ss.shakeify(Gated())
+        ss.shakeify(Joined(nn.Linear(16, 16)))
+    with pytest.raises(ss.InputError, match=r"bn2 \(GroupNorm\) between"):
+        ss.shakeify(Joined(nn.GroupNorm(1, 16)))
     with pytest.raises(ss.InputError, match="not registered in the order they are used"):
         ss.shakeify(trained(Misordered(8, 4), 6, 8, 5, 5), example=torch.randn(6, 8, 5, 5))
     weighted = Block(8, 4)
