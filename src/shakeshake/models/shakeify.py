@@ -21,7 +21,7 @@ def shakeify(model: nn.Module, rule: str | ShakeRule = "S-S-I", *, example: Tens
     """A copy of a network (or of one block) in which every grouped convolution has become two shaken branches.
 
     A block of ResNeXt computes ``x + BN(W h)``, where ``h`` comes from a grouped convolution. Half of the groups never
-    see the other half, so with ``W h = W1 h1 + W2 h2`` the block has two branches, and two it keeps::
+    see the other half, so with ``W h = W1 h1 + W2 h2`` the block has two branches, and two it keeps:
 
         x + shake(BN1(W1 h1), BN2(W2 h2))        in evaluation (BN1(W1 h1) + BN2(W2 h2)) / 2
 
@@ -35,7 +35,8 @@ def shakeify(model: nn.Module, rule: str | ShakeRule = "S-S-I", *, example: Tens
     registration, with only normalisation and modules without parameters between; the BN registered next is taken to be
     next. Depthwise convolutions count. Everything else stays: names, hooks, the block's own forward().
 
-    rule: see ShakeRule. example: an input of the network; the copy is compared with the model on it, in evaluation.
+    rule: see ShakeRule.
+    example: an input of the network; the copy is compared with the model on it, in evaluation.
 
     Convert before the optimizer is made: the parameters are new ones. The model is left as it is. Raises InputError
     for a model without such convolutions, an odd number of groups, modules between that could join the halves, and an
