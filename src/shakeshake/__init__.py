@@ -20,6 +20,7 @@ _HOMES = {
     "StochasticDepth": "core.relatives",
     "create_model": "models.registry",
     "list_models": "models.registry",
+    "shakeify": "models.shakeify",
     "load": "models.trained",
     "load_data": "data.sources",
     "from_arrays": "data.arrays",
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from .export.fuse import fuse as fuse
     from .models.registry import create_model as create_model
     from .models.registry import list_models as list_models
+    from .models.shakeify import shakeify as shakeify
     from .models.trained import load as load
     from .train.loop import fit as fit
     from .train.recipe import Recipe as Recipe

@@ -1,0 +1,175 @@
+"""shakeify: the copy computes what the network computed, and is shaken where it should be."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import shakeshake as ss
+from shakeshake.models.shakeify import ShakenHalves
+
+
+class Block(nn.Module):
+    """A residual block as the public implementations of ResNeXt write it; its names are theirs."""
+
+    def __init__(self, channels: int, groups: int, *, bias: bool = False, norm=nn.BatchNorm2d, dimensions: int = 2):
+        super().__init__()
+        conv = {1: nn.Conv1d, 2: nn.Conv2d}[dimensions]
+        self.conv1 = conv(channels, 16, 1, bias=bias)
+        self.bn1 = nn.BatchNorm2d(16) if dimensions == 2 else nn.BatchNorm1d(16)
+        self.conv2 = conv(16, 16, 3, padding=1, groups=groups, bias=bias)
+        self.bn2 = nn.GroupNorm(4, 16)
+        self.conv3 = conv(16, channels, 1, bias=bias)
+        self.bn3 = norm(channels)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        h = F.relu(self.bn1(self.conv1(x)))
+        h = F.relu(self.bn2(self.conv2(h)))
+        return self.relu(x + self.bn3(self.conv3(h)))
+
+
+def trained(network: nn.Module, *shape: int) -> nn.Module:
+    """Weights, running statistics and BN's parameters as no initialisation has them."""
+    torch.manual_seed(3)
+    for p in network.parameters():
+        nn.init.normal_(p, 0.2, 0.5)
+    for _ in range(3):
+        network.train()(torch.randn(*shape) + 0.3)
+    return network
+
+
+def sequential(channels: int) -> nn.Module:
+    """The same in nn.Sequentials, depthwise, nested."""
+    inner = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.BatchNorm2d(16), nn.SiLU())
+    return nn.Sequential(nn.Conv2d(channels, 16, 1), inner, nn.Dropout(0.1), nn.Conv2d(16, channels, 1))
+
+
+CASES = {
+    "plain": (lambda: Block(8, 4), (6, 8, 5, 5)),
+    "bias": (lambda: Block(8, 2, bias=True), (6, 8, 5, 5)),
+    "1d": (lambda: Block(8, 4, dimensions=1, norm=nn.BatchNorm1d), (6, 8, 9)),
+    "no norm behind": (lambda: Block(8, 4, bias=True, norm=lambda _: nn.Identity()), (6, 8, 5, 5)),
+    "another norm behind": (lambda: Block(8, 4, norm=lambda c: nn.GroupNorm(2, c)), (6, 8, 5, 5)),
+    "bn without weights": (lambda: Block(8, 4, norm=lambda c: nn.BatchNorm2d(c, affine=False)), (6, 8, 5, 5)),
+    "bn that adds much": (lambda: Block(8, 4, norm=lambda c: nn.BatchNorm2d(c, eps=0.5)), (6, 8, 5, 5)),
+    "sequential, depthwise": (lambda: sequential(8), (6, 8, 5, 5)),
+    "ours": (lambda: ss.create_model("resnext11_4x8d"), (6, 3, 16, 16)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_in_evaluation_it_computes_what_the_network_computed(case):
+    build, shape = CASES[case]
+    network = trained(build(), *shape)
+    before = copy.deepcopy(network.state_dict())
+    x = torch.randn(*shape)
+    shaken = ss.shakeify(network, "S-S-I", example=x)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items()), "left as it was"
+    assert network.training
+    assert shaken.training
+    y, expected = shaken.eval()(x), network.eval()(x)
+    assert torch.allclose(y, expected, atol=1e-5 * float(expected.detach().abs().max())), (y - expected).abs().max()
+
+
+@pytest.mark.parametrize("case", ["no norm behind", "another norm behind", "bn without weights"])
+def test_even_even_trains_as_the_network_did(case):
+    build, shape = CASES[case]
+    network = trained(build(), *shape)
+    shaken = ss.shakeify(network, "E-E-B")
+    x = torch.randn(*shape)
+    y, expected = shaken(x), network(x)
+    assert torch.allclose(y, expected, atol=1e-5)
+    y.square().sum().backward()
+    expected.square().sum().backward()
+    assert torch.allclose(shaken.conv1.weight.grad, network.conv1.weight.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_with_bn_even_even_begins_at_the_networks_scale():
+    """In training each half has its own statistics; what the BN has learnt is shared out for it."""
+    torch.manual_seed(0)
+    conv, bn, h = nn.Conv2d(16, 64, 1), nn.BatchNorm2d(64), torch.randn(64, 16, 5, 5)
+    nn.init.uniform_(bn.weight, 0.5, 2.0)
+    with torch.no_grad():
+        for _ in range(50):
+            expected = bn(conv(h)).std()
+        got = ShakenHalves(conv, bn, "E-E-B")(h).std()
+    assert float(got / expected) == pytest.approx(1, abs=0.05)
+
+
+def test_the_halves_are_the_halves_of_the_groups():
+    """Under shaking a branch alone is what is left of the block when the other half of the groups is cut out."""
+    network = trained(Block(8, 4, norm=lambda _: nn.Identity()), 6, 8, 5, 5).eval()
+    halves = ss.shakeify(network).conv3.halves
+    h = torch.randn(6, 16, 5, 5)
+    first = h.clone()
+    first[:, 8:] = 0
+    assert torch.allclose(halves[0](h[:, :8]), 2 * network.conv3(first), atol=1e-5)
+
+
+def test_shaken_it_is_another_at_every_pass_and_learns():
+    torch.manual_seed(0)
+    shaken = ss.shakeify(Block(8, 4), "S-S-I")
+    x = torch.randn(16, 8, 5, 5)
+    assert not torch.equal(shaken(x), shaken(x))
+    assert str(shaken.conv3.shake.rule) == "S-S-I"
+    assert isinstance(shaken.bn3, nn.Identity)
+    assert len(ss.branch_correlation(shaken, [x])) == 1
+    shaken.load_state_dict(ss.shakeify(Block(8, 4)).state_dict())  # the names do not depend on the weights
+
+
+def test_a_resnext_becomes_the_papers_network():
+    """29 4x..d with its groups halved is 29 2x2x..d: the same branches, the same number of parameters."""
+    shaken = ss.shakeify(ss.create_model("resnext11_4x8d"))
+    paper = ss.create_model("shake_resnext11_2x2x8d")
+    count = [sum(p.numel() for p in network.parameters()) for network in (shaken, paper)]
+    # The paper's branches have a first BN and convolutions of their own; halved, they are the same numbers.
+    assert count[0] == count[1]
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, lambda _: nn.Identity()])
+def test_frozen_stays_frozen(norm):
+    network = Block(8, 4, norm=norm)
+    network.conv3.weight.requires_grad_(False)
+    assert not ss.shakeify(network).conv3.halves[1][0].weight.requires_grad
+
+
+class Joined(Block):
+    def __init__(self, between: nn.Module):
+        super().__init__(8, 4)
+        self.bn2 = between
+
+
+class Misordered(Block):
+    """Registers bn3 behind conv3 and uses it in front of conv1."""
+
+    def forward(self, x):
+        return x + self.conv3(F.relu(self.conv2(self.conv1(self.bn3(x)))))
+
+
+def test_mistakes():
+    with pytest.raises(ss.InputError, match="Linear has no grouped convolution"):
+        ss.shakeify(nn.Linear(2, 2))
+    with pytest.raises(ss.InputError, match=r"conv2 has 3 groups, expected an even number"):
+        ss.shakeify(nn.Sequential(nn.ReLU(), Odd()))
+    with pytest.raises(ss.InputError, match=r"bn2 \(Linear\) between conv2 and the next convolution"):
+        ss.shakeify(Joined(nn.Linear(16, 16)))
+    with pytest.raises(ss.InputError, match=r"bn2 \(GroupNorm\) between"):
+        ss.shakeify(Joined(nn.GroupNorm(1, 16)))
+    with pytest.raises(ss.InputError, match="not registered in the order they are used"):
+        ss.shakeify(trained(Misordered(8, 4), 6, 8, 5, 5), example=torch.randn(6, 8, 5, 5))
+    weighted = Block(8, 4)
+    nn.utils.parametrizations.weight_norm(weighted.conv3)
+    with pytest.raises(ss.InputError, match="weight of conv3 is computed"):
+        ss.shakeify(weighted)
+    with pytest.raises(ss.InputError, match="rule"):
+        ss.shakeify(Block(8, 4), "S-X-I")
+
+
+class Odd(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv2 = nn.Conv2d(9, 9, 3, groups=3)
+        self.conv3 = nn.Conv2d(9, 9, 1)
