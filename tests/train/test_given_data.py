@@ -54,6 +54,9 @@ def test_a_run_that_was_stopped_goes_on_with_the_images_it_was_given(tmp_path):
     result = resume(tmp_path / "there", quiet=True)
     assert {**whole, "seconds": 0} == {**result, "seconds": 0}
     assert whole["train_images"] == 60
+    pack(tmp_path / "whole", tmp_path / "finished")
+    unpack(tmp_path / "finished", tmp_path / "whole there")
+    assert evaluate_run(tmp_path / "whole there", device="cpu")["images"] == 60
     weights = [(tmp_path / run / "model.safetensors").read_bytes() for run in ("whole", "there")]
     assert weights[0] == weights[1]
 
@@ -85,6 +88,7 @@ class Photos(Dataset):
     """As torchvision's ImageFolder: PIL images of several sizes, a list of classes."""
 
     classes = ("dark", "light")
+    features = torch.zeros(3)  # not those of Hugging Face
 
     def __init__(self, n, mode="RGB"):
         self.n, self.mode = n, mode

@@ -97,7 +97,7 @@ def _items(dataset: Any) -> Iterator[Any]:
 
 
 def _pairs(part: str, dataset: Any) -> Iterator[tuple[Any, Any]]:
-    columns = _columns(part, dataset) if hasattr(dataset, "features") else None
+    columns = _columns(part, dataset)
     for index, item in enumerate(_items(dataset)):
         if columns is not None:
             yield item[columns[0]], item[columns[1]]
@@ -109,9 +109,12 @@ def _pairs(part: str, dataset: Any) -> Iterator[tuple[Any, Any]]:
             )
 
 
-def _columns(part: str, dataset: Any) -> tuple[str, str]:
-    """Where a Hugging Face data set has its images and their labels; its features say so."""
-    kinds = {column: type(feature).__name__ for column, feature in (dataset.features or {}).items()}
+def _columns(part: str, dataset: Any) -> tuple[str, str] | None:
+    """Where a Hugging Face data set has its images and their labels; its features say so. None for another one."""
+    features = getattr(dataset, "features", None)
+    if not isinstance(features, Mapping):  # of a torch data set it may be anything
+        return None
+    kinds = {column: type(feature).__name__ for column, feature in features.items()}
     images = [column for column, kind in kinds.items() if kind == "Image"]
     labels = [column for column, kind in kinds.items() if kind == "ClassLabel"]
     labels = labels or [column for column in kinds if column in ("label", "labels")]
@@ -125,8 +128,9 @@ def _columns(part: str, dataset: Any) -> tuple[str, str]:
 
 def _classes(dataset: Any) -> list[str] | None:
     """The names that a data set knows for its labels: Hugging Face's features, torchvision's ``classes``."""
-    if getattr(dataset, "features", None):
-        return getattr(dataset.features[_columns("train", dataset)[1]], "names", None)
+    columns = _columns("train", dataset)
+    if columns is not None:
+        return getattr(dataset.features[columns[1]], "names", None)
     while not hasattr(dataset, "classes") and hasattr(dataset, "dataset"):  # a torch Subset
         dataset = dataset.dataset
     names = getattr(dataset, "classes", None)
@@ -138,7 +142,7 @@ def _side(dataset: Any) -> int:
     if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")) or not len(dataset):
         return side_for([])
     every = max(1, len(dataset) // _SAMPLE)
-    columns = _columns("train", dataset) if hasattr(dataset, "features") else None
+    columns = _columns("train", dataset)
     sides = []
     for index in range(0, len(dataset), every):
         item = dataset[index]
