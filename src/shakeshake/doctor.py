@@ -14,6 +14,7 @@ from . import __version__
 # What an extra is there for. Which packages it has is in the metadata of the installation.
 GIVES = {
     "augment": "RandAugment (--randaugment)",
+    "datasets": "Hugging Face's data sets, from Python",
     "docs": "these docs as a site (make docs)",
     "hub": "models from and to the Hugging Face hub",
     "onnx": "export to ONNX",
