@@ -22,16 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 import torch
 
-from shakeshake.bench import Step, interleaved
-from shakeshake.data.arrays import ImageData, Split
+from shakeshake.bench import interleaved, trainer_on_noise, training_step
 from shakeshake.report import look
 from shakeshake.report.svg import SETTINGS, axes_on, blank, standalone, to_svg
 from shakeshake.train.device import choose_device, describe_device
 from shakeshake.train.distributed import ALONE, Group, joined
-from shakeshake.train.recipe import Recipe
 from shakeshake.train.record import environment, write_atomically, write_results
 from shakeshake.train.trainer import Trainer
 
@@ -47,35 +44,14 @@ PRECISIONS = ("fp32", "bf16")
 
 def trainer(precision: str, *, group: Group = ALONE, **changed: int) -> Trainer:
     size = {"depth": DEPTH, "branches": BRANCHES, "width": WIDTH, "batch": BATCH, **changed}
-    drawn = np.random.default_rng(0)
-    some = Split(drawn.integers(0, 256, (size["batch"], 3, 32, 32), np.uint8), drawn.integers(0, 10, size["batch"]))
-    data = ImageData("noise", some, some, tuple("0123456789"), (127.5,) * 3, (64.0,) * 3)
-    recipe = Recipe(
-        model=f"shake_resnet{size['depth']}_{size['branches']}x{size['width']}d",
-        rule="S-S-I",
-        batch_size=size["batch"],
-        bn_images=None,
-        precision=precision,
-        device="cpu" if group.size > 1 else "auto",
-        epochs=1,
-    )
-    return Trainer(recipe, data, group)
-
-
-def step_of(made: Trainer) -> Step:
-    (batch,) = made.loader.epoch(0)
-
-    def step() -> None:
-        made.train_step(batch)
-        made.index = 0
-
-    return step
+    model = f"shake_resnet{size['depth']}_{size['branches']}x{size['width']}d"
+    return trainer_on_noise(model, "S-S-I", size["batch"], precision, "cpu" if group.size > 1 else "auto", group)
 
 
 def family(name: str, precision: str, rounds: int) -> list[dict[str, Any]]:
     values = FAMILIES[name]
     trainers = [trainer(precision, **{name: value}) for value in values]
-    steps = {str(value): step_of(made) for value, made in zip(values, trainers, strict=True)}
+    steps = {str(value): training_step(made) for value, made in zip(values, trainers, strict=True)}
     seconds = interleaved(steps, rounds, trainers[0].device)
     rows = []
     for value, made in zip(values, trainers, strict=True):
@@ -113,7 +89,7 @@ def devices(precision: str, rounds: int) -> list[dict[str, Any]]:
 def worker(precision: str, rounds: int) -> None:
     """One of torchrun's processes; the first prints the seconds of its steps."""
     with joined() as group:
-        step = step_of(trainer(precision, group=group))
+        step = training_step(trainer(precision, group=group))
         taken = []
         for _ in range(rounds + 2):
             begun = time.perf_counter()

@@ -15,16 +15,12 @@ import statistics
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
-from shakeshake.bench import interleaved
-from shakeshake.data.arrays import ImageData, Split
+from shakeshake.bench import interleaved, trainer_on_noise, training_step
 from shakeshake.train.device import choose_device
-from shakeshake.train.recipe import Recipe
 from shakeshake.train.record import environment, write_results
-from shakeshake.train.trainer import Trainer
 
 MODEL = "shake_resnet26_2x32d"
 
@@ -46,20 +42,7 @@ def theirs(batch: int, device: torch.device) -> Callable[[], None]:
 
 
 def ours(precision: str, batch: int, device: torch.device) -> Callable[[], None]:
-    drawn = np.random.default_rng(0)
-    some = Split(drawn.integers(0, 256, (batch, 3, 32, 32), dtype=np.uint8), drawn.integers(0, 10, batch))
-    data = ImageData("noise", some, some, tuple("0123456789"), (127.5,) * 3, (64.0,) * 3)
-    recipe = Recipe(
-        model=MODEL, rule="S-S-I", batch_size=batch, bn_images=batch, precision=precision, device=str(device), epochs=1
-    )
-    trainer = Trainer(recipe, data)
-    (images,) = trainer.loader.epoch(0)
-
-    def step() -> None:
-        trainer.train_step(images)
-        trainer.index = 0
-
-    return step
+    return training_step(trainer_on_noise(MODEL, "S-S-I", batch, precision, str(device)))
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from .errors import InputError
 from .export.fuse import fuse
 from .models.registry import create_model
 from .train.device import choose_device, describe_device
+from .train.distributed import ALONE, Group
 from .train.recipe import Recipe
 from .train.record import environment
 from .train.trainer import Trainer
@@ -61,8 +62,8 @@ def measure(
     at = choose_device(device)
     training: dict[str, Step] = {}
     for precision in PRECISIONS:
-        trainer = _trainer(model, rule, batch_size, precision, str(at))
-        training[f"train {precision}"] = _training_step(trainer)
+        trainer = trainer_on_noise(model, rule, batch_size, precision, str(at))
+        training[f"train {precision}"] = training_step(trainer)
         training[f"convolutions {precision}"] = convolutions(trainer.network, batch_size, precision, at)
         if precision == "fp32":
             training["data"] = _data_step(trainer)
@@ -103,7 +104,7 @@ def training_speed(
     The medians of interleaved steps of a small network on images of 32 x 32 pixels. budget: seconds beyond the warm-up.
     """
     at = choose_device("auto")
-    steps = {p: _training_step(_trainer(model, "S-S-I", batch_size, p, str(at))) for p in PRECISIONS}
+    steps = {p: training_step(trainer_on_noise(model, "S-S-I", batch_size, p, str(at))) for p in PRECISIONS}
     seconds = interleaved(steps, 1, at)
     if (rounds := min(10, int(budget / sum(first for (first,) in seconds.values()))) - WARM_UP) > 0:
         seconds = interleaved(steps, rounds, at)
@@ -160,26 +161,18 @@ def convolutions(network: nn.Module, batch: int, precision: str, device: torch.d
     return step
 
 
-def _trainer(model: str, rule: str, batch: int, precision: str, device: str) -> Trainer:
+def trainer_on_noise(model: str, rule: str, batch: int, precision: str, device: str, group: Group = ALONE) -> Trainer:
+    """A trainer whose data are one batch of noise, 32 x 32 pixels: for steps that are timed, not for learning."""
     drawn = np.random.default_rng(0)
     some = Split(drawn.integers(0, 256, (batch, 3, 32, 32), dtype=np.uint8), drawn.integers(0, 10, batch))
     data = ImageData("noise", some, some, tuple("0123456789"), (127.5,) * 3, (64.0,) * 3)
-    return Trainer(
-        Recipe().replace(
-            model=model,
-            rule=rule,
-            batch_size=batch,
-            bn_images=None,
-            precision=precision,
-            device=device,
-            lr=1e-6,
-            epochs=1,
-        ),
-        data,
-    )
+    sizes = {"batch_size": batch, "bn_images": None, "epochs": 1}
+    recipe = Recipe().replace(model=model, rule=rule, precision=precision, device=device, lr=1e-6, **sizes)
+    return Trainer(recipe, data, group)
 
 
-def _training_step(trainer: Trainer) -> Step:
+def training_step(trainer: Trainer) -> Step:
+    """The one step of its epoch, again and again."""
     (batch,) = trainer.loader.epoch(0)
 
     def step() -> None:
