@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,14 +89,19 @@ def devices(precision: str, rounds: int) -> list[dict[str, Any]]:
 def worker(precision: str, rounds: int) -> None:
     """One of torchrun's processes; the first prints the seconds of its steps."""
     with joined() as group:
-        step = training_step(trainer(precision, group=group))
-        taken = []
-        for _ in range(rounds + 2):
-            begun = time.perf_counter()
-            step()
-            taken.append(time.perf_counter() - begun)
+        taken = steps_of(training_step(trainer(precision, group=group)), rounds + 2)
         if group.leads:
             print(json.dumps(taken[2:]), flush=True)
+
+
+def steps_of(step: Callable[[], object], rounds: int) -> list[float]:
+    """Seconds of each step. The step, and with it the network, ends with this function."""
+    taken = []
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        step()
+        taken.append(time.perf_counter() - begun)
+    return taken
 
 
 def draw(measured: dict[str, Any], path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import os
 import signal
 import sys
 import warnings
@@ -37,8 +36,7 @@ def _terminated(number: int, frame: object) -> NoReturn:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns 0 done, 2 the user's mistake (one line), 130 interrupted, 1 anything else."""
     if arguments is None:
-        code = main(sys.argv[1:])
-        return _leave(code) if "TORCHELASTIC_RUN_ID" in os.environ else code
+        arguments = sys.argv[1:]
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help"):
         print(_help())
@@ -47,17 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"shakeshake {__version__}")
         return DONE
     return explained(lambda: _door(command)(arguments[1:]))
-
-
-def _leave(code: int) -> NoReturn:
-    """End a process of torchrun's at once.
-
-    A thread of its process group may want Python while Python takes itself down; that aborts the process, and torchrun
-    then the whole run, though it is done.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def _door(command: str) -> Callable[[Sequence[str]], int]:

@@ -108,6 +108,36 @@ def test_stopped_and_gone_on_with_by_one(tmp_path):
     assert curve(out) == pytest.approx(curve(tmp_path / "one"), abs=1e-3)
 
 
+OWN_SCRIPT = """
+import os, sys
+from pathlib import Path
+import shakeshake as ss
+
+recipe = ss.Recipe(data="digits", model="shake_resnet8_2x4d", train_size=80, batch_size=40, epochs=2, device="cpu")
+try:
+    ss.fit(recipe, sys.argv[1], minutes=float(sys.argv[2]), quiet=True)
+except KeyboardInterrupt:
+    pass
+Path(sys.argv[1], "threads" + os.environ["RANK"]).write_text(
+    " ".join(path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm"))
+)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads have names on Linux")
+@pytest.mark.parametrize("minutes", [60, 1e-9], ids=["finished", "stopped"])
+def test_no_thread_of_the_group_is_left_when_fit_returns(tmp_path, minutes):
+    """One that is left may want Python while Python takes itself down: that aborts the process now and then."""
+    (tmp_path / "own.py").write_text(OWN_SCRIPT)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *launcher, str(tmp_path / "own.py"), str(tmp_path / "run"), str(minutes)]
+    subprocess.run(command, check=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
+    assert (tmp_path / "run" / "result.json").exists() == (minutes > 1)
+    for rank in range(2):
+        assert "gloo" not in (tmp_path / "run" / f"threads{rank}").read_text()
+
+
 def some_trainer(rule: str) -> Trainer:
     recipe = Recipe(data="digits", model="shake_resnet8_2x4d", rule=rule, batch_size=40, precision="fp32", device="cpu")
     return Trainer(recipe, load_data("digits", train_size=80))

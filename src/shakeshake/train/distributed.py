@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import gc
+import importlib
 import os
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -131,7 +134,9 @@ class SilentEnd(RunError):
 def joined() -> Iterator[Group]:
     """The group of processes that this one was started in; ALONE without torchrun.
 
-    Raises InputError when the environment is not torchrun's.
+    A network made by the group's in_step() must be out of reach where the with-block ends: make it in a function of its
+    own. It holds on to the group, and threads of a group that outlives the block may want Python while Python takes
+    itself down, which aborts the process. Raises InputError when the environment is not torchrun's.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE
@@ -148,6 +153,7 @@ def joined() -> Iterator[Group]:
     if dist.is_initialized():
         yield group
         return
+    importlib.import_module("torch._dynamo")  # DDP would; imported in a group, it holds on to it for good
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     # torchrun's store outlives the processes that it starts again: without a prefix they would meet the addresses of
     # the dead and wait for them.
@@ -156,7 +162,11 @@ def joined() -> Iterator[Group]:
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         yield group
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)  # of functions that have ended, whose locals may hold a network
+        raise
     finally:
+        gc.collect()
         dist.destroy_process_group()
 
 

@@ -26,7 +26,7 @@ from . import checkpoint
 from .device import describe_device
 from .distributed import Group, joined
 from .held_out import calibrated
-from .initial import pinned, read_initial
+from .initial import Initial, pinned, read_initial
 from .keeper import Keeper, stop_signals
 from .progress import Progress, TensorBoard
 from .recipe import Recipe
@@ -61,20 +61,34 @@ def fit(
         recipe = recipe.replace(data=given.name)
     recipe, initial = pinned(recipe)
     with joined() as group:
-        run = RunDirectory(Path(out) if out is not None else run_path(recipe, group))
-        if group.restarts and run.holds_unfinished(recipe):
-            return _resume(run, group, minutes=minutes, quiet=quiet)
-        group.lead(run.check_new)
-        data = _images(recipe, group, given=given)
-        if data.record is not None and group.leads and not quiet and not told:
-            print(*in_brief(data.record["found"]), sep="\n", file=sys.stderr, flush=True)
-        trainer = Trainer(recipe, data, group, initial)
-        group.lead(lambda: run.create(recipe, None if given is None else to_bytes(given)))
-        with _locked(run, group):
-            if group.leads:
-                run.keep_images_record(data.record)
-                _note_environment(run, trainer)
-            return _train(run, trainer, minutes=minutes, quiet=quiet)
+        return _fit(recipe, initial, out, group, given=given, minutes=minutes, quiet=quiet, told=told)
+
+
+def _fit(
+    recipe: Recipe,
+    initial: Initial | None,
+    out: str | Path | None,
+    group: Group,
+    *,
+    given: ImageData | None,
+    minutes: float | None,
+    quiet: bool,
+    told: bool,
+) -> dict[str, Any]:
+    run = RunDirectory(Path(out) if out is not None else run_path(recipe, group))
+    if group.restarts and run.holds_unfinished(recipe):
+        return _resume(run, group, minutes=minutes, quiet=quiet)
+    group.lead(run.check_new)
+    data = _images(recipe, group, given=given)
+    if data.record is not None and group.leads and not quiet and not told:
+        print(*in_brief(data.record["found"]), sep="\n", file=sys.stderr, flush=True)
+    trainer = Trainer(recipe, data, group, initial)
+    group.lead(lambda: run.create(recipe, None if given is None else to_bytes(given)))
+    with _locked(run, group):
+        if group.leads:
+            run.keep_images_record(data.record)
+            _note_environment(run, trainer)
+        return _train(run, trainer, minutes=minutes, quiet=quiet)
 
 
 def run_path(recipe: Recipe, group: Group) -> Path:
