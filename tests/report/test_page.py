@@ -170,3 +170,16 @@ def test_the_same_runs_give_the_same_bytes_and_no_torch(tmp_path, make_run):
         written.append({file.name: file.read_bytes() for file in (tmp_path / name).iterdir()})
     assert written[0] == written[1]
     assert set(written[0]) == {"r.html", "c.svg", "c.png"}
+
+
+def test_the_balanced_error_is_shown_where_classes_are_uneven(tmp_path, make_run):
+    even, uneven = make_run(tmp_path / "even"), make_run(tmp_path / "uneven")
+    for run, points in ((even, 0.0), (uneven, 12.5)):
+        result = json.loads((run / "result.json").read_text())
+        (run / "result.json").write_text(json.dumps({**result, "last_balanced_error": result["last_error"] + points}))
+    balanced = f"{json.loads((uneven / 'result.json').read_text())['last_error'] + 12.5:.2f}\u00a0%"
+    told = f"Every class counting the same, however few its images, it is {balanced}"
+    page = write_report([uneven], tmp_path / "one.html").read_text()
+    assert told in page
+    assert '<td data-label="balanced">' + balanced in page
+    assert 'data-label="balanced"' not in write_report([even], tmp_path / "other.html").read_text()

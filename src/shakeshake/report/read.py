@@ -61,6 +61,13 @@ class RunRecord:
         return value if value is not None else self._last_tested("test_error")
 
     @property
+    def balanced_error(self) -> float | None:
+        """Mean over the classes of each one's test error, in %, where that is another figure than the error."""
+        value = number(self.result.get("last_balanced_error"))
+        uneven = value is not None and self.last_error is not None and abs(value - self.last_error) >= 0.005
+        return value if uneven else None
+
+    @property
     def last_tested(self) -> int | None:
         """The epoch that last_error is of."""
         tested = self.series("test_error")[0]

@@ -53,6 +53,7 @@ def run(record: RunRecord) -> dict[str, Any]:
         ("training images", f"{record.train_images:,}" if record.train_images else ABSENT),
         ("epochs", f"{record.epochs:,}" if record.epochs else ABSENT),
         ("test error", percent(record.last_error)),
+        ("balanced", percent(record.balanced_error)),
         ("best", percent(best[0] if best else None)),
         ("train error", percent(record.train_error)),
         ("gap, points", points(record.gap).removesuffix("\u00a0points")),
@@ -60,7 +61,11 @@ def run(record: RunRecord) -> dict[str, Any]:
         ("images/s", f"{record.images_per_second:,.0f}" if record.images_per_second else ABSENT),
         ("time", duration(record.seconds)),
     ]
-    under = {"test error": of, "best": f"epoch {best[1]}" if best else ""}
+    under = {
+        "test error": of,
+        "balanced": "mean over classes" if record.balanced_error is not None else "",
+        "best": f"epoch {best[1]}" if best else "",
+    }
     tables = [("Recipe", record.recipe), ("Result", record.result), ("Environment", record.environment)]
     return {
         "name": record.name,
@@ -74,9 +79,10 @@ def run(record: RunRecord) -> dict[str, Any]:
 
 
 def without_empty_columns(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """ECE is a column only where some run was analysed."""
+    """ECE is a column only where some run was analysed, the balanced error where some test images are uneven."""
     for i in reversed(range(len(runs[0]["cells"]) if runs else 0)):
-        if runs[0]["cells"][i][0].startswith("ECE") and all(one["cells"][i][1] == ABSENT for one in runs):
+        rare = runs[0]["cells"][i][0] in ("ECE, points", "balanced")
+        if rare and all(one["cells"][i][1] == ABSENT for one in runs):
             for one in runs:
                 del one["cells"][i]
     return runs

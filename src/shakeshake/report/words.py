@@ -55,6 +55,11 @@ def _one(record: RunRecord) -> list[str]:
         return ["This run has no test error yet."]
     when = "in its last epoch" if record.finished else f"so far, after {record.last_tested} epochs,"
     told = [f"{record.short} has a test error of {percent(record.last_error)} {when}{_size(record)}."]
+    if record.balanced_error is not None:
+        told.append(
+            f"Every class counting the same, however few its images, it is {percent(record.balanced_error)} "
+            "(the balanced error)."
+        )
     if record.gap is not None:
         told.append(
             f"On the images it was trained on the error is {percent(record.train_error)}: "
