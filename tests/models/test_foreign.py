@@ -75,7 +75,7 @@ class Hysts(Theirs):
 
 
 class Owruby(Theirs):
-    def __init__(self, bias=True):
+    def __init__(self, bias=True, idle_skips=True):
         super().__init__()
         self.c_in = conv(3, 16, 3, bias=bias)
         for s in range(3):
@@ -92,7 +92,7 @@ class Owruby(Theirs):
                 )
                 for i in (1, 2)
             }
-            more = {"shortcut": self.skip(a, b)} if a != b else {}
+            more = {"shortcut": self.skip(a, b)} if a != b or idle_skips else {}
             getattr(self, f"layer{s + 1}").append(named(**branches, **more))
         self.fc_out = nn.Linear(4 * WIDTH, CLASSES)
 
@@ -146,12 +146,12 @@ def ours(name="shake_resnet14_2x8d", **options):
 LAYOUTS = [
     (Hysts, {"skip_shift": "mirrored"}, {}),
     (Owruby, {"skip_shift": "mirrored"}, {"activation": "post"}),
-    (lambda: Owruby(bias=False), {"skip_shift": "mirrored"}, {"skip_shift": "reference"}),
+    (lambda: Owruby(bias=False, idle_skips=False), {"skip_shift": "mirrored"}, {"skip_shift": "reference"}),
     (Pytorchcv, {"activation": "post"}, {"activation": "post", "skip_shift": "mirrored"}),
 ]
 
 
-@pytest.mark.parametrize(("theirs", "options", "wrong"), LAYOUTS, ids=["hysts", "owruby", "no bias", "pytorchcv"])
+@pytest.mark.parametrize(("theirs", "options", "wrong"), LAYOUTS, ids=["hysts", "owruby", "fork", "pytorchcv"])
 def test_the_same_outputs(theirs, options, wrong):
     theirs = lively(theirs())
     x, network = torch.randn(4, 3, 8, 8), ours(**options)

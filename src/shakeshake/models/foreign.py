@@ -9,7 +9,8 @@ built as theirs is, and load_foreign refuses one that is not.
 
     layout     public repository             differs from the paper in                         build with
     hysts      hysts/pytorch_shake_shake     the shift                                         skip_shift="mirrored"
-    owruby     owruby/shake-shake_pytorch    the shift; a stem with bias and without BN        skip_shift="mirrored"
+    owruby     owruby/shake-shake_pytorch,   the shift; a stem with bias and without BN;       skip_shift="mirrored"
+               archai                        two-path skips in all blocks, most never used
     pytorchcv  osmr/imgclsmob                ReLU after the stem and after every block's sum   activation="post"
 """
 
@@ -35,11 +36,13 @@ class Layout:
     rules: pattern and replacement, tried in order on a whole key; ``{n}`` in a replacement is the number that the
         pattern's group n found, less one: ours count from 0.
     options: how a ShakeResNet has to be built to compute what theirs does.
+    idle_skips: their blocks with an identity for a skip hold the weights of another one, which they never use.
     """
 
     name: str
     rules: tuple[tuple[str, str], ...]
     options: Mapping[str, str]
+    idle_skips: bool = False
 
     def rename(self, key: str) -> str | None:
         for pattern, ours in self.rules:
@@ -81,6 +84,7 @@ LAYOUTS = (
             (r"fc_out\.(weight|bias)", r"fc.\1"),
         ),
         {"skip_shift": "mirrored", "activation": "pre"},
+        idle_skips=True,
     ),
     Layout(
         "pytorchcv",
@@ -121,7 +125,8 @@ def translate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Their state dict under our keys; the tensors are the same ones.
 
     A prefix ``module.``, which DataParallel leaves, is dropped. A stem with a bias in place of BN (owruby) becomes one
-    with a BN that only adds the bias. This is exact in evaluation; in training it would normalise.
+    with a BN that only adds the bias. This is exact in evaluation; in training it would normalise. Weights that theirs
+    never uses are left out.
 
     Raises InputError for keys of no known layout, and for keys that ours has nothing for, such as biases of other
     convolutions.
@@ -132,6 +137,8 @@ def translate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if left:
         raise InputError(f"state_dict: of the {layout.name} layout, but nothing here takes {_some(left)}")
     found = {name: state[key] for key, name in ours.items() if name is not None}
+    if layout.idle_skips:
+        found = _without_idle_skips(found)
     if layout.name == "owruby" and "stem.conv.weight" in found:
         width = found["stem.conv.weight"].shape[0]
         found.setdefault("stem.bn.bias", torch.zeros(width))
@@ -177,6 +184,15 @@ def load_foreign(network: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
             )
     network.load_state_dict(found)
     return network
+
+
+def _without_idle_skips(found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A block whose input has as many channels as its output adds the input itself."""
+    skips = {
+        name.removesuffix(".conv1.weight"): w.shape for name, w in found.items() if name.endswith("skip.conv1.weight")
+    }
+    idle = {skip for skip, (half, channels, *_) in skips.items() if channels == 2 * half}
+    return {name: value for name, value in found.items() if name.rsplit(".", 2)[0] not in idle}
 
 
 def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
