@@ -1,10 +1,10 @@
-"""Using 26 2x32d: our fused network beside pytorchcv's in evaluation, interleaved in one process.
+"""Using 26 2x32d: our fused network beside those of PyPI in evaluation, interleaved in one process.
 
-    pip install pytorchcv
+    pip install pytorchcv && pip install --no-deps archai
     python benchmarks/inference.py --out results/bench/inference.json
 
-pytorchcv's runs as it comes (fp32, its own memory format), ours is what `fuse` returns, in fp32 and in bf16. A batch
-for throughput, one image for latency.
+The peers' networks run as they come (fp32, their own memory format), ours is what `fuse` returns, in fp32 and in bf16.
+A batch for throughput, one image for latency.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ import torch
 from torch import Tensor, nn
 
 import shakeshake as ss
+from peers import MODEL, PEERS, versions
 from shakeshake.bench import interleaved
 from shakeshake.train.device import choose_device
 from shakeshake.train.record import environment, write_results
-
-MODEL = "shake_resnet26_2x32d"
 
 
 def step(network: nn.Module, images: Tensor) -> Callable[[], None]:
@@ -40,18 +39,16 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    from pytorchcv.models.shakeshakeresnet_cifar import shakeshakeresnet26_2x32d_cifar10
-
     device = choose_device(given.device)
-    theirs = shakeshakeresnet26_2x32d_cifar10().to(device).eval()
+    theirs = {name: make().to(device).eval() for name, make in PEERS.items()}
     fused = ss.fuse(ss.create_model(MODEL).to(device))
     half = ss.fuse(ss.create_model(MODEL).to(device)).to(torch.bfloat16)
-    result = {"model": MODEL, "rounds": given.rounds, "batches": {}}
+    result = {"model": MODEL, "rounds": given.rounds, "versions": versions(), "batches": {}}
     for batch, rounds in ((given.batch_size, given.rounds), (1, 10 * given.rounds)):
         images = torch.randn(batch, 3, 32, 32, device=device)
         nhwc = images.contiguous(memory_format=torch.channels_last)
         steps = {
-            "pytorchcv": step(theirs, images),
+            **{name: step(network, images) for name, network in theirs.items()},
             "fp32": step(fused, nhwc),
             "bf16": step(half, nhwc.to(torch.bfloat16)),
         }

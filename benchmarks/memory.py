@@ -1,6 +1,6 @@
-"""Peak memory of training 26 2x32d S-S-I: ours beside pytorchcv's, each in a process of its own.
+"""Peak memory of training 26 2x32d S-S-I: ours beside those of PyPI, each in a process of its own.
 
-    pip install pytorchcv
+    pip install pytorchcv && pip install --no-deps archai
     python benchmarks/memory.py --out results/bench/memory.json
 
 What counts is the process's largest resident set after three steps (benchmarks/train_step.py) less that of a process
@@ -14,6 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from peers import PEERS, versions
 from shakeshake.train.record import environment, write_results
 
 STEP = Path(__file__).with_name("train_step.py")
@@ -35,12 +36,16 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    imports = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import train_step; import pytorchcv.models.shakeshakeresnet_cifar"
-    )
+    imports = "import sys; sys.path.insert(0, sys.argv[1]); import train_step, peers; peers.pytorchcv(); peers.archai()"
     base = [peak([sys.executable, "-c", imports, str(STEP.parent)]) for _ in range(given.repeats)]
-    result = {"batch_size": given.batch_size, "repeats": given.repeats, "imports": min(base), "peaks": {}}
-    for name in ("pytorchcv", "fp32", "bf16"):
+    result = {
+        "batch_size": given.batch_size,
+        "repeats": given.repeats,
+        "versions": versions(),
+        "imports": min(base),
+        "peaks": {},
+    }
+    for name in (*PEERS, "fp32", "bf16"):
         command = [sys.executable, str(STEP), "--only", name, "--rounds", "1", "--batch-size", str(given.batch_size)]
         result["peaks"][name] = [peak(command) for _ in range(given.repeats)]
     least = {name: min(peaks) - min(base) for name, peaks in result["peaks"].items()}

@@ -1,11 +1,11 @@
-"""A training step of 26 2x32d S-S-I: ours beside pytorchcv's, interleaved in one process.
+"""A training step of 26 2x32d S-S-I: ours beside those of PyPI, interleaved in one process.
 
-    pip install pytorchcv
+    pip install pytorchcv && pip install --no-deps archai
     python benchmarks/train_step.py --out results/bench/train_step.json
 
-Both do what a user of theirs does: forward, cross-entropy, backward, SGD with Nesterov momentum. pytorchcv's network
-runs as it comes (fp32, its own memory format); ours runs as `shakeshake train` runs it, in fp32 and in bf16, the batch
-already on the device. The same allocator, threads and batch for all; the order within a round changes.
+All do what a user of theirs does: forward, cross-entropy, backward, SGD with Nesterov momentum. The peers' networks
+run as they come (fp32, their own memory format); ours runs as `shakeshake train` runs it, in fp32 and in bf16, the
+batch already on the device. The same allocator, threads and batch for all; the order within a round changes.
 """
 
 from __future__ import annotations
@@ -18,17 +18,14 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from peers import MODEL, PEERS, versions
 from shakeshake.bench import interleaved, trainer_on_noise, training_step
 from shakeshake.train.device import choose_device
 from shakeshake.train.record import environment, write_results
 
-MODEL = "shake_resnet26_2x32d"
 
-
-def theirs(batch: int, device: torch.device) -> Callable[[], None]:
-    from pytorchcv.models.shakeshakeresnet_cifar import shakeshakeresnet26_2x32d_cifar10
-
-    network = shakeshakeresnet26_2x32d_cifar10().to(device).train()
+def theirs(name: str, batch: int, device: torch.device) -> Callable[[], None]:
+    network = PEERS[name]().to(device).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
     images = torch.randn(batch, 3, 32, 32, device=device)
     labels = torch.randint(0, 10, (batch,), device=device)
@@ -50,11 +47,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--only", default="pytorchcv,fp32,bf16")
+    parser.add_argument("--only", default="pytorchcv,archai,fp32,bf16")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     device = choose_device(given.device)
-    makers = {"pytorchcv": lambda: theirs(given.batch_size, device)}
+    makers: dict[str, Callable] = {p: (lambda p=p: theirs(p, given.batch_size, device)) for p in PEERS}
     makers |= {p: (lambda p=p: ours(p, given.batch_size, device)) for p in ("fp32", "bf16")}
     steps = {name: makers[name]() for name in given.only.split(",")}
 
@@ -65,6 +62,7 @@ def main() -> None:
         "model": MODEL,
         "batch_size": given.batch_size,
         "rounds": given.rounds,
+        "versions": versions(),
         "images_per_second": {name: given.batch_size / statistics.median(s) for name, s in seconds.items()},
         f"speed_relative_to_{first}": ratios,
         "seconds": seconds,
