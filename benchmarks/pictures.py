@@ -1,0 +1,81 @@
+"""Parts of a run's page as PNG files, for the documentation, photographed in headless Chromium.
+
+pip install selenium    # and chromium with chromedriver
+python benchmarks/pictures.py runs/photos results/small-folders/pictures
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import shutil
+from pathlib import Path
+
+from PIL import Image
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+from shakeshake.report.page import write_report
+from shakeshake.train.record import write_atomically
+
+PARTS = {
+    "runs": "Runs",
+    "error": "Error",
+    "confusion": "Which classes it confuses",
+    "confusions": "Images of the most frequent confusions",
+    "mistakes": "Its most confident mistakes",
+    "gradcam": "Where the network looked",
+}
+WIDTH, MARGIN = 920, 8
+FIND = """
+const headings = [...document.querySelectorAll("h2, h3")];
+const at = headings.findIndex(h => h.textContent.trim() === arguments[0]);
+if (at < 0) return null;
+const own = headings[at].closest("section"), several = own.querySelectorAll("h2, h3").length > 1;
+const box = own.getBoundingClientRect(), top = headings[at].getBoundingClientRect().top;
+const next = headings[at + 1];
+const end = several && next && own.contains(next) ? next.getBoundingClientRect().top : box.bottom;
+return [box.left, top + scrollY, box.width, end - top];
+"""
+
+
+def browser() -> webdriver.Chrome:
+    options = webdriver.ChromeOptions()
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium:
+        options.binary_location = chromium
+    for switch in ("headless=new", "no-sandbox", "disable-gpu", f"window-size={WIDTH},1200"):
+        options.add_argument(f"--{switch}")
+    return webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("run", type=Path, metavar="RUN")
+    parser.add_argument("out", type=Path, metavar="OUT")
+    given = parser.parse_args()
+    page = write_report([given.run], given.run / "report.html")
+    given.out.mkdir(parents=True, exist_ok=True)
+    chrome = browser()
+    try:
+        chrome.get(page.resolve().as_uri())
+        for name, heading in PARTS.items():
+            found = chrome.execute_script(FIND, heading)
+            if found is None:
+                print(f"{name}: the page has no part {heading!r}")
+                continue
+            x, y, width, height = found
+            clip = {"x": max(0, x - MARGIN), "y": y - MARGIN, "width": width + 2 * MARGIN, "height": height + MARGIN}
+            how = {"format": "png", "captureBeyondViewport": True, "clip": {**clip, "scale": 1.5}}
+            shot = base64.b64decode(chrome.execute_cdp_cmd("Page.captureScreenshot", how)["data"])
+            small = io.BytesIO()
+            Image.open(io.BytesIO(shot)).convert("RGB").quantize(128).save(small, "PNG", optimize=True)
+            write_atomically(given.out / f"{name}.png", small.getvalue())
+            print(given.out / f"{name}.png", len(small.getvalue()))
+    finally:
+        chrome.quit()
+
+
+if __name__ == "__main__":
+    main()
