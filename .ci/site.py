@@ -6,11 +6,11 @@ from pathlib import Path
 from mkdocs.structure.files import File
 
 RESULTS = Path(__file__).parent.parent / "results"
-LINK = re.compile(r"(?<=\]\()\.\./results/(?=[^)]+\.svg\))")
+LINK = re.compile(r"(?<=\]\()\.\./results/(?=[^)]+\.(?:svg|png)\))")
 
 
 def on_files(files, config):
-    for path in sorted(RESULTS.rglob("*.svg")):
+    for path in sorted([*RESULTS.rglob("*.svg"), *RESULTS.rglob("*.png")]):
         if "cells" not in path.relative_to(RESULTS).parts:
             name = f"figures/{path.relative_to(RESULTS).as_posix()}"
             files.append(File.generated(config, name, abs_src_path=str(path)))

@@ -1,0 +1,99 @@
+"""Does what is timed also learn the same? Training loss of 20 2x16d S-S-I: pytorchcv's network, ours, ours in bf16.
+
+    pip install pytorchcv
+    python benchmarks/loss_curves.py --out results/bench/loss_curves.json
+
+All see the same batches of CIFAR-10 under the same learning rates, over several seeds. Ours runs in fp32 with plain
+operations, in fp32 with the fused kernels, and in bf16 with them; of one seed these begin with the same weights and
+draw the same coefficients. pytorchcv's begins as it does by itself and draws its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from shakeshake.data.sources import load_data
+from shakeshake.train.device import choose_device
+from shakeshake.train.recipe import Recipe
+from shakeshake.train.record import environment, write_results
+from shakeshake.train.trainer import Trainer
+
+MODEL = "shake_resnet20_2x16d"
+OURS = {"plain fp32": ("fp32", False), "fp32": ("fp32", True), "bf16": ("bf16", True)}
+
+
+def trainer(recipe: Recipe, fused: bool) -> Trainer:
+    made = Trainer(recipe, load_data("cifar10", train_size=recipe.train_size, seed=0))
+    for module in made.network.modules():
+        if hasattr(module, "fused"):
+            module.fused &= fused
+    return made
+
+
+def ours(recipe: Recipe, fused: bool) -> list[float]:
+    """The mean loss of each epoch."""
+    made, curve = trainer(recipe, fused), []
+    for epoch in range(recipe.epochs):
+        for batch in made.loader.epoch(epoch):
+            made.train_step(batch)
+        curve.append(float(made.losses.mean()))
+        made.epoch, made.index = epoch + 1, 0
+    return curve
+
+
+def theirs(recipe: Recipe) -> list[float]:
+    """The same of pytorchcv's network, with its batches and learning rates from a trainer of ours."""
+    from pytorchcv.models.shakeshakeresnet_cifar import shakeshakeresnet20_2x16d_cifar10
+
+    lent, curve = trainer(recipe, False), []
+    torch.manual_seed(recipe.seed)
+    network: nn.Module = shakeshakeresnet20_2x16d_cifar10().train()
+    weights, decay = network.parameters(), recipe.weight_decay
+    optimizer = torch.optim.SGD(weights, lr=recipe.lr, momentum=0.9, nesterov=True, weight_decay=decay)
+    for epoch in range(recipe.epochs):
+        losses = []
+        for batch in lent.loader.epoch(epoch):
+            for group in optimizer.param_groups:
+                group["lr"] = lent.lr_at(epoch * lent.steps_per_epoch + len(losses))
+            optimizer.zero_grad(set_to_none=True)
+            loss = F.cross_entropy(network(batch.images), batch.labels)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        curve.append(statistics.fmean(losses))
+    return curve
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--train-size", type=int, default=1280)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    recipe = Recipe(data="cifar10", model=MODEL, rule="S-S-I", epochs=given.epochs, device=str(choose_device("auto")))
+    recipe = recipe.replace(train_size=given.train_size, batch_size=64)
+    curves: dict[str, list[list[float]]] = {name: [] for name in ("pytorchcv", *OURS)}
+    for seed in range(given.seeds):
+        now = recipe.replace(seed=seed)
+        curves["pytorchcv"].append(theirs(now.replace(precision="fp32")))
+        for name, (precision, fused) in OURS.items():
+            curves[name].append(ours(now.replace(precision=precision), fused))
+    for name, found in curves.items():
+        means = " ".join(f"{statistics.fmean(epoch):.3f}" for epoch in zip(*found, strict=True))
+        spread = statistics.stdev(one[-1] for one in found) if given.seeds > 1 else 0.0
+        print(f"{name:<12}{means}   last ± {spread:.3f}")
+    result = {"model": MODEL, "train_size": given.train_size, "seeds": given.seeds, "curves": curves}
+    result["environment"] = environment(device=recipe.device, threads=torch.get_num_threads())
+    if given.out:
+        write_results(given.out, result)
+
+
+if __name__ == "__main__":
+    main()
