@@ -41,11 +41,14 @@ def predict(arguments: Sequence[str]) -> int:
         raise InputError(f"top: got {given.top}, expected 1 or more")
 
     from ..models.trained import load
-    from ..train.device import choose_device
+    from ..train.device import choose_device, keep_freed_memory
     from ..use.files import find_images
     from ..use.predict import Prediction, predict_files
 
-    model = load(given.run, choose_device(given.device))
+    device = choose_device(given.device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    model = load(given.run, device)
     if "temperature" not in model.config:
         print("shakeshake: the model has no temperature, its probabilities are not calibrated", file=sys.stderr)
     good = bad = 0

@@ -18,7 +18,7 @@ from ..export.fuse import fuse
 from ..models.registry import create_model
 from ..models.trained import load
 from . import checkpoint
-from .device import choose_device
+from .device import choose_device, keep_freed_memory
 from .recipe import Recipe
 from .record import RunDirectory
 from .trainer import evaluate
@@ -86,6 +86,8 @@ def open_run(
     """
     run = RunDirectory.open(Path(path))
     recipe, at = run.recipe(), choose_device(device)
+    if at.type == "cpu":
+        keep_freed_memory()
     if run.finished or not unfinished:
         network = load(run.path, at).network
         result = run.read_json("result.json") if run.finished else None
