@@ -17,7 +17,7 @@ from .analysis import Pair
 from .experiment import ExperimentRecord
 from .look import GRID, INK, PAPER, SOFT, colour, mark
 from .read import RunRecord
-from .svg import axes_on, blank
+from .svg import LETTER, axes_on, blank
 from .words import ABSENT, decimal, duration
 
 Group = tuple[str, Sequence[RunRecord]]
@@ -120,8 +120,9 @@ def differences(experiment: ExperimentRecord) -> tuple[Figure, str]:
     chart = charts.forest(experiment)
     assert chart is not None
     rows = chart["rows"]
-    figure = blank((820, 34 * len(rows) + 66))
-    axes = axes_on(figure, 190, 10, 400, 34 * len(rows))
+    left = max(190.0, LETTER * max(len(text) for row in rows for text in (row["label"], row["column"])) + 20)
+    figure = blank((left + 630, 34 * len(rows) + 66))
+    axes = axes_on(figure, left, 10, 400, 34 * len(rows))
     _across(axes, chart["axis"], len(rows))
     axes.set_xlabel("difference of the test errors, points", color=INK, labelpad=4)
     axes.set_yticks(

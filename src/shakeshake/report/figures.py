@@ -14,14 +14,14 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from .look import INK, TONES, colour, line_style
 from .read import RunRecord
-from .svg import MARGINS, SETTINGS, framed, to_svg
+from .svg import LETTER, MARGINS, SETTINGS, framed, to_svg
 
 WIDE = (1080, 400)
 NARROW = (460, 330)
 
 # The test curve is what counts: broader as well as lighter, so that the two also differ in black and white.
 WIDTHS = {"train": 1.4, "test": 2.4}
-LEGEND_ROW = 19
+LEGEND_ROW, LEGEND_LINE = 19, 56
 ERROR_TICKS = (0, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40, 60, 80, 100)
 TOLD = 10
 
@@ -58,7 +58,9 @@ def learning_rates(runs: Sequence[RunRecord]) -> str:
 
 
 def error_figure(runs: Sequence[RunRecord], size: tuple[int, int], legend: bool) -> Figure:
-    columns = 2 if size != WIDE else min(4, 2 * len(runs))
+    longest = max(len(run.short) for run in runs) + len(" train")
+    across = int((size[0] - MARGINS["left"]) / (LETTER * longest + LEGEND_LINE))
+    columns = 2 if size != WIDE else max(1, min(4, 2 * len(runs), across))
     extra = LEGEND_ROW * math.ceil(2 * len(runs) / columns) if legend else 0
     figure, axes = framed((size[0], size[1] + extra), "error (%), square-root scale", top=extra)
     # From 90 % in the first epoch to 3 % in the last: a linear axis would hide the end, a logarithm has no place for 0.

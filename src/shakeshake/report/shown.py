@@ -196,7 +196,7 @@ def groups_of_rows(record: ExperimentRecord) -> list[tuple[str, list[RunRecord]]
     for column, label in record.columns.items():
         for found in record.of_column(column):
             if found.records:
-                groups.append((f"{found.row}, {label}" if several else found.row, found.records))
+                groups.append((f"{found.row}, {label.split(':')[0]}" if several else found.row, found.records))
     return groups
 
 

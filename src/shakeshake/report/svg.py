@@ -31,6 +31,10 @@ SETTINGS: Any = {
 }
 
 
+LETTER = 6.6
+"""Pixels that a letter of a label takes, on average."""
+
+
 def blank(size: tuple[float, float]) -> Figure:
     """A figure of so many pixels; 72 because a unit of the viewBox is a pixel."""
     return Figure(figsize=(size[0] / 72, size[1] / 72), facecolor="none")
