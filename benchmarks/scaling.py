@@ -117,7 +117,10 @@ def draw(measured: dict[str, Any], path: Path) -> None:
                 values = [row["value"] for row in rows]
                 style: Any = {"color": look.colour(i, "train"), "linestyle": look.line_style(i)}
                 axes.plot(values, costs, marker=look.mark(i), label=precision, **style)
-            axes.set_xticks(values)
+            if name == "batch":
+                axes.set_xscale("log", base=2)
+            axes.set_xticks(values, [str(value) for value in values])
+            axes.minorticks_off()
             axes.set_ylim(0, None)
             axes.set_xlabel(name, color=look.INK)
         first = figure.axes[0]

@@ -3,11 +3,19 @@
 import json
 from xml.etree import ElementTree
 
+import matplotlib as mpl
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from shakeshake.cli import main
 from shakeshake.errors import InputError
+from shakeshake.report.drawn import differences
+from shakeshake.report.figures import WIDE, error_figure
 from shakeshake.report.files import CHARTS, write_figure
+from shakeshake.report.means import averaged
+from shakeshake.report.reading import read_paths
+from shakeshake.report.shown import groups_of_rows
+from shakeshake.report.svg import SETTINGS
 
 SAID = {
     "curves": "S-S-I, test error: ",
@@ -67,3 +75,22 @@ def test_the_door(tmp_path, make_experiment, capsys):
     assert capsys.readouterr().out.splitlines() == [str(tmp_path / "exp" / "report.html"), str(tmp_path / "d.svg")]
     assert main(["report", str(path), "--figure", str(tmp_path / "d.svg"), "--chart", "pie"]) == 2
     assert "chart: got 'pie'" in capsys.readouterr().err
+
+
+def test_long_labels_stay_inside_the_chart(tmp_path, make_experiment):
+    """Columns as architecture C's: the legend wraps, the axes make room."""
+    path = make_experiment(tmp_path / "exp")
+    file = path / "table1.json" if path.is_dir() else path
+    found = json.loads(file.read_text())
+    for column in found["columns"]:
+        column["label"] = f"{column['label']} without BN, alpha in [0.4, 0.6]"
+    file.write_text(json.dumps(found))
+    (experiment,) = read_paths([file]).experiments
+    with mpl.rc_context(SETTINGS):
+        names = [f"{name}, with a label that is long" for name, _ in groups_of_rows(experiment)]
+        lines = [averaged(name, runs) for name, (_, runs) in zip(names, groups_of_rows(experiment), strict=True)]
+        for figure in (error_figure(lines, WIDE, legend=True), differences(experiment)[0]):
+            FigureCanvasAgg(figure).draw()
+            box, whole = figure.get_tightbbox(), figure.bbox_inches
+            assert box.x0 >= 0
+            assert box.x1 <= whole.x1
