@@ -1,6 +1,9 @@
 """The paper's networks against slow ones written out plainly: value, every gradient, running statistics, parameters."""
 
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -189,3 +192,36 @@ def test_the_mirrored_shift_is_the_other_one():
     twin.load_state_dict(model.state_dict())
     x = torch.randn(2, 3, 8, 8)
     assert not torch.allclose(model(x), twin(x))
+
+
+NARROW = """
+import copy, torch
+from shakeshake.models.blocks import TwoPathSkip
+
+torch.manual_seed(0)
+torch.set_num_threads(1)
+for channels in (2, 4, 8, 12):
+    exact = TwoPathSkip(channels, 2 * channels, 2).double()
+    ours = copy.deepcopy(exact).float().to(memory_format=torch.channels_last)
+    x = torch.randn(20, channels, 8, 8)
+    for _ in range(20):  # what is written past its memory is found when memory is freed
+        for network, image in ((exact, x.double()), (ours, x.contiguous(memory_format=torch.channels_last))):
+            network.zero_grad()
+            network(image).pow(3).sum().backward()
+    for conv in ("conv1", "conv2"):
+        wanted, got = (getattr(network, conv).weight.grad.double() for network in (exact, ours))
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
+"""
+
+
+def test_narrow_skips_learn_without_avx512():
+    """By oneDNN's strided 1x1 convolutions they don't: wrong gradients of the weights, and broken memory."""
+    told = subprocess.run(
+        [sys.executable, "-c", NARROW],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert told.returncode == 0, told.stdout + told.stderr
