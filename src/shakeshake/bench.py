@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import statistics
 import time
@@ -10,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .data.arrays import ImageData, Split
@@ -149,14 +149,12 @@ def convolutions(network: nn.Module, batch: int, precision: str, device: torch.d
             handle.remove()
     work = []
     for conv, x in seen:
-        weight = conv.weight.detach().to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
-        y = F.conv2d(x, weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
-        work.append((conv, x, weight, torch.randn_like(y)))
+        conv = copy.deepcopy(conv).to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        work.append((conv, x, torch.randn_like(conv(x))))
 
     def step() -> None:
-        for conv, x, weight, gradient in work:
-            y = F.conv2d(x, weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
-            torch.autograd.grad(y, (x, weight) if x.requires_grad else (weight,), gradient)
+        for conv, x, gradient in work:
+            torch.autograd.grad(conv.forward(x), (x, conv.weight) if x.requires_grad else (conv.weight,), gradient)
 
     return step
 
