@@ -1,6 +1,6 @@
 """Using 26 2x32d: our fused network beside those of PyPI in evaluation, interleaved in one process.
 
-    pip install pytorchcv && pip install --no-deps archai
+    pip install --no-deps pytorchcv archai
     python benchmarks/inference.py --out results/bench/inference.json
 
 The peers' networks run as they come (fp32, their own memory format), ours is what `fuse` returns, in fp32 and in bf16.

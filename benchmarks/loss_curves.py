@@ -1,6 +1,6 @@
 """Does what is timed also learn the same? Training loss of 20 2x16d S-S-I: pytorchcv's network, ours, ours in bf16.
 
-    pip install pytorchcv
+    pip install --no-deps pytorchcv
     python benchmarks/loss_curves.py --out results/bench/loss_curves.json
 
 All see the same batches of CIFAR-10 under the same learning rates, over several seeds. Ours runs in fp32 with plain

@@ -1,6 +1,6 @@
 """Peak memory of training 26 2x32d S-S-I: ours beside those of PyPI, each in a process of its own.
 
-    pip install pytorchcv && pip install --no-deps archai
+    pip install --no-deps pytorchcv archai
     python benchmarks/memory.py --out results/bench/memory.json
 
 What counts is the process's largest resident set after three steps (benchmarks/train_step.py) less that of a process

@@ -1,6 +1,6 @@
 """Public implementations of 26 2x32d that PyPI has, and whether ours computes what they do.
 
-    pip install pytorchcv && pip install --no-deps archai
+    pip install --no-deps pytorchcv archai
     python benchmarks/peers.py --out results/bench/peers.json
 
 Each of theirs gets statistics that are not neutral, its weights are loaded into ours by `load_foreign`, and both see

@@ -1,6 +1,6 @@
 """A training step of 26 2x32d S-S-I: ours beside those of PyPI, interleaved in one process.
 
-    pip install pytorchcv && pip install --no-deps archai
+    pip install --no-deps pytorchcv archai
     python benchmarks/train_step.py --out results/bench/train_step.json
 
 All do what a user of theirs does: forward, cross-entropy, backward, SGD with Nesterov momentum. The peers' networks

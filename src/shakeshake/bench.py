@@ -23,7 +23,7 @@ from .train.recipe import Recipe
 from .train.record import environment
 from .train.trainer import Trainer
 
-Step = Callable[[], None]
+Step = Callable[[], object]
 PRECISIONS = ("fp32", "bf16")
 WARM_UP = 2
 

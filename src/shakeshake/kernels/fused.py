@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from .build import library
 
-LANES = 16  # of cpu.cpp: channels come in multiples of it
+LANES = 16  # of cpu.cpp, at most: channels come in multiples of it
 
 
 def use(network: nn.Module) -> bool:
