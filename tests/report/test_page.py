@@ -183,3 +183,14 @@ def test_the_balanced_error_is_shown_where_classes_are_uneven(tmp_path, make_run
     assert told in page
     assert '<td data-label="balanced">' + balanced in page
     assert 'data-label="balanced"' not in write_report([even], tmp_path / "other.html").read_text()
+
+
+def test_the_gap_is_not_that_of_mixtures(tmp_path, make_run):
+    """With mixup the training error is one of mixtures, and often above the test error: a gap that means nothing."""
+    mixed, analysed = make_run(tmp_path / "mixed", mixup=1.0), make_run(tmp_path / "seen", mixup=1.0, analysis=True)
+    page = write_report([mixed], tmp_path / "one.html").read_text()
+    assert '<td data-label="gap, points">–' in page
+    assert "On the images it was trained on" not in page
+    page = write_report([analysed], tmp_path / "other.html").read_text()
+    assert '<td data-label="train error">5.45\u00a0%' in page
+    assert "a gap of 0.55\u00a0points" in page

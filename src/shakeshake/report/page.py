@@ -81,7 +81,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    environment.filters |= {"hash": _hash, "whole": _whole}
+    environment.filters |= {"breakable": _breakable, "hash": _hash, "whole": _whole}
     return environment
 
 
@@ -105,6 +105,11 @@ def _title(reading: Reading) -> str:
 def _whole(text: str) -> Markup:
     """Keep the rules in a sentence, such as S-S-I, from being broken at their hyphens."""
     return Markup(re.sub(r"\b\w+-[\w.]+-[BI]\b", r'<span class="whole">\g<0></span>', str(escape(text))))
+
+
+def _breakable(text: str) -> Markup:
+    """Let a long name, such as shake_resnet26_2x96d, be broken behind an underscore."""
+    return Markup(str(escape(text)).replace("_", "_<wbr>"))
 
 
 def _hash(script: str) -> str:

@@ -75,7 +75,9 @@ class RunRecord:
 
     @property
     def train_error(self) -> float | None:
-        """Train error of that same epoch, in %."""
+        """Train error of that same epoch, in %; the analysis's, if any, where mixup makes that one of mixtures."""
+        if number(self.recipe.get("mixup")):
+            return self.analysis.train_error
         value = number(self.result.get("last_train_error"))
         return value if value is not None else self._last_tested("train_error")
 

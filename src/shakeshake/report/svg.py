@@ -60,7 +60,7 @@ def framed(size: tuple[int, int], label: str, top: int = 0) -> tuple[Figure, Axe
     axes = axes_on(figure, MARGINS["left"], MARGINS["top"] + top, width, height)
     axes.grid(axis="y", color=GRID, linewidth=1)
     axes.set_xlabel("epoch", color=INK, labelpad=4)
-    axes.set_ylabel(label, color=INK, labelpad=6)
+    axes.set_ylabel(label, color=INK, labelpad=10)
     return figure, axes
 
 
