@@ -149,6 +149,14 @@ def test_one_network_of_each_is_no_verdict(tmp_path, worked):
     assert all("it takes more --seeds" in told["sentence"] for told in found["verdicts"])
 
 
+def test_the_training_error_is_not_that_of_mixtures(tmp_path, worked):
+    found = compare(npz(tmp_path / "mine.npz"), tmp_path / "out", {**TINY, "mixup": 1.0}, rules=["S-S-I"], seeds=1)
+    for row in found["cells"]:
+        run = RunDirectory(tmp_path / "out" / row["runs"][0]["path"])
+        assert row["train_mean"] == run.read_json("analysis.json")["train_error"]
+        assert row["train_mean"] != run.read_json("result.json")["last_train_error"]
+
+
 def test_the_interval_over_folds_against_the_textbook():
     """Three folds of 4, 3 and 3 images, two seeds: mean +- 4.303 s / sqrt(3) of the folds' differences."""
     row = [np.array([1, 1, 1, 1, 0, 0, 1, 0, 1, 1]) > 0, np.array([1, 1, 0, 0, 0, 1, 1, 0, 0, 1]) > 0]

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..train.recipe import Recipe
 from ..train.record import RunDirectory, environment, write_atomically
 from . import correlations
 from .compare import Difference, difference, difference_over_folds, unpack
@@ -147,7 +148,7 @@ def _cell(cell: Cell, folder: Path, wanted: Sequence[tuple[int, int]], failed: M
                     "balanced_error": result.get("last_balanced_error"),  # no run had it at first
                     "best_error": result["best_error"],
                     "best_epoch": result["best_epoch"],
-                    "train_error": result["last_train_error"],
+                    "train_error": _train_error(run, cell.recipe),
                     "seconds": result["seconds"],
                     "precision": result["precision"],
                     "device": run.read_json("environment.json")["device"],
@@ -183,6 +184,14 @@ def _cell(cell: Cell, folder: Path, wanted: Sequence[tuple[int, int]], failed: M
         "train_mean": mean("train_error"),
         "seconds_mean": mean("seconds"),
     }
+
+
+def _train_error(run: RunDirectory, recipe: Recipe) -> float | None:
+    """As seen in the last epoch; where mixup makes that one of mixtures, of the images as they are, by the analysis."""
+    if not recipe.mixup:
+        return run.read_json("result.json")["last_train_error"]
+    analysed = (run.path / "analysis.json").exists()
+    return run.read_json("analysis.json").get("train_error") if analysed else None
 
 
 def _analyses(cell: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
