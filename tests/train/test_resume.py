@@ -1,5 +1,6 @@
 """A run that is killed and resumed ends as if nothing had happened: same weights, same metrics, bit for bit."""
 
+import contextlib
 import json
 import random
 import re
@@ -47,8 +48,12 @@ def start(out: Path, *more: object, **options) -> subprocess.Popen:
 
 
 def stamp(run: Path) -> int:
-    """When the newest checkpoint was written."""
-    return max((entry.stat().st_mtime_ns for entry in run.glob("checkpoint*.pt")), default=0)
+    """When the newest checkpoint was written. One that is renamed while this looks is seen the next time."""
+    times = [0]
+    for entry in run.glob("checkpoint*.pt"):
+        with contextlib.suppress(FileNotFoundError):
+            times.append(entry.stat().st_mtime_ns)
+    return max(times)
 
 
 def wait_for(path: Path, process: subprocess.Popen, seconds: float = 60) -> None:
