@@ -81,12 +81,12 @@ class FusedTwoPathSkip(nn.Module):
         super().__init__()
         both = _fold(_joined_outputs([skip.conv1, skip.conv2]), skip.bn)
         half = skip.conv1.out_channels
-        reference = skip.padding[0] > 0
+        reference = skip.shift == "reference"
         here, there = (1, 0) if reference else (0, 1)
         weight = both.weight.new_zeros(2 * half, both.in_channels, 2, 2)
         weight[:half, :, here, here] = both.weight[:half, :, 0, 0]
         weight[half:, :, there, there] = both.weight[half:, :, 0, 0]
-        self.conv = _conv(weight, both.bias, stride=both.stride)
+        self.conv = _conv(weight, both.bias, stride=(skip.stride, skip.stride))
         self.padding = (1, 0, 1, 0) if reference else (0, 1, 0, 1)
 
     def forward(self, x: Tensor) -> Tensor:

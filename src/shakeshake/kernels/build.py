@@ -1,4 +1,4 @@
-"""cpu.cpp becomes a library on this machine: compiled once, by the compiler that is there, kept in the cache."""
+"""The C++ files here become a library: compiled once on a machine, by the compiler that is there, kept in the cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("cpu.cpp")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("cpu.cpp", "conv.cpp", "conv_weights.cpp"))
+HEADERS = (Path(__file__).with_name("conv.h"),)
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 COMPILERS = ("c++", "g++", "clang++")
 SWITCH = "SHAKESHAKE_KERNELS"  # 0: do without
@@ -59,10 +60,15 @@ def _cache() -> Path:
 
 
 def _key(compiler: str) -> str:
-    """What the library depends on: source, flags, compiler, and the instructions of this CPU."""
+    """What the library depends on: sources, flags, compiler, and the instructions of this CPU."""
     version = subprocess.run([compiler, "--version"], capture_output=True, timeout=20, check=True).stdout
     cpu = [line for line in Path("/proc/cpuinfo").read_bytes().splitlines() if line.startswith((b"flags", b"Features"))]
-    parts = (SOURCE.read_bytes(), " ".join(FLAGS).encode(), version, cpu[0] if cpu else b"")
+    parts = (
+        *(source.read_bytes() for source in SOURCES + HEADERS),
+        " ".join(FLAGS).encode(),
+        version,
+        cpu[0] if cpu else b"",
+    )
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
@@ -71,7 +77,7 @@ def _compile(compiler: str, target: Path) -> None:
     handle, name = tempfile.mkstemp(suffix=".part", dir=target.parent)
     os.close(handle)
     try:
-        subprocess.run([compiler, *FLAGS, str(SOURCE), "-o", name], capture_output=True, timeout=120, check=True)
+        subprocess.run([compiler, *FLAGS, *map(str, SOURCES), "-o", name], capture_output=True, timeout=120, check=True)
         os.replace(name, target)
     finally:
         Path(name).unlink(missing_ok=True)

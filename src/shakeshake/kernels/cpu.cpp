@@ -87,9 +87,24 @@ void corrections(int64_t c, double rows, const double* sum, const double* sum_no
   }
 }
 
+// A batch normalisation, and what it makes of the mean and the variance (not the unbiased one) over `rows` pixels.
+struct Normalisation {
+  const float *gamma, *beta;
+  float eps, momentum;
+  float *running_mean, *running_var, *mean, *invstd, *scale, *shift;
+
+  void set(int64_t i, double average, double variance, double rows) const {
+    mean[i] = float(average);
+    invstd[i] = float(1.0 / std::sqrt(variance + eps));
+    scale[i] = gamma[i] * invstd[i];
+    shift[i] = beta[i] - mean[i] * scale[i];
+    running_mean[i] += momentum * (mean[i] - running_mean[i]);
+    running_var[i] += momentum * (float(variance * (rows / std::max(1.0, rows - 1))) - running_var[i]);
+  }
+};
+
 template <class T>
-void stats(const T* x, int64_t rows, int64_t c, const float* gamma, const float* beta, float eps, float momentum,
-           float* running_mean, float* running_var, float* mean, float* invstd, float* scale, float* shift, int threads) {
+void stats(const T* x, int64_t rows, int64_t c, const Normalisation& bn, int threads) {
   const int64_t blocks = blocks_of(rows);
   std::vector<double> partial(blocks * 2 * c), total(2 * c);
 #pragma omp parallel for schedule(static) num_threads(threads)
@@ -105,15 +120,22 @@ void stats(const T* x, int64_t rows, int64_t c, const float* gamma, const float*
         });
   add_up(partial, blocks, 2 * c, total.data());
   for (int64_t i = 0; i < c; ++i) {
-    const float origin = load(x + i / LANES * LANES)[i % LANES];
-    const double m = total[i] / rows, var = std::max(0.0, total[c + i] / rows - m * m);
-    mean[i] = float(m + origin);
-    invstd[i] = float(1.0 / std::sqrt(var + eps));
-    scale[i] = gamma[i] * invstd[i];
-    shift[i] = beta[i] - mean[i] * scale[i];
-    const double unbiased = var * (double(rows) / std::max<int64_t>(1, rows - 1));
-    running_mean[i] += momentum * (mean[i] - running_mean[i]);
-    running_var[i] += momentum * (float(unbiased) - running_var[i]);
+    const double m = total[i] / rows, origin = load(x + i / LANES * LANES)[i % LANES];
+    bn.set(i, m + origin, std::max(0.0, total[c + i] / rows - m * m), rows);
+  }
+}
+
+// The same from what conv.cpp found for each image: first pixel, sum and sum of squares around it. sums: (images, 3, c).
+void stats_of_images(const float* sums, int64_t images, int64_t pixels, int64_t c, const Normalisation& bn) {
+  for (int64_t i = 0; i < c; ++i) {
+    double mean = 0.0, squares = 0.0;  // of the images so far: their mean, the sum of squares around it
+    for (int64_t n = 0; n < images; ++n) {
+      const float* own = sums + n * 3 * c + i;
+      const double m = double(own[c]) / pixels, d = own[0] + m - mean;
+      mean += d / (n + 1);
+      squares += own[2 * c] - m * own[c] + d * d * pixels * n / (n + 1);
+    }
+    bn.set(i, mean, std::max(0.0, squares / (double(images) * pixels)), double(images) * pixels);
   }
 }
 
@@ -156,6 +178,26 @@ void affine_relu_backward(const T* x, const T* dy, int64_t rows, int64_t c, cons
       const Floats g = v * sc + load(shift + i) > 0.0f ? load(dy + r * c + i) : Floats{};
       store(dx + r * c + i, sc * g + load(&a[i]) * v + load(&k[i]));
     }
+}
+
+// The gradient of BN's input from that of its output, g, and from what conv.cpp summed up of each image: g and
+// g * (x - mean) * invstd. sums: (images, 2, c). dx may be g.
+template <class T>
+void affine_backward(const T* x, const T* g, int64_t images, int64_t pixels, int64_t c, const float* sums,
+                     const float* scale, const float* mean, const float* invstd, T* dx, float* dgamma, float* dbeta,
+                     int threads) {
+  const int64_t rows = images * pixels;
+  const std::vector<double> partial(sums, sums + images * 2 * c);
+  std::vector<double> total(2 * c);
+  add_up(partial, images, 2 * c, total.data());
+  std::vector<float> a(c), k(c);
+  corrections(c, double(rows), &total[0], &total[c], scale, mean, invstd, a.data(), k.data());
+  std::copy_n(&total[0], c, dbeta);
+  std::copy_n(&total[c], c, dgamma);
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t i = 0; i < c; i += LANES)
+      store(dx + r * c + i, load(scale + i) * load(g + r * c + i) + load(&a[i]) * load(x + r * c + i) + load(&k[i]));
 }
 
 // out = skip + alpha_1 * bn_1(x_1) + alpha_2 * bn_2(x_2), with alpha (images, 2) and scale, shift (2, c).
@@ -251,8 +293,15 @@ extern "C" {
 void shake_stats(int half, const void* x, int64_t rows, int64_t c, const float* gamma, const float* beta, float eps,
                  float momentum, float* running_mean, float* running_var, float* mean, float* invstd, float* scale,
                  float* shift, int threads) {
-  EITHER(half, stats((const T*)x, rows, c, gamma, beta, eps, momentum, running_mean, running_var, mean, invstd, scale,
-                     shift, threads))
+  const Normalisation bn{gamma, beta, eps, momentum, running_mean, running_var, mean, invstd, scale, shift};
+  EITHER(half, stats((const T*)x, rows, c, bn, threads))
+}
+
+void shake_stats_of_images(int, const float* sums, int64_t images, int64_t pixels, int64_t c, const float* gamma,
+                           const float* beta, float eps, float momentum, float* running_mean, float* running_var,
+                           float* mean, float* invstd, float* scale, float* shift, int) {
+  stats_of_images(sums, images, pixels, c,
+                  {gamma, beta, eps, momentum, running_mean, running_var, mean, invstd, scale, shift});
 }
 
 void shake_affine_relu(int half, const void* x, int64_t rows, int64_t c, const float* scale, const float* shift, void* y,
@@ -265,6 +314,13 @@ void shake_affine_relu_backward(int half, const void* x, const void* dy, int64_t
                                 float* dbeta, int threads) {
   EITHER(half, affine_relu_backward((const T*)x, (const T*)dy, rows, c, scale, shift, mean, invstd, (T*)dx, dgamma, dbeta,
                                     threads))
+}
+
+void shake_affine_backward(int half, const void* x, const void* g, int64_t images, int64_t pixels, int64_t c,
+                           const float* sums, const float* scale, const float* mean, const float* invstd, void* dx,
+                           float* dgamma, float* dbeta, int threads) {
+  EITHER(half, affine_backward((const T*)x, (const T*)g, images, pixels, c, sums, scale, mean, invstd, (T*)dx, dgamma,
+                               dbeta, threads))
 }
 
 void shake_mix(int half, const void* x1, const void* x2, const void* skip, int64_t images, int64_t pixels, int64_t c,

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from .build import library
 
+Sums = Tensor  # (N, 3, C): of each image and channel the first pixel, sum and sum of squares around it
 LANES = 16  # of cpu.cpp, at most: channels come in multiples of it
 
 
@@ -61,18 +62,26 @@ def _usual(module: nn.Module) -> bool:
     )
 
 
-def bn_relu(x: Tensor, bn: nn.BatchNorm2d) -> Tensor:
-    """relu(bn(x)) in training mode, running statistics included. x: (N, C, H, W), channels_last."""
+def bn_relu(x: Tensor, bn: nn.BatchNorm2d, sums: Sums | None = None) -> Tensor:
+    """relu(bn(x)) in training mode, running statistics included.
+
+    x: (N, C, H, W), channels_last. sums: of ``x``, where known.
+    """
     bn.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-    return _BnRelu.apply(x.contiguous(memory_format=torch.channels_last), bn.weight, bn.bias, bn)
+    return _BnRelu.apply(x.contiguous(memory_format=torch.channels_last), bn.weight, bn.bias, bn, sums)
 
 
 def bn_mix(
-    skip: Tensor, xs: tuple[Tensor, Tensor], bns: tuple[nn.BatchNorm2d, nn.BatchNorm2d], alpha: Tensor, beta: Tensor
+    skip: Tensor,
+    xs: tuple[Tensor, Tensor],
+    bns: tuple[nn.BatchNorm2d, nn.BatchNorm2d],
+    alpha: Tensor,
+    beta: Tensor,
+    sums: tuple[Sums | None, Sums | None] = (None, None),
 ) -> Tensor:
     """skip + mix((bn1(x1), bn2(x2)), alpha, beta) in training mode, running statistics included.
 
-    skip, xs: (N, C, H, W), channels_last, of one dtype. alpha, beta: (N, 2) or (2,).
+    skip, xs: (N, C, H, W), channels_last, of one dtype. alpha, beta: (N, 2) or (2,). sums: of ``xs``, where known.
     """
     images = len(skip)
     alpha, beta = (a.to(torch.float32).expand(images, 2).contiguous() for a in (alpha, beta))
@@ -81,7 +90,7 @@ def bn_mix(
     first, second = (x.contiguous(memory_format=torch.channels_last) for x in xs)
     skip = skip.contiguous(memory_format=torch.channels_last)
     one, two = bns
-    return _BnMix.apply(skip, first, second, one.weight, one.bias, two.weight, two.bias, alpha, beta, bns)
+    return _BnMix.apply(skip, first, second, one.weight, one.bias, two.weight, two.bias, alpha, beta, bns, sums)
 
 
 def relu_fork(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -89,36 +98,53 @@ def relu_fork(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return _Fork.apply(x)
 
 
-def _call(name: str, like: Tensor, *arguments: Any) -> None:
-    """Call a kernel: tensors by their address, floats and integers as C's, then the number of threads."""
+def call(name: str, like: Tensor, *arguments: Any) -> None:
+    """Call a kernel: tensors by their address, None as no address, floats and integers as C's; then come the threads."""
     given: list[Any] = [ctypes.c_int(like.dtype == torch.bfloat16)]
     for value in arguments:
         if isinstance(value, Tensor):
             given.append(ctypes.c_void_p(value.data_ptr()))
+        elif isinstance(value, int):
+            given.append(ctypes.c_int64(value))
         else:
-            given.append(ctypes.c_int64(value) if isinstance(value, int) else ctypes.c_float(value))
+            given.append(ctypes.c_void_p(None) if value is None else ctypes.c_float(value))
     kernels = library()
     assert kernels is not None
     getattr(kernels, f"shake_{name}")(*given, ctypes.c_int(torch.get_num_threads()))
 
 
-def _statistics(x: Tensor, bn: nn.BatchNorm2d) -> Tensor:
-    """(4, C): mean, 1 / standard deviation, and the scale and shift that normalise. Updates the running ones."""
-    found = torch.empty(4, x.shape[1])
-    rows = x.numel() // x.shape[1]
-    _call(
-        *("stats", x, x, rows, x.shape[1], bn.weight, bn.bias, float(bn.eps), float(bn.momentum or 0.0)),
-        *(bn.running_mean, bn.running_var, *found),
-    )
+def normalisation(x: Tensor, bn: nn.BatchNorm2d, sums: Sums | None = None) -> Tensor:
+    """(4, C): mean, 1 / standard deviation, and the scale and shift that normalise. Updates the running ones.
+
+    sums: what is known of ``x``, so that it need not be read.
+    """
+    n, channels, height, width = x.shape
+    found = torch.empty(4, channels)
+    known = ("stats", x, x, n * height * width) if sums is None else ("stats_of_images", x, sums, n, height * width)
+    eps, momentum = float(bn.eps), float(bn.momentum or 0.0)
+    call(*known, channels, bn.weight, bn.bias, eps, momentum, bn.running_mean, bn.running_var, *found)
     return found
+
+
+def finish(
+    x: Tensor, g: Tensor, sums: Tensor, scale: Tensor, mean: Tensor, invstd: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of BN's input, weight and bias from that of its output, ``g``, which is used up.
+
+    sums: (N, 2, C), each image's sums of g and of g * (x - mean) * invstd.
+    """
+    n, channels, height, width = x.shape
+    dweight, dbias = torch.empty(2, channels)
+    call("affine_backward", x, x, g, n, height * width, channels, sums, scale, mean, invstd, g, dweight, dbias)
+    return g, dweight, dbias
 
 
 class _BnRelu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, bn: nn.BatchNorm2d) -> Tensor:
-        found = _statistics(x, bn)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, bn: nn.BatchNorm2d, sums: Sums | None) -> Tensor:
+        found = normalisation(x, bn, sums)
         y = torch.empty_like(x)
-        _call("affine_relu", x, x, x.numel() // x.shape[1], x.shape[1], found[2], found[3], y)
+        call("affine_relu", x, x, x.numel() // x.shape[1], x.shape[1], found[2], found[3], y)
         ctx.save_for_backward(x, found)
         return y
 
@@ -130,11 +156,11 @@ class _BnRelu(torch.autograd.Function):
         dy = dy.contiguous(memory_format=torch.channels_last)
         dx, channels = torch.empty_like(x), x.shape[1]
         dweight, dbias = torch.empty(2, channels)
-        _call(
+        call(
             *("affine_relu_backward", x, x, dy, x.numel() // channels, channels, scale, shift, mean, invstd),
             *(dx, dweight, dbias),
         )
-        return dx, dweight, dbias, None
+        return dx, dweight, dbias, None, None
 
 
 class _BnMix(torch.autograd.Function):
@@ -146,12 +172,12 @@ class _BnMix(torch.autograd.Function):
         x2: Tensor,
         *more: Any,
     ) -> Tensor:
-        *_, alpha, beta, bns = more
+        *_, alpha, beta, bns, sums = more
         # (4, 2, C): each of the four rows for both branches
-        found = torch.stack([_statistics(x, bn) for x, bn in zip((x1, x2), bns, strict=True)], dim=1)
+        found = torch.stack([normalisation(*each) for each in zip((x1, x2), bns, sums, strict=True)], dim=1)
         out = torch.empty_like(skip)
         images, channels, height, width = skip.shape
-        _call("mix", x1, x1, x2, skip, images, height * width, channels, found[2], found[3], alpha, out)
+        call("mix", x1, x1, x2, skip, images, height * width, channels, found[2], found[3], alpha, out)
         ctx.save_for_backward(x1, x2, found, beta)
         return out
 
@@ -164,11 +190,11 @@ class _BnMix(torch.autograd.Function):
         dx1, dx2 = torch.empty_like(x1), torch.empty_like(x2)
         images, channels, height, width = x1.shape
         dweight, dbias = torch.empty(2, 2, channels)
-        _call(
+        call(
             *("mix_backward", x1, x1, x2, dout, images, height * width, channels, scale, mean, invstd, beta),
             *(dx1, dx2, dweight, dbias),
         )
-        return dout, dx1, dx2, dweight[0], dbias[0], dweight[1], dbias[1], None, None, None
+        return dout, dx1, dx2, dweight[0], dbias[0], dweight[1], dbias[1], None, None, None, None
 
 
 class _Fork(torch.autograd.Function):
@@ -184,5 +210,5 @@ class _Fork(torch.autograd.Function):
         (active,) = ctx.saved_tensors
         dskip, d1, d2 = (g.contiguous(memory_format=torch.channels_last) for g in gradients)
         dx = torch.empty_like(active)
-        _call("fork_backward", active, active, dskip, d1, d2, active.numel(), dx)
+        call("fork_backward", active, active, dskip, d1, d2, active.numel(), dx)
         return dx

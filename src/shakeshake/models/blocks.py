@@ -45,8 +45,8 @@ def stem_conv(in_channels: int, width: int, image_size: int) -> nn.Conv2d:
 class TwoPathSkip(nn.Module):
     """The skip where shapes change: two 1x1 paths, the second shifted by a pixel, joined, then BN.
 
-    Each path is a 1x1 average pooling with the stride, which only picks pixels, and a 1x1 convolution: a strided 1x1
-    convolution does both. The shift gives the second path pixels that the first one's stride passes over.
+    Each path is a 1x1 average pooling with the stride, which only picks pixels, and a 1x1 convolution. The shift gives
+    the second path pixels that the first one's stride passes over.
     shift: ``"reference"``: right and down, ``out[i, j] = in[i-1, j-1]`` with zeros in row 0 and column 0;
         ``"mirrored"``: left and up, as many reimplementations have it.
 
@@ -57,13 +57,26 @@ class TwoPathSkip(nn.Module):
         super().__init__()
         if shift not in ("reference", "mirrored"):
             raise InputError(f"skip_shift: got {shift!r}, expected 'reference' or 'mirrored'")
-        self.padding = (1, -1, 1, -1) if shift == "reference" else (-1, 1, -1, 1)
-        self.conv1 = conv(in_channels, out_channels // 2, 1, stride)
-        self.conv2 = conv(in_channels, out_channels // 2, 1, stride)
+        self.stride, self.shift = stride, shift
+        self.conv1 = conv(in_channels, out_channels // 2, 1)
+        self.conv2 = conv(in_channels, out_channels // 2, 1)
         self.bn = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.bn(torch.cat((self.conv1(x), self.conv2(F.pad(x, self.padding))), dim=1))
+        return self.join(*self.pick(x))
+
+    def pick(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The pixels of either path, in[stride * i] and, in the reference, in[stride * i - 1]; zero where there is none."""
+        step = self.stride
+        first = x[..., ::step, ::step]
+        reference = self.shift == "reference"
+        start, before = (step - 1, 1) if reference else (1, 0)
+        second = x[..., start::step, start::step]
+        down, right = (there - before - picked for there, picked in zip(first.shape[2:], second.shape[2:], strict=True))
+        return first, F.pad(second, (before, right, before, down))
+
+    def join(self, first: Tensor, second: Tensor) -> Tensor:
+        return self.bn(torch.cat((self.conv1(first), self.conv2(second)), dim=1))
 
 
 def initialise(model: nn.Module) -> None:

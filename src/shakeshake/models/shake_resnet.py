@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..core.layers import ShakeShake
 from ..core.rules import ShakeRule
 from ..errors import InputError
+from ..kernels import convs
 from ..kernels import fused as kernels
 from .blocks import Trunk, TwoPathSkip, conv, make_stages, stem_conv
 
@@ -36,6 +37,13 @@ class Branch(nn.Module):
         if self.convs == 1:
             return x
         return self.bn2(self.conv2(F.relu(x, inplace=True)))
+
+    def tail(self, x: Tensor, sums: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """conv2(relu(bn1(x))) by fused kernels. sums: what they know of ``x``; returned are those of the result."""
+        assert isinstance(self.bn1, nn.BatchNorm2d)
+        if convs.fit_tail(x, self.conv2):
+            return convs.tail(x, sums, self.bn1, self.conv2)
+        return self.conv2(kernels.bn_relu(x, self.bn1, sums)), None
 
 
 class ShakeBlock(nn.Module):
@@ -75,7 +83,7 @@ class ShakeBlock(nn.Module):
         self.plain = branches == 2 and convs == 2 and bn and skip and not relu_after
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.fused and self.plain and self.training and kernels.applies(x, (self.shake, *self.branches.modules())):
+        if self.fused and self.plain and self.training and kernels.applies(x, self._parts()):
             return self._fused(x)
         active = F.relu(x)
         skip = x if self.skip is None else self.skip(active)
@@ -84,20 +92,26 @@ class ShakeBlock(nn.Module):
             y = skip + y
         return F.relu(y) if self.relu_after else y
 
+    def _parts(self) -> list[nn.Module]:
+        """What the fused kernels take the place of."""
+        return [self.shake, *self.branches.modules(), *(() if self.skip is None else self.skip.modules())]
+
     def _fused(self, x: Tensor) -> Tensor:
         """The same by fused kernels."""
-        if self.skip is None:
-            skip, active1, active2 = kernels.relu_fork(x)
-        else:
-            active1 = active2 = F.relu(x)
-            skip = self.skip(active1)
         one, two = cast(tuple[Any, Any], tuple(self.branches))
-        outs = (
-            one.conv2(kernels.bn_relu(one.conv1(active1), one.bn1)),
-            two.conv2(kernels.bn_relu(two.conv1(active2), two.bn1)),
-        )
+        ins: list[tuple[Tensor, Tensor | None]]
+        if convs.fit_head(x, one.conv1, two.conv1):
+            skip, *ins = convs.head(x, one.conv1, two.conv1)
+            if self.skip is not None:
+                skip = self.skip.join(*(F.relu(picked) for picked in self.skip.pick(skip)))
+        else:
+            skip, active1, active2 = kernels.relu_fork(x)
+            if self.skip is not None:
+                skip = self.skip(active1)
+            ins = [(one.conv1(active1), None), (two.conv1(active2), None)]
+        outs, sums = zip(*(branch.tail(*known) for branch, known in zip((one, two), ins, strict=True)), strict=True)
         alpha, beta = self.shake.rule.draw(len(x), 2, device=x.device, generator=self.shake.generator)
-        return kernels.bn_mix(skip, outs, (one.bn2, two.bn2), alpha, beta)
+        return kernels.bn_mix(skip, outs, (one.bn2, two.bn2), alpha, beta, sums)
 
 
 class ShakeResNet(Trunk):

@@ -1,0 +1,184 @@
+// What the convolutions in conv.cpp and conv_weights.cpp have in common. For CPUs with AVX-512.
+//
+// Tensors are channels_last, float or bfloat16. All is done in words of 32 bits: a float, or two bfloat16 channels side
+// by side, which one instruction multiplies and adds up in float. A block is 64 bytes of channels, a register: 16 floats
+// or 32 bfloat16. Channels of inputs come in multiples of 16, those of outputs in multiples of 32.
+
+#pragma once
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#define INLINE inline __attribute__((always_inline))
+
+using Word = uint32_t;
+using bf16 = uint16_t;
+
+constexpr int64_t BLOCK = 16;  // words
+constexpr int64_t WIDE = 32;   // channels that are written together: two registers of floats
+constexpr int TAPS = 9;        // of a kernel of 3x3
+
+template <class T>
+constexpr int64_t channels_of_block() {
+  return 64 / sizeof(T);
+}
+
+template <class T>
+constexpr int64_t blocks_of(int64_t channels) {
+  return (channels + channels_of_block<T>() - 1) / channels_of_block<T>();
+}
+
+// A convolution of 3x3 with padding 1, or its gradient: what is read, and what is written.
+struct Shape {
+  int64_t images, height, width, in, out_height, out_width, out;
+  int64_t stride;
+
+  int64_t pixels() const { return height * width; }
+  int64_t out_pixels() const { return out_height * out_width; }
+};
+
+// ---- 16 numbers
+
+INLINE __m512 load(const float* p) { return _mm512_loadu_ps(p); }
+INLINE __m512 load(const bf16* p) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
+}
+
+// A word in all lanes. In assembler because compilers otherwise carry words from one round of a loop to the next in the
+// registers that the sums need.
+INLINE __m512i everywhere(const Word* p) {
+  __m512i v;
+  asm("vpbroadcastd %1, %0" : "=v"(v) : "m"(*p));
+  return v;
+}
+
+INLINE __m512 multiply_add(float, __m512 sum, __m512i w, __m512i x) {
+  return _mm512_fmadd_ps(_mm512_castsi512_ps(w), _mm512_castsi512_ps(x), sum);
+}
+
+#ifdef __AVX512BF16__
+constexpr bool HALF = true;
+INLINE __m512 multiply_add(bf16, __m512 sum, __m512i w, __m512i x) {
+  return _mm512_dpbf16_ps(sum, (__m512bh)w, (__m512bh)x);
+}
+INLINE __m256i halves(__m512 v) { return (__m256i)_mm512_cvtneps_pbh(v); }
+#else  // never called: shake_conv_there() says so
+constexpr bool HALF = false;
+INLINE __m512 multiply_add(bf16, __m512 sum, __m512i, __m512i) { return sum; }
+INLINE __m256i halves(__m512) { return _mm256_setzero_si256(); }
+#endif
+
+// Stores numbers and returns what they have become by being rounded.
+INLINE __m512 stored(float* p, __m512 v) {
+  _mm512_storeu_ps(p, v);
+  return v;
+}
+INLINE __m512 stored(bf16* p, __m512 v) {
+  const __m256i h = halves(v);
+  _mm256_storeu_si256((__m256i*)p, h);
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+
+// ---- one block of a pixel, and what stands in front of a convolution
+
+enum Front { NOTHING, RELU, AFFINE_RELU };  // the last: relu(scale * x + shift) by channel
+struct Before {
+  int64_t kind;
+  const float *scale, *shift;
+};
+
+INLINE __m512 relu(__m512 v) {  // what is not a number stays one
+  return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_NLE_UQ), v);
+}
+INLINE __m512i relu(float, __m512i v) { return _mm512_castps_si512(relu(_mm512_castsi512_ps(v))); }
+INLINE __m512i relu(bf16, __m512i v) {  // as integers, -0 to -infinity are 0x8000 to 0xff80
+  const __m512i from_least = _mm512_sub_epi16(v, _mm512_set1_epi16((short)0x8000));
+  return _mm512_maskz_mov_epi16(_mm512_cmpgt_epu16_mask(from_least, _mm512_set1_epi16(0x7f80)), v);
+}
+
+INLINE __m512i affine_relu(const float* x, const float* scale, const float* shift) {
+  return _mm512_castps_si512(relu(_mm512_fmadd_ps(load(x), load(scale), load(shift))));
+}
+INLINE __m512i affine_relu(const bf16* x, const float* scale, const float* shift) {
+  const __m256i low = halves(relu(_mm512_fmadd_ps(load(x), load(scale), load(shift))));
+  const __m256i high = halves(relu(_mm512_fmadd_ps(load(x + 16), load(scale + 16), load(shift + 16))));
+  return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+}
+
+// The block that begins with `channel` of a pixel `x` of `channels`; what a half one lacks is zero.
+template <class T>
+INLINE __m512i block(const T* x, int64_t channel, int64_t channels, const Before& before) {
+  if (before.kind == AFFINE_RELU) return affine_relu(x + channel, before.scale + channel, before.shift + channel);
+  const bool whole = sizeof(T) == 4 || channel + WIDE <= channels;
+  const __m512i v = _mm512_maskz_loadu_epi32(whole ? 0xffff : 0x00ff, x + channel);
+  return before.kind == RELU ? relu(T(), v) : v;
+}
+
+// ---- memory
+
+// Of a thread, there again at the next call, aligned to 64 bytes. One for each number.
+template <int NUMBER>
+Word* scratch(int64_t words) {
+  static thread_local std::vector<Word> memory;
+  if (int64_t(memory.size()) < words + BLOCK) memory.resize(words + BLOCK);
+  return (Word*)(((uintptr_t)memory.data() + 63) & ~uintptr_t(63));
+}
+
+// Fetches what comes next into the second cache while there is something to compute, a few lines at a time: else memory
+// would stand still during the arithmetic, and the arithmetic during the reading.
+class Ahead {
+ public:
+  void add(const void* first, int64_t stride, int64_t lines, bool write = false) {
+    if (lines > 0) ranges[count++] = {(const char*)first, stride, lines, write};
+    all += lines;
+  }
+  template <class T>
+  void add_image(const T* all_images, int64_t n, int64_t numbers, bool write = false) {
+    add(all_images + n * numbers, 64, numbers * int64_t(sizeof(T)) / 64, write);
+  }
+  void spread(int64_t calls) { at_once = (all + calls - 1) / calls; }
+
+  INLINE void some() {
+    for (int64_t i = 0; i < at_once && now < count; ++i) {
+      Range& r = ranges[now];
+      if (r.write)
+        __builtin_prefetch(r.at, 1, 2);
+      else
+        __builtin_prefetch(r.at, 0, 2);
+      r.at += r.stride;
+      if (--r.lines == 0) ++now;
+    }
+  }
+
+ private:
+  struct Range {
+    const char* at;
+    int64_t stride, lines;
+    bool write;
+  } ranges[6];
+  int count = 0, now = 0;
+  int64_t all = 0, at_once = 0;
+};
+
+// ---- for C
+
+template <class P>
+std::vector<P> both(const void* first, const void* second) {  // or the first alone
+  std::vector<P> found{(P)first};
+  if (second) found.push_back((P)second);
+  return found;
+}
+
+// half: 1 for bfloat16, 0 for float.
+#define EITHER(half, ...)      \
+  if (half) {                  \
+    if constexpr (HALF) {      \
+      using T = bf16;          \
+      __VA_ARGS__;             \
+    }                          \
+  } else {                     \
+    using T = float;           \
+    __VA_ARGS__;               \
+  }

@@ -1,0 +1,194 @@
+"""3x3 convolutions of a Shake-Shake block with what stands around them, forward and backward: a CPU with AVX-512.
+
+A block's two branches begin with a ReLU of one input (``head``) and go on with BN, ReLU and another convolution
+(``tail``). Neither the result of that ReLU nor that of BN and ReLU is ever stored: a convolution computes them when it
+reads its input, in the forward pass and again for the gradient of its weights. What the following BN needs to know of a
+convolution's output is summed up while it is written.
+
+Weights and their gradients are float32, feature maps float32 or bfloat16, channels_last.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from .build import library
+from .fused import Sums, call, finish, normalisation
+
+BLOCK, WIDE = 16, 32  # of conv.h: channels of inputs come in multiples of the one, of outputs in multiples of the other
+TAPS = 9
+NOTHING, RELU, AFFINE_RELU = range(3)  # what stands in front of a convolution, as conv.cpp numbers it
+
+
+@functools.cache
+def there(dtype: torch.dtype) -> bool:
+    """Whether this machine has these convolutions, and no better ones: with AMX, oneDNN's in bfloat16 are."""
+    kernels = library()
+    half = dtype == torch.bfloat16
+    return kernels is not None and bool(kernels.shake_conv_there(ctypes.c_int(half))) and not (half and _amx())
+
+
+def _amx() -> bool:
+    try:
+        return " amx_bf16" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+
+
+def fit_head(x: Tensor, one: nn.Conv2d, two: nn.Conv2d) -> bool:
+    """Whether head() can compute these."""
+    return (
+        _fit(x, (one, two), ((1, 1), (2, 2)))
+        and one.stride == two.stride
+        and one.weight.shape == two.weight.shape
+        and (one.in_channels % WIDE == 0 or one.in_channels == BLOCK)
+    )
+
+
+def fit_tail(x: Tensor, conv: nn.Conv2d) -> bool:
+    """Whether tail() can compute this one."""
+    return _fit(x, (conv,), ((1, 1),)) and conv.in_channels % WIDE == 0
+
+
+def _fit(x: Tensor, convs: tuple[nn.Conv2d, ...], strides: tuple[tuple[int, int], ...]) -> bool:
+    return there(x.dtype) and all(
+        conv.kernel_size == (3, 3)
+        and conv.stride in strides
+        and conv.padding == (1, 1)
+        and conv.dilation == (1, 1)
+        and conv.groups == 1
+        and conv.bias is None
+        and conv.out_channels % WIDE == 0
+        and conv.weight.dtype == torch.float32
+        and conv.weight.is_contiguous(memory_format=torch.channels_last)
+        for conv in convs
+    )
+
+
+def head(x: Tensor, one: nn.Conv2d, two: nn.Conv2d) -> tuple[Tensor, tuple[Tensor, Sums], tuple[Tensor, Sums]]:
+    """x, and conv(relu(x)) for both convolutions, each with the sums that tail() and bn_mix() take."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    skip, first, second, sums = _Head.apply(x, one.weight, two.weight, one.stride[0])
+    return skip, (first, sums[0]), (second, sums[1])
+
+
+def tail(x: Tensor, sums: Sums | None, bn: nn.BatchNorm2d, conv: nn.Conv2d) -> tuple[Tensor, Sums]:
+    """conv(relu(bn(x))) in training mode, running statistics included, and its sums. sums: those of ``x``, if known."""
+    bn.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+    return _Tail.apply(x.contiguous(memory_format=torch.channels_last), sums, bn.weight, bn.bias, conv.weight, bn)
+
+
+class _Head(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, one: Tensor, two: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        first, second, sums = _convolve(x, (one, two), stride, RELU, None)
+        ctx.save_for_backward(x, one, two)
+        ctx.stride = stride
+        ctx.mark_non_differentiable(sums)
+        return x, first, second, sums
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dskip: Tensor, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, one, two = ctx.saved_tensors
+        dskip, d1, d2 = (g.contiguous(memory_format=torch.channels_last) for g in (dskip, *gradients[:2]))
+        dx, arranged = torch.empty_like(x), _arranged((one, two), x.dtype, back=True)
+        call("conv_forked", x, d1, d2, *_shape(x), len(one), ctx.stride, arranged, x, dskip, dx)
+        return dx, *_weights_gradient(x, (d1, d2), (one, two), ctx.stride, RELU, None), None
+
+
+class _Tail(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, sums: Sums | None, weight: Tensor, bias: Tensor, conv: Tensor, bn: nn.BatchNorm2d
+    ) -> tuple[Tensor, Tensor]:
+        found = normalisation(x, bn, sums)
+        y, sums_of_y = _convolve(x, (conv,), 1, AFFINE_RELU, found)
+        ctx.save_for_backward(x, found, conv)
+        sums_of_y = sums_of_y[0]
+        ctx.mark_non_differentiable(sums_of_y)
+        return y, sums_of_y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        x, found, conv = ctx.saved_tensors
+        mean, invstd, scale, shift = found
+        dy = dy.contiguous(memory_format=torch.channels_last)
+        g, sums = torch.empty_like(x), torch.empty(len(x), 2, x.shape[1])
+        arranged = _arranged((conv,), x.dtype, back=True)
+        call("conv_masked", x, dy, *_shape(x), len(conv), arranged, x, scale, shift, mean, invstd, g, sums)
+        (dconv,) = _weights_gradient(x, (dy,), (conv,), 1, AFFINE_RELU, found)
+        dx, dweight, dbias = finish(x, g, sums, scale, mean, invstd)
+        return dx, None, dweight, dbias, dconv, None
+
+
+def _shape(x: Tensor) -> tuple[int, int, int, int]:
+    """Images, height, width, channels."""
+    n, c, h, w = x.shape
+    return n, h, w, c
+
+
+def _convolve(
+    x: Tensor, weights: tuple[Tensor, ...], stride: int, front: int, found: Tensor | None
+) -> tuple[Tensor, ...]:
+    """The convolutions of an input by one or two kernels, and (outputs, N, 3, channels) sums of their outputs."""
+    n, _, h, w = x.shape
+    shape = n, len(weights[0]), -(-h // stride), -(-w // stride)
+    ys = [torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last) for _ in weights]
+    sums = torch.empty(len(weights), n, 3, shape[1])
+    first, second = ys if len(ys) > 1 else (*ys, None)
+    arranged = _arranged(weights, x.dtype, back=False)
+    call(
+        *("conv_summed", x, x, *_shape(x), shape[1], stride, front, *_scale_and_shift(found)),
+        *(arranged, first, second, sums),
+    )
+    return *ys, sums
+
+
+def _weights_gradient(
+    x: Tensor,
+    gradients: tuple[Tensor, ...],
+    weights: tuple[Tensor, ...],
+    stride: int,
+    front: int,
+    found: Tensor | None,
+) -> list[Tensor]:
+    dweights = [torch.empty_like(weight) for weight in weights]
+    second, dsecond = (gradients[1], dweights[1]) if len(weights) > 1 else (None, None)
+    call(
+        *("conv_weights", x, x, *_shape(x), len(weights[0]), stride, front, *_scale_and_shift(found)),
+        *(gradients[0], second, dweights[0], dsecond),
+    )
+    return dweights
+
+
+def _scale_and_shift(found: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    return (None, None) if found is None else (found[2], found[3])
+
+
+def _arranged(weights: tuple[Tensor, ...], dtype: torch.dtype, *, back: bool) -> Tensor:
+    """Weights in the order in which they are read.
+
+    Forward the outputs of several stand one after the other; back, the inputs of several are added up.
+    """
+    out, into = weights[0].shape[:2]
+    read, written = (out, into) if back else (into, out)
+    blocks, wides = -(-read * dtype.itemsize // 64), -(-written // WIDE)
+    each = blocks * wides * TAPS * BLOCK * WIDE
+    words = torch.empty(len(weights) * each + BLOCK, dtype=torch.int32)
+    words = words[-words.data_ptr() // 4 % BLOCK :]  # aligned to 64 bytes
+    like = words.new_empty(0, dtype=dtype)
+    for number, weight in enumerate(weights):
+        first, among = (number * blocks, len(weights) * blocks) if back else (0, blocks)
+        call(
+            "conv_arrange", like, weight, out, into, int(back), first, among, words if back else words[number * each :]
+        )
+    return words

@@ -1,0 +1,174 @@
+"""The convolutions of blocks compute what their slow twins do, for any number of threads, and leave others to torch."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from shakeshake.kernels import build, convs, fused
+
+DTYPES = [
+    pytest.param(
+        dtype,
+        marks=pytest.mark.skipif(not convs.there(dtype), reason=f"no convolutions in {dtype} here: {build.why()}"),
+    )
+    for dtype in (torch.float32, torch.bfloat16)
+]
+# in, out, stride, height, width: half a block of channels, several blocks, rows that are no multiple of what is computed
+# at once, odd sizes with a stride, sizes of one.
+HEADS = [
+    (16, 32, 1, 9, 7),
+    (32, 64, 2, 8, 8),
+    (64, 32, 1, 5, 17),
+    (32, 32, 2, 7, 5),
+    (128, 96, 1, 8, 8),
+    (32, 32, 2, 1, 1),
+]
+TAILS = [(32, 32, 9, 7), (64, 96, 4, 16), (128, 32, 1, 1)]
+
+
+def image(shape, dtype, seed):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return x.to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+
+
+def conv(into, out, stride, seed):
+    made = nn.Conv2d(into, out, 3, stride, 1, bias=False).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        made.weight.copy_(torch.randn(made.weight.shape, generator=torch.Generator().manual_seed(seed)))
+    return made
+
+
+def slow_conv(made, dtype):
+    """In float64, with the weights as they are when rounded to ``dtype``."""
+    slow = copy.deepcopy(made).double()
+    slow.weight.data = made.weight.detach().to(dtype).double()
+    return slow
+
+
+def check(ours, slow, dtype, what):
+    """Equal up to rounding: in float32, or in bf16 of what is read and of what is stored."""
+    allowed = (1e-5 if dtype == torch.float32 else 2**-7) * slow.abs().max() + 1e-6
+    assert (ours.double() - slow).abs().max() <= allowed, what  # false for what is not a number
+
+
+def check_sums(sums, y):
+    """What a BN makes of the sums is what it makes of the feature map itself."""
+    ours, theirs = (nn.BatchNorm2d(y.shape[1], momentum=0.3) for _ in range(2))
+    for a, b in zip(fused.normalisation(y, ours, sums), fused.normalisation(y, theirs), strict=True):
+        assert torch.allclose(a, b, rtol=1e-5, atol=1e-5)
+    assert torch.allclose(ours.running_mean, theirs.running_mean, rtol=1e-5, atol=1e-6)
+    assert torch.allclose(ours.running_var, theirs.running_var, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", HEADS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_head(dtype, shape):
+    into, out, stride, height, width = shape
+    x, one, two = image((5, into, height, width), dtype, 1), conv(into, out, stride, 2), conv(into, out, stride, 3)
+    assert convs.fit_head(x, one, two)
+    slow_x = x.detach().double().requires_grad_()
+    twins = [slow_conv(each, dtype) for each in (one, two)]
+
+    skip, (y1, sums1), (y2, sums2) = convs.head(x, one, two)
+    slow = [twin(F.relu(slow_x)) for twin in twins]
+    gradients = [image(y.shape, dtype, 4 + k).detach() for k, y in enumerate((skip, y1, y2))]
+    torch.autograd.backward((skip, y1, y2), gradients)
+    torch.autograd.backward((slow_x * 1, *slow), [g.double() for g in gradients])
+
+    assert torch.equal(skip, x)
+    for y, sums, twin in ((y1, sums1, slow[0]), (y2, sums2, slow[1])):
+        check(y, twin.detach(), dtype, "value")
+        check_sums(sums, y.detach())
+    check(x.grad, slow_x.grad, dtype, "gradient")
+    for each, twin in zip((one, two), twins, strict=True):
+        check(each.weight.grad, twin.weight.grad, torch.float32, "gradient of the weights")
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("shape", TAILS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tail(dtype, shape, known):
+    into, out, height, width = shape
+    x, made, bn = image((5, into, height, width), dtype, 1), conv(into, out, 1, 2), nn.BatchNorm2d(into, momentum=0.3)
+    with torch.no_grad():
+        for k, values in enumerate((bn.weight, bn.bias)):
+            values.copy_(torch.randn(into, generator=torch.Generator().manual_seed(3 + k)))
+    assert convs.fit_tail(x, made)
+    slow_x, slow_bn, twin = x.detach().double().requires_grad_(), copy.deepcopy(bn).double(), slow_conv(made, dtype)
+    around = x.detach().float() - x.detach()[:, :, :1, :1].float()
+    sums = torch.stack((x.detach()[:, :, 0, 0].float(), around.sum((2, 3)), around.square().sum((2, 3))), dim=1)
+
+    y, sums_of_y = convs.tail(x, sums if known else None, bn, made)
+    slow = twin(F.relu(slow_bn(slow_x)))
+    gradient = image(y.shape, dtype, 5).detach()
+    y.backward(gradient)
+    slow.backward(gradient.double())
+
+    check(y, slow.detach(), dtype, "value")
+    check_sums(sums_of_y, y.detach())
+    check(x.grad, slow_x.grad, dtype, "gradient")
+    check(made.weight.grad, twin.weight.grad, dtype, "gradient of the weights")
+    for name in ("weight", "bias"):
+        check(getattr(bn, name).grad, getattr(slow_bn, name).grad, dtype, name)
+    check(bn.running_mean, slow_bn.running_mean, torch.float32, "running mean")
+    check(bn.running_var, slow_bn.running_var, torch.float32, "running variance")
+    assert bn.num_batches_tracked == 1
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_number_of_threads_changes_nothing(dtype):
+    """A run that goes on elsewhere with other threads stays the same, bit for bit."""
+
+    def gradients(threads):
+        torch.set_num_threads(threads)
+        x, made = image((20, 32, 9, 9), dtype, 1), [conv(32, 32, stride, 2) for stride in (1, 1, 1)]
+        _, first, second = convs.head(x, *made[:2])
+        outs = [convs.tail(*known, nn.BatchNorm2d(32), made[2]) for known in (first, second)]
+        sum(y.float().square().sum() for y, _ in outs).backward()
+        return [x.grad, *(each.weight.grad for each in made), *(sums for _, sums in outs)]
+
+    before = torch.get_num_threads()
+    try:
+        one, three = gradients(1), gradients(3)
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(one, three, strict=True))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_not_a_number_stays_seen_where_it_is(dtype):
+    """Also one with its sign set, as x86 makes them: no ReLU turns it into zero, and no neighbour reads it."""
+    for into in (16, 32):
+        x = image((2, into, 6, 6), dtype, 1).detach()
+        bits = x.view(torch.int32 if dtype == torch.float32 else torch.int16)
+        bits[0, 3, 2, 2] = -(2**22) if dtype == torch.float32 else -(2**6)
+        assert x.isnan().sum() == 1
+        _, (y, _), _ = convs.head(x.requires_grad_(), conv(into, 32, 1, 2), conv(into, 32, 1, 3))
+        assert y[0, :, 1:4, 1:4].isnan().all()
+        assert y.isnan().sum() == 9 * 32
+    y, _ = convs.tail(x.detach().requires_grad_(), None, nn.BatchNorm2d(32), conv(32, 32, 1, 2))
+    assert y.isnan().all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_others_are_left_to_torch(dtype):
+    x = image((2, 32, 4, 4), dtype, 1)
+    assert convs.fit_tail(x, conv(32, 32, 1, 2))
+    others = [
+        conv(32, 32, 2, 2),
+        conv(48, 32, 1, 2),
+        conv(32, 48, 1, 2),
+        nn.Conv2d(32, 32, 3, 1, 1, bias=True).to(memory_format=torch.channels_last),
+        nn.Conv2d(32, 32, 3, 1, 1, groups=2, bias=False).to(memory_format=torch.channels_last),
+        nn.Conv2d(32, 32, 1, bias=False).to(memory_format=torch.channels_last),
+        nn.Conv2d(32, 32, 3, 1, 2, dilation=2, bias=False).to(memory_format=torch.channels_last),
+        nn.Conv2d(32, 32, 3, 1, 1, bias=False),  # its weights lie otherwise
+        conv(32, 32, 1, 2).to(torch.bfloat16),
+    ]
+    assert not any(convs.fit_tail(x, other) for other in others)
+    assert not convs.fit_head(x, conv(32, 32, 1, 2), conv(32, 32, 2, 2))
+    assert not convs.fit_head(x, conv(16, 32, 1, 2), conv(16, 64, 1, 2))
+    assert not convs.fit_head(x, *[conv(48, 32, 1, 2)] * 2)
