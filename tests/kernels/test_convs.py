@@ -16,8 +16,8 @@ DTYPES = [
     )
     for dtype in (torch.float32, torch.bfloat16)
 ]
-# in, out, stride, height, width: half a block of channels, several blocks, rows that are no multiple of what is computed
-# at once, odd sizes with a stride, sizes of one.
+# in, out, stride, height, width: half a block of channels, several blocks, rows that are no multiple of what is
+# computed at once, odd sizes with a stride, sizes of one.
 HEADS = [
     (16, 32, 1, 9, 7),
     (32, 64, 2, 8, 8),

@@ -1,32 +1,41 @@
-"""A convolution, a sum and a ReLU as one: what fused networks are made of."""
+"""A ReLU, a convolution, a sum and a ReLU as one: what fused networks are made of."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..kernels import convs
+
 
 class FusedConv(nn.Conv2d):
-    """relu(conv(x) + add), each of the last two if asked for.
+    """relu(conv(relu(x)) + add), each of the three if asked for.
 
-    On a CPU outside of autograd it is one primitive of oneDNN, with the weight rearranged once for the shape of its
-    input instead of at every call; ``add`` may then be overwritten. Elsewhere, and while a graph is recorded
-    (torch.export, torch.compile, tracing, autocast), it is the three operations one after the other.
+    On a CPU outside of autograd it is one kernel of ours, or else one primitive of oneDNN, with the weight rearranged
+    once instead of at every call; ``add`` may then be overwritten. Elsewhere, and while a graph is recorded
+    (torch.export, torch.compile, tracing, autocast), it is the operations one after the other.
     """
 
-    _packed: tuple[Any, Tensor] | None = None
+    _packed: tuple[Any, tuple[Tensor, ...]] | None = None
 
-    def forward(self, x: Tensor, add: Tensor | None = None, relu: bool = False) -> Tensor:
-        if not self._can_pack(x):
+    def forward(self, x: Tensor, add: Tensor | None = None, relu: bool = False, relu_first: bool = False) -> Tensor:
+        packs = self._can_pack(x)
+        if packs and self.bias is not None and convs.fit_inference(x, self):
+            weight, bias = self._packed_once(x.dtype, self._arrange)
+            return convs.biased(x, weight, bias, self.stride[0], relu_first=relu_first, add=add, relu=relu)
+        if relu_first:
+            x = F.relu(x)
+        if not packs:
             y = super().forward(x)
             y = y if add is None else y + add
             return F.relu(y) if relu else y
         shape = (self.padding, self.stride, self.dilation, self.groups)
         last = "relu" if relu else "none"
-        weight = self._packed_for(x)
+        (weight,) = self._packed_once(x.shape, self._reorder)
         run = torch.ops.mkldnn
         if add is None:
             return run._convolution_pointwise(x, weight, self.bias, *shape, last, [], None)
@@ -49,16 +58,25 @@ class FusedConv(nn.Conv2d):
             and (x.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
         )
 
-    def _packed_for(self, x: Tensor) -> Tensor:
+    def _packed_once(self, what: Any, pack: Callable[[Any], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """The weight, packed for ``what``, as long as it stays the same."""
         weight = self.weight
         version = None if weight.is_inference() else weight._version
-        key = (x.shape, weight.dtype, weight.data_ptr(), version)
+        key = (what, weight.dtype, weight.data_ptr(), version)
         if self._packed is None or self._packed[0] != key:
-            packed = torch.ops.mkldnn._reorder_convolution_weight(
-                weight.detach(), self.padding, self.stride, self.dilation, self.groups, list(x.shape)
-            )
-            self._packed = (key, packed)
+            self._packed = (key, pack(what))
         return self._packed[1]
+
+    def _arrange(self, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        assert self.bias is not None
+        return convs.arranged(self.weight, dtype), self.bias.detach().float()
+
+    def _reorder(self, shape: torch.Size) -> tuple[Tensor, ...]:
+        return (
+            torch.ops.mkldnn._reorder_convolution_weight(
+                self.weight.detach(), self.padding, self.stride, self.dilation, self.groups, list(shape)
+            ),
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy rearranges its weight for itself."""

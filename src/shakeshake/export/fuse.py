@@ -22,7 +22,7 @@ def fuse(model: nn.Module) -> nn.Module:
     """A network of this package as it is in evaluation, equal to it up to rounding, and faster.
 
     BN is folded into the convolution in front of it; parallel branches become one convolution of their common input,
-    and their mean one convolution of their joined channels, 1/N in its weights; the two paths of a skip become one 2x2
+    and their mean one convolution of their joined channels, 1/N in its weights; the two paths of a skip become one 3x3
     convolution; average pooling goes in front of the 1x1 convolution that it follows. The model is left as it is; what
     is returned has no gradients and is in evaluation mode.
 
@@ -66,31 +66,12 @@ class FusedBlock(nn.Module):
         self.relu_before, self.relu_after, self.adds_skip = relu_before, relu_after, adds_skip
 
     def forward(self, x: Tensor) -> Tensor:
-        y = active = F.relu(x) if self.relu_before else x
+        y, first = x, {"relu_first": True} if self.relu_before else {}
+        skip = None if not self.adds_skip else x if self.skip is None else self.skip(x, **first)
         *firsts, last = self.convs
         for conv in firsts:
-            y = conv(y, relu=True)
-        skip = None if not self.adds_skip else x if self.skip is None else self.skip(active)
-        return last(y, add=skip, relu=self.relu_after)
-
-
-class FusedTwoPathSkip(nn.Module):
-    """Both paths as one 2x2 convolution: one tap for the pixel, one for its neighbour up left (or down right)."""
-
-    def __init__(self, skip: TwoPathSkip) -> None:
-        super().__init__()
-        both = _fold(_joined_outputs([skip.conv1, skip.conv2]), skip.bn)
-        half = skip.conv1.out_channels
-        reference = skip.shift == "reference"
-        here, there = (1, 0) if reference else (0, 1)
-        weight = both.weight.new_zeros(2 * half, both.in_channels, 2, 2)
-        weight[:half, :, here, here] = both.weight[:half, :, 0, 0]
-        weight[half:, :, there, there] = both.weight[half:, :, 0, 0]
-        self.conv = _conv(weight, both.bias, stride=(skip.stride, skip.stride))
-        self.padding = (1, 0, 1, 0) if reference else (0, 1, 0, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, self.padding))
+            y, first = conv(y, relu=True, **first), {}
+        return last(y, add=skip, relu=self.relu_after, **first)
 
 
 class FusedTransition(nn.Module):
@@ -112,7 +93,7 @@ def fused_block(block: nn.Module) -> nn.Module:
 
 @fused_block.register
 def _(block: ShakeBlock) -> nn.Module:
-    skip = FusedTwoPathSkip(block.skip) if isinstance(block.skip, TwoPathSkip) else None
+    skip = _joined_paths(block.skip) if isinstance(block.skip, TwoPathSkip) else None
     convs = _merged([_folded(branch) for branch in block.branches])
     return FusedBlock(convs, skip, relu_before=True, relu_after=block.relu_after, adds_skip=block.adds_skip)
 
@@ -186,6 +167,17 @@ def _joined_outputs(convs: Sequence[nn.Conv2d], groups: int = 1) -> nn.Conv2d:
     weight = torch.cat([conv.weight for conv in convs])
     bias = torch.cat([_bias(conv) for conv in convs])
     return _conv(weight, bias, stride=convs[0].stride, padding=convs[0].padding, groups=groups)
+
+
+def _joined_paths(skip: TwoPathSkip) -> nn.Conv2d:
+    """Both paths as one 3x3 convolution: one tap for the pixel, one for its neighbour up left, or down right."""
+    both = _fold(_joined_outputs([skip.conv1, skip.conv2]), skip.bn)
+    half = skip.conv1.out_channels
+    there = 0 if skip.shift == "reference" else 2
+    weight = both.weight.new_zeros(2 * half, both.in_channels, 3, 3)
+    weight[:half, :, 1, 1] = both.weight[:half, :, 0, 0]
+    weight[half:, :, there, there] = both.weight[half:, :, 0, 0]
+    return _conv(weight, both.bias, stride=(skip.stride, skip.stride), padding=(1, 1))
 
 
 def _fold(conv: nn.Conv2d, bn: nn.Module | None) -> nn.Conv2d:

@@ -52,22 +52,24 @@ void add_strips(Phase& phase, int64_t blocks, int64_t words, int64_t plane, int6
     }
 }
 
-// An image within a border of zeros, block by block: (blocks, rows, pitch) pixels of one block each.
+// Rows of an image, from `first` on, within a border of zeros, block by block: (blocks, rows, pitch) pixels of one block each.
 template <class T>
-void pad(const T* x, const Shape& s, int64_t rows, int64_t pitch, const Before& before, Word* to) {
+void pad(const T* x, const Shape& s, int64_t first, int64_t rows, int64_t pitch, const Before& before, Word* to) {
   const auto zeros = [&](int64_t pixels) {
     for (; pixels > 0; --pixels, to += BLOCK) _mm512_store_si512(to, _mm512_setzero_si512());
   };
   for (int64_t c = 0; c < s.in; c += channels_of_block<T>()) {
-    zeros(pitch);
-    const T* from = x;
-    for (int64_t row = 0; row < s.height; ++row) {
+    for (int64_t row = first; row < first + rows; ++row) {
+      if (row < 0 || row >= s.height) {
+        zeros(pitch);
+        continue;
+      }
       zeros(1);
+      const T* from = x + row * s.width * s.in;
       for (int64_t column = 0; column < s.width; ++column, from += s.in, to += BLOCK)
         _mm512_store_si512(to, block(from, c, s.in, before));
       zeros(pitch - 1 - s.width);
     }
-    zeros((rows - 1 - s.height) * pitch);
   }
 }
 
@@ -106,9 +108,11 @@ void convolve_strided(const std::vector<const T*>& xs, int64_t outputs, const Sh
                       const Word* weights, const After& after, int threads) {
   std::vector<Phase> all = phases(s, back);
   int64_t rows = 0, columns = 0, tiles = 0;
+  // With few images their rows are shared out, too, unless something is summed up over an image.
+  const int64_t bands = After::SUMS || back ? 1 : std::min((threads + s.images - 1) / s.images, s.out_height);
   for (const Phase& phase : all) {
-    rows = std::max(rows, phase.rows), columns = std::max(columns, phase.across() * PIXELS);
-    tiles += phase.rows * phase.across();
+    rows = std::max(rows, (phase.rows + bands - 1) / bands), columns = std::max(columns, phase.across() * PIXELS);
+    tiles += (phase.rows + bands - 1) / bands * phase.across();
   }
   rows = (rows - 1) * STRIDE + 3;
   const int64_t pitch = (columns - 1) * STRIDE + 3, plane = pitch * rows * BLOCK, tile = PIXELS * WIDE;
@@ -117,13 +121,15 @@ void convolve_strided(const std::vector<const T*>& xs, int64_t outputs, const Sh
   const int64_t chunk = blocks <= 2 ? blocks : 1;  // blocks whose weights stay in the first cache
   for (Phase& phase : all) add_strips(phase, chunk, words, plane, pitch);
 #pragma omp parallel for schedule(static) num_threads(threads)
-  for (int64_t n = 0; n < s.images; ++n) {
+  for (int64_t part = 0; part < s.images * bands; ++part) {
+    const int64_t n = part / bands, band = part % bands;
     Word* padded = scratch<0>(blocks * plane);
     float* sums = (float*)scratch<1>(tiles * tile);
     for (size_t i = 0; i < xs.size(); ++i)
-      pad(xs[i] + n * s.pixels() * s.in, s, rows, pitch, before, padded + i * each * plane);
+      pad(xs[i] + n * s.pixels() * s.in, s, band * all[0].rows / bands * STRIDE - 1, rows, pitch, before,
+          padded + i * each * plane);
     Ahead ahead;
-    if (n + 1 < s.images) {
+    if (bands == 1 && n + 1 < s.images) {
       for (const T* x : xs) ahead.add_image(x, n + 1, s.pixels() * s.in);
       after.fetch(n + 1, ahead);
       ahead.spread(tiles * ((outputs * s.out + WIDE - 1) / WIDE) * (blocks / chunk));
@@ -132,16 +138,18 @@ void convolve_strided(const std::vector<const T*>& xs, int64_t outputs, const Sh
     for (int64_t o = 0; o < outputs * s.out; o += WIDE)
       for (int64_t b = 0; b < blocks; b += chunk, w += chunk * TAPS * BLOCK * WIDE) {
         float* kept = sums;
-        for (const Phase& phase : all)
-          for (int64_t row = 0; row < phase.rows; ++row)
+        for (const Phase& phase : all) {
+          const int64_t top = band * phase.rows / bands, bottom = (band + 1) * phase.rows / bands;
+          for (int64_t row = top; row < bottom; ++row)
             for (int64_t column = 0; column < phase.columns; column += PIXELS, kept += tile) {
               ahead.some();
-              const Word* from = padded + b * plane + (row * pitch + column) * STRIDE * BLOCK;
+              const Word* from = padded + b * plane + ((row - top) * pitch + column) * STRIDE * BLOCK;
               add<T, STRIDE>(from, w, phase.strips, b == 0, kept);
               if (b + chunk < blocks) continue;
               const int64_t pixel = (row * phase.step + phase.row) * s.out_width + column * phase.step + phase.column;
               after(n, pixel, phase.step, std::min<int64_t>(PIXELS, phase.columns - column), o / s.out, o % s.out, kept);
             }
+        }
       }
   }
 }
@@ -168,6 +176,7 @@ void convolve_back(const std::vector<const T*>& dys, const Shape& s, const Word*
 // y = the convolution, and of each image's channels: the first pixel, and sum and sum of squares around it.
 template <class T>
 struct Summed {
+  static constexpr bool SUMS = true;
   T* const* y;
   float* sums;  // (outputs, images, 3, channels)
   Shape s;
@@ -202,6 +211,7 @@ struct Summed {
 // g = the convolution where relu(scale * u + shift) let u pass, and each image's sums of g and of g * (u - mean) * invstd.
 template <class T>
 struct Masked {
+  static constexpr bool SUMS = true;
   const T* u;
   const float *scale, *shift, *mean, *invstd;
   T* g;
@@ -239,6 +249,7 @@ struct Masked {
 // dx = dskip + the convolution where relu(x) let x pass.
 template <class T>
 struct Forked {
+  static constexpr bool SUMS = false;
   const T *x, *dskip;
   T* dx;
   Shape s;
@@ -261,6 +272,35 @@ struct Forked {
         stored(dx + i, _mm512_add_ps(load(dskip + i), _mm512_maskz_loadu_ps(passed, sum + p * WIDE + v * 16)));
       }
     }
+  }
+};
+
+// For inference: y = the convolution + bias + what is to be added, if anything, and a ReLU of that, if asked for.
+template <class T>
+struct Biased {
+  static constexpr bool SUMS = false;
+  const float* bias;
+  const T* added;
+  bool rectified;
+  T* y;
+  Shape s;
+
+  void fetch(int64_t n, Ahead& ahead) const {
+    if (added) ahead.add_image(added, n, s.out_pixels() * s.out);
+    ahead.add_image(y, n, s.out_pixels() * s.out, true);
+  }
+
+  INLINE void operator()(int64_t n, int64_t pixel, int64_t step, int64_t valid, int64_t, int64_t o,
+                         const float* sum) const {
+    const int64_t at = (n * s.out_pixels() + pixel) * s.out + o;
+    for (int64_t p = 0; p < valid; ++p)
+#pragma GCC unroll 2
+      for (int v = 0; v < 2; ++v) {
+        const int64_t i = at + p * step * s.out + v * 16;
+        __m512 value = _mm512_add_ps(load(sum + p * WIDE + v * 16), load(bias + o + v * 16));
+        if (added) value = _mm512_add_ps(value, load(added + i));
+        stored(y + i, rectified ? relu(value) : value);
+      }
   }
 };
 
@@ -318,6 +358,15 @@ void shake_conv_summed(int half, const void* x, int64_t n, int64_t h, int64_t w,
     T* const ys[] = {(T*)y1, (T*)y2};
     convolve<T>({(const T*)x}, y2 ? 2 : 1, s, {front, scale, shift}, (const Word*)weights, Summed<T>{ys, sums, s}, threads);
   })
+}
+
+// x: (n, h, w, in). added, y: (n, ceil(h / stride), ceil(w / stride), out); nothing may be added.
+void shake_conv_biased(int half, const void* x, int64_t n, int64_t h, int64_t w, int64_t in, int64_t out, int64_t stride,
+                       int64_t front, const void* weights, const float* bias, const void* added, int64_t rectified, void* y,
+                       int threads) {
+  const Shape s{n, h, w, in, (h + stride - 1) / stride, (w + stride - 1) / stride, out, stride};
+  EITHER(half, convolve<T>({(const T*)x}, 1, s, {front, nullptr, nullptr}, (const Word*)weights,
+                           Biased<T>{bias, (const T*)added, rectified != 0, (T*)y, s}, threads))
 }
 
 // u, g: (n, h, w, in). dy: (n, h, w, out).

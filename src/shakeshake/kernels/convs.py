@@ -85,6 +85,54 @@ def tail(x: Tensor, sums: Sums | None, bn: nn.BatchNorm2d, conv: nn.Conv2d) -> t
     return _Tail.apply(x.contiguous(memory_format=torch.channels_last), sums, bn.weight, bn.bias, conv.weight, bn)
 
 
+def fit_inference(x: Tensor, conv: nn.Conv2d) -> bool:
+    """Whether biased() can compute this one. Its bias and weights may be of the type of ``x``."""
+    return (
+        there(x.dtype)
+        and conv.kernel_size == (3, 3)
+        and conv.stride in ((1, 1), (2, 2))
+        and conv.padding == (1, 1)
+        and conv.dilation == (1, 1)
+        and conv.groups == 1
+        and conv.out_channels % WIDE == 0
+        and (conv.in_channels % WIDE == 0 or conv.in_channels == BLOCK)
+    )
+
+
+def arranged(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """Weights (out, in, 3, 3) in the order in which biased() reads them, for feature maps of ``dtype``."""
+    return _arranged((weight.detach().float().contiguous(memory_format=torch.channels_last),), dtype, back=False)
+
+
+def biased(
+    x: Tensor, weights: Tensor, bias: Tensor, stride: int, *, relu_first: bool, add: Tensor | None, relu: bool
+) -> Tensor:
+    """relu(conv(relu(x)) + bias + add), each of the three that is asked for; without gradients.
+
+    weights: from arranged(). bias: (out,), float32.
+    """
+    x = x.contiguous(memory_format=torch.channels_last)
+    n, _, h, w = x.shape
+    shape = n, len(bias), -(-h // stride), -(-w // stride)
+    y = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
+    add = None if add is None else add.contiguous(memory_format=torch.channels_last)
+    call(
+        "conv_biased",
+        x,
+        x,
+        *_shape(x),
+        len(bias),
+        stride,
+        RELU if relu_first else NOTHING,
+        weights,
+        bias,
+        add,
+        int(relu),
+        y,
+    )
+    return y
+
+
 class _Head(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, one: Tensor, two: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

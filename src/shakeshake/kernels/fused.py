@@ -99,7 +99,7 @@ def relu_fork(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def call(name: str, like: Tensor, *arguments: Any) -> None:
-    """Call a kernel: tensors by their address, None as no address, floats and integers as C's; then come the threads."""
+    """Call a kernel: tensors by their address, None as none, floats and integers as C's; then the number of threads."""
     given: list[Any] = [ctypes.c_int(like.dtype == torch.bfloat16)]
     for value in arguments:
         if isinstance(value, Tensor):
