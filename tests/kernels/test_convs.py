@@ -118,6 +118,34 @@ def test_tail(dtype, shape, known):
     assert bn.num_batches_tracked == 1
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("images", [1, 5])
+@pytest.mark.parametrize("shape", HEADS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_biased(dtype, shape, images, threads, request):
+    """With one image and several threads each thread has some of the rows."""
+    request.addfinalizer(lambda before=torch.get_num_threads(): torch.set_num_threads(before))
+    torch.set_num_threads(threads)
+    into, out, stride, height, width = shape
+    x, made, bias = (
+        image((images, into, height, width), dtype, 1).detach(),
+        conv(into, out, stride, 2),
+        torch.randn(out),
+    )
+    assert convs.fit_inference(x, made)
+    twin = slow_conv(made, dtype)(x.double()) + bias.double()[:, None, None]
+    rectified = slow_conv(made, dtype)(x.double().relu()) + bias.double()[:, None, None]
+    add = image(twin.shape, dtype, 3).detach()
+    weights = convs.arranged(made.weight, dtype)
+    for first, added, relu, slow in (
+        (False, None, False, twin),
+        (True, None, True, rectified.relu()),
+        (False, add, True, (twin + add.double()).relu()),
+    ):
+        y = convs.biased(x, weights, bias, stride, relu_first=first, add=added, relu=relu)
+        check(y, slow.detach(), dtype, (first, relu))
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_number_of_threads_changes_nothing(dtype):
     """A run that goes on elsewhere with other threads stays the same, bit for bit."""

@@ -66,7 +66,7 @@ class TwoPathSkip(nn.Module):
         return self.join(*self.pick(x))
 
     def pick(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The pixels of both paths, in[stride * i] and, in the reference, in[stride * i - 1]; outside there are zeros."""
+        """The pixels of both paths: in[stride * i] and, to the reference, in[stride * i - 1], with zeros outside."""
         step = self.stride
         first = x[..., ::step, ::step]
         reference = self.shift == "reference"
