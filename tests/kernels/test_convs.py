@@ -63,28 +63,40 @@ def check_sums(sums, y):
     assert torch.allclose(ours.running_var, theirs.running_var, rtol=1e-5, atol=1e-6)
 
 
+def head(x, *made, keep=True):
+    return convs.head(x, [m.weight for m in made], [convs.ALL_TAPS] * len(made), made[0].stride[0], keep=keep)
+
+
+@pytest.mark.parametrize("keep", [True, False])
 @pytest.mark.parametrize("shape", HEADS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_head(dtype, shape):
+def test_head(dtype, shape, keep):
     into, out, stride, height, width = shape
-    x, one, two = image((5, into, height, width), dtype, 1), conv(into, out, stride, 2), conv(into, out, stride, 3)
-    assert convs.fit_head(x, one, two)
+    x, made = image((5, into, height, width), dtype, 1), [conv(into, out, stride, seed) for seed in (2, 3, 4)]
+    taps = [convs.ALL_TAPS, convs.ALL_TAPS, 1 << 4 | 1 << 8]  # the last has two, as a skip of two paths
+    there = torch.tensor([[mask >> tap & 1 for tap in range(9)] for mask in taps]).view(3, 1, 1, 3, 3)
+    with torch.no_grad():
+        for each, tap in zip(made, there, strict=True):
+            each.weight.mul_(tap)
+    assert convs.fit_head(x, made)
     slow_x = x.detach().double().requires_grad_()
-    twins = [slow_conv(each, dtype) for each in (one, two)]
+    twins = [slow_conv(each, dtype) for each in made]
 
-    skip, (y1, sums1), (y2, sums2) = convs.head(x, one, two)
+    skip, ys = convs.head(x, [each.weight for each in made], taps, stride, keep=keep)
     slow = [twin(F.relu(slow_x)) for twin in twins]
-    gradients = [image(y.shape, dtype, 4 + k).detach() for k, y in enumerate((skip, y1, y2))]
-    torch.autograd.backward((skip, y1, y2), gradients)
-    torch.autograd.backward((slow_x * 1, *slow), [g.double() for g in gradients])
+    gradients = [image(y.shape, dtype, 5 + k).detach() for k, y in enumerate((x, *(y for y, _ in ys)))]
+    start = 0 if keep else 1
+    torch.autograd.backward([skip, *(y for y, _ in ys)][start:], gradients[start:])
+    torch.autograd.backward([slow_x * 1, *slow][start:], [g.double() for g in gradients[start:]])
 
-    assert torch.equal(skip, x)
-    for y, sums, twin in ((y1, sums1, slow[0]), (y2, sums2, slow[1])):
+    assert torch.equal(skip, x) if keep else skip is None
+    for (y, sums), twin in zip(ys, slow, strict=True):
         check(y, twin.detach(), dtype, "value")
         check_sums(sums, y.detach())
     check(x.grad, slow_x.grad, dtype, "gradient")
-    for each, twin in zip((one, two), twins, strict=True):
-        check(each.weight.grad, twin.weight.grad, torch.float32, "gradient of the weights")
+    for each, twin, tap in zip(made, twins, there, strict=True):
+        ours = torch.where(tap.bool(), each.weight.grad, 0.0)
+        check(ours, twin.weight.grad * tap, torch.float32, "gradient of the weights")
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -124,7 +136,8 @@ def test_tail(dtype, shape, known):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_biased(dtype, shape, images, threads, request):
     """With one image and several threads each thread has some of the rows."""
-    request.addfinalizer(lambda before=torch.get_num_threads(): torch.set_num_threads(before))
+    before = torch.get_num_threads()
+    request.addfinalizer(lambda: torch.set_num_threads(before))
     torch.set_num_threads(threads)
     into, out, stride, height, width = shape
     x, made, bias = (
@@ -153,8 +166,8 @@ def test_the_number_of_threads_changes_nothing(dtype):
     def gradients(threads):
         torch.set_num_threads(threads)
         x, made = image((20, 32, 9, 9), dtype, 1), [conv(32, 32, stride, 2) for stride in (1, 1, 1)]
-        _, first, second = convs.head(x, *made[:2])
-        outs = [convs.tail(*known, nn.BatchNorm2d(32), made[2]) for known in (first, second)]
+        _, ys = head(x, *made[:2])
+        outs = [convs.tail(*known, nn.BatchNorm2d(32), made[2]) for known in ys]
         sum(y.float().square().sum() for y, _ in outs).backward()
         return [x.grad, *(each.weight.grad for each in made), *(sums for _, sums in outs)]
 
@@ -174,7 +187,7 @@ def test_what_is_not_a_number_stays_seen_where_it_is(dtype):
         bits = x.view(torch.int32 if dtype == torch.float32 else torch.int16)
         bits[0, 3, 2, 2] = -(2**22) if dtype == torch.float32 else -(2**6)
         assert x.isnan().sum() == 1
-        _, (y, _), _ = convs.head(x.requires_grad_(), conv(into, 32, 1, 2), conv(into, 32, 1, 3))
+        _, [(y, _)] = head(x.requires_grad_(), conv(into, 32, 1, 2))
         assert y[0, :, 1:4, 1:4].isnan().all()
         assert y.isnan().sum() == 9 * 32
     y, _ = convs.tail(x.detach().requires_grad_(), None, nn.BatchNorm2d(32), conv(32, 32, 1, 2))
@@ -197,6 +210,6 @@ def test_others_are_left_to_torch(dtype):
         conv(32, 32, 1, 2).to(torch.bfloat16),
     ]
     assert not any(convs.fit_tail(x, other) for other in others)
-    assert not convs.fit_head(x, conv(32, 32, 1, 2), conv(32, 32, 2, 2))
-    assert not convs.fit_head(x, conv(16, 32, 1, 2), conv(16, 64, 1, 2))
-    assert not convs.fit_head(x, *[conv(48, 32, 1, 2)] * 2)
+    assert not convs.fit_head(x, [conv(32, 32, 1, 2), conv(32, 32, 2, 2)])
+    assert not convs.fit_head(x, [conv(16, 32, 1, 2), conv(16, 64, 1, 2)])
+    assert not convs.fit_head(x, [conv(48, 32, 1, 2)])

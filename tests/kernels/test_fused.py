@@ -85,7 +85,7 @@ def test_bn_mix(dtype, shape, level):
     slow_skip, slow1, slow2, one, two = doubled(skip, x1, x2, *bns)
 
     given = (alpha, beta) if level == "Image" else (alpha[0], beta[0])
-    out = fused.bn_mix(skip, (x1, x2), bns, *given)
+    out = fused.bn_mix(skip, (x1, x2), bns, *given, (None, None))
     out.backward(gradient)
     y1, y2 = one(slow1), two(slow2)
     a, b = (c.double()[:, :, None, None, None] for c in (alpha, beta))
@@ -109,7 +109,7 @@ def test_relu_fork(dtype):
     x = image((3, 16, 5, 5), dtype, 1)
     (slow,) = doubled(x)
     gradients = [image(x.shape, dtype, seed).detach() for seed in (2, 3, 4)]
-    skip, *active = fused.relu_fork(x)
+    skip, *active = fused.relu_fork(x, 2)
     assert torch.equal(skip, x)
     assert all(torch.equal(a, x.relu()) for a in active)
     torch.autograd.backward((skip, *active), gradients)
@@ -126,9 +126,9 @@ def test_what_is_not_a_number_stays_seen():
     assert fused.bn_relu(x, norm(16, 2)).isnan()[:, 3].all()
 
 
-def network(switch, rule="S-S-I"):
+def network(switch, rule="S-S-I", name="shake_resnet8_2x16d", **more):
     torch.manual_seed(0)
-    net = create_model("shake_resnet8_2x16d", rule=rule).to(memory_format=torch.channels_last)
+    net = create_model(name, rule=rule, **more).to(memory_format=torch.channels_last)
     if switch:
         assert fused.use(net)
     return net.train()
@@ -142,12 +142,21 @@ def step(net, x):
 
 
 @needs_kernels
-@pytest.mark.parametrize("rule", ["S-S-I", "E-S-B", "S-M3-I"])
-def test_a_network_trains_alike_either_way(rule):
+@pytest.mark.parametrize(
+    "built",
+    [
+        {"rule": "S-S-I"},
+        {"rule": "E-S-B"},
+        {"rule": "S-M3-I", "name": "shake_resnet8_2x32d", "skip_shift": "mirrored"},
+        {"rule": "S-E-B", "name": "shake_resnet8_3x16d"},
+    ],
+    ids=str,
+)
+def test_a_network_trains_alike_either_way(built):
     x = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(3)).contiguous(
         memory_format=torch.channels_last
     )
-    plain, ours = network(False, rule), network(True, rule)
+    plain, ours = network(False, **built), network(True, **built)
     assert torch.allclose(step(plain, x), step(ours, x), atol=1e-5)
     for (name, p), q in zip(plain.named_parameters(), ours.parameters(), strict=True):
         assert torch.allclose(p.grad, q.grad, rtol=0, atol=1e-3 * float(p.grad.abs().max())), name

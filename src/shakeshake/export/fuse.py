@@ -170,14 +170,9 @@ def _joined_outputs(convs: Sequence[nn.Conv2d], groups: int = 1) -> nn.Conv2d:
 
 
 def _joined_paths(skip: TwoPathSkip) -> nn.Conv2d:
-    """Both paths as one 3x3 convolution: one tap for the pixel, one for its neighbour up left, or down right."""
-    both = _fold(_joined_outputs([skip.conv1, skip.conv2]), skip.bn)
-    half = skip.conv1.out_channels
-    there = 0 if skip.shift == "reference" else 2
-    weight = both.weight.new_zeros(2 * half, both.in_channels, 3, 3)
-    weight[:half, :, 1, 1] = both.weight[:half, :, 0, 0]
-    weight[half:, :, there, there] = both.weight[half:, :, 0, 0]
-    return _conv(weight, both.bias, stride=(skip.stride, skip.stride), padding=(1, 1))
+    weight = skip.kernel()
+    joined = _conv(weight, weight.new_zeros(len(weight)), stride=(skip.stride, skip.stride), padding=(1, 1))
+    return _fold(joined, skip.bn)
 
 
 def _fold(conv: nn.Conv2d, bn: nn.Module | None) -> nn.Conv2d:

@@ -9,6 +9,7 @@
 
 namespace {
 
+constexpr int64_t ALL_TAPS = (1 << TAPS) - 1;
 constexpr int PIXELS = 8;  // next to each other in a row, written together
 
 constexpr int64_t STRIP = 8;  // words of a block, added without a loop
@@ -21,7 +22,7 @@ struct Strip {
 // Pixels that are written by the same taps: each `step`th one in both directions, from (row, column) on.
 struct Phase {
   int64_t row, column, step, rows, columns;
-  std::vector<Strip> strips;
+  std::vector<std::vector<Strip>> strips;  // of each output, or of each input that is added
 
   int64_t across() const { return (columns + PIXELS - 1) / PIXELS; }
 };
@@ -37,7 +38,9 @@ std::vector<Phase> phases(const Shape& s, bool back) {
 }
 
 // The strips of `blocks` blocks of `words` words. The padded input has blocks of `plane` words, rows of `pitch` pixels.
-void add_strips(Phase& phase, int64_t blocks, int64_t words, int64_t plane, int64_t pitch) {
+std::vector<Strip> strips_of(const Phase& phase, int64_t taps, bool back, int64_t blocks, int64_t words, int64_t plane,
+                             int64_t pitch) {
+  std::vector<Strip> strips;
   const auto place = [&](int64_t first, int64_t tap) {  // of a tap in the padded input; -1 if it does not write here
     const int64_t at = first + tap + 1;
     return at % phase.step ? -1 : at / phase.step - (phase.step == 1);
@@ -45,11 +48,11 @@ void add_strips(Phase& phase, int64_t blocks, int64_t words, int64_t plane, int6
   for (int64_t b = 0; b < blocks; ++b)
     for (int64_t tap = 0; tap < TAPS; ++tap) {
       const int64_t down = place(phase.row, tap / 3), right = place(phase.column, tap % 3);
-      if (down < 0 || right < 0) continue;
+      if (!(taps >> (back ? 8 - tap : tap) & 1) || down < 0 || right < 0) continue;
       for (int64_t word = 0; word < words; word += STRIP)
-        phase.strips.push_back(
-            {b * plane + (down * pitch + right) * BLOCK + word, ((b * TAPS + tap) * BLOCK + word) * WIDE});
+        strips.push_back({b * plane + (down * pitch + right) * BLOCK + word, ((b * TAPS + tap) * BLOCK + word) * WIDE});
     }
+  return strips;
 }
 
 // Rows of an image, from `first` on, within a border of zeros, block by block: (blocks, rows, pitch) pixels of one block each.
@@ -101,11 +104,12 @@ __attribute__((noinline)) void add(const Word* x, const Word* weights, const std
     for (int v = 0; v < 2; ++v) _mm512_store_ps(sums + p * WIDE + v * 16, sum[p][v]);
 }
 
-// y_j = sum over i of conv(before(x_i), w_ji), or with `back` of their transposed convolutions. `after` is given the sums,
-// up to PIXELS pixels of WIDE channels at a time, and writes them.
+// y_j = conv(before(x), w_j), or with `back` y = sum over i of the transposed convolution of x_i. taps: those that each
+// output, or each input, has. `after` is given the sums, up to PIXELS pixels of WIDE channels at a time, and writes them.
 template <class T, int STRIDE, class After>
-void convolve_strided(const std::vector<const T*>& xs, int64_t outputs, const Shape& s, bool back, const Before& before,
-                      const Word* weights, const After& after, int threads) {
+void convolve_strided(const std::vector<const T*>& xs, const std::vector<int64_t>& taps, const Shape& s, bool back,
+                      const Before& before, const Word* weights, const After& after, int threads) {
+  const int64_t outputs = back ? 1 : int64_t(taps.size());
   std::vector<Phase> all = phases(s, back);
   int64_t rows = 0, columns = 0, tiles = 0;
   // With few images their rows are shared out, too, unless something is summed up over an image.
@@ -118,8 +122,9 @@ void convolve_strided(const std::vector<const T*>& xs, int64_t outputs, const Sh
   const int64_t pitch = (columns - 1) * STRIDE + 3, plane = pitch * rows * BLOCK, tile = PIXELS * WIDE;
   const int64_t each = blocks_of<T>(s.in), blocks = each * int64_t(xs.size());
   const int64_t words = std::min<int64_t>(BLOCK, s.in * sizeof(T) / sizeof(Word));
-  const int64_t chunk = blocks <= 2 ? blocks : 1;  // blocks whose weights stay in the first cache
-  for (Phase& phase : all) add_strips(phase, chunk, words, plane, pitch);
+  const int64_t chunk = each <= 2 ? each : 1;  // blocks whose weights stay in the first cache
+  for (Phase& phase : all)
+    for (const int64_t some : taps) phase.strips.push_back(strips_of(phase, some, back, chunk, words, plane, pitch));
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t part = 0; part < s.images * bands; ++part) {
     const int64_t n = part / bands, band = part % bands;
@@ -144,7 +149,7 @@ void convolve_strided(const std::vector<const T*>& xs, int64_t outputs, const Sh
             for (int64_t column = 0; column < phase.columns; column += PIXELS, kept += tile) {
               ahead.some();
               const Word* from = padded + b * plane + ((row - top) * pitch + column) * STRIDE * BLOCK;
-              add<T, STRIDE>(from, w, phase.strips, b == 0, kept);
+              add<T, STRIDE>(from, w, phase.strips[back ? b / each : o / s.out], b == 0, kept);
               if (b + chunk < blocks) continue;
               const int64_t pixel = (row * phase.step + phase.row) * s.out_width + column * phase.step + phase.column;
               after(n, pixel, phase.step, std::min<int64_t>(PIXELS, phase.columns - column), o / s.out, o % s.out, kept);
@@ -155,17 +160,18 @@ void convolve_strided(const std::vector<const T*>& xs, int64_t outputs, const Sh
 }
 
 template <class T, class After>
-void convolve(const std::vector<const T*>& xs, int64_t outputs, const Shape& s, const Before& before, const Word* weights,
+void convolve(const T* x, const std::vector<int64_t>& taps, const Shape& s, const Before& before, const Word* weights,
               const After& after, int threads) {
   if (s.stride == 1)
-    convolve_strided<T, 1>(xs, outputs, s, false, before, weights, after, threads);
+    convolve_strided<T, 1, After>({x}, taps, s, false, before, weights, after, threads);
   else
-    convolve_strided<T, 2>(xs, outputs, s, false, before, weights, after, threads);
+    convolve_strided<T, 2, After>({x}, taps, s, false, before, weights, after, threads);
 }
 
 template <class T, class After>
-void convolve_back(const std::vector<const T*>& dys, const Shape& s, const Word* weights, const After& after, int threads) {
-  convolve_strided<T, 1>(dys, 1, s, true, {NOTHING, nullptr, nullptr}, weights, after, threads);
+void convolve_back(const std::vector<const T*>& dys, const std::vector<int64_t>& taps, const Shape& s, const Word* weights,
+                   const After& after, int threads) {
+  convolve_strided<T, 1>(dys, taps, s, true, {NOTHING, nullptr, nullptr}, weights, after, threads);
 }
 
 // ---- what is done with the sums
@@ -177,18 +183,17 @@ void convolve_back(const std::vector<const T*>& dys, const Shape& s, const Word*
 template <class T>
 struct Summed {
   static constexpr bool SUMS = true;
-  T* const* y;
+  std::vector<T*> ys;
   float* sums;  // (outputs, images, 3, channels)
   Shape s;
 
   void fetch(int64_t n, Ahead& ahead) const {
-    for (int i = 0; i < 2; ++i)
-      if (y[i]) ahead.add_image(y[i], n, s.out_pixels() * s.out, true);
+    for (T* y : ys) ahead.add_image(y, n, s.out_pixels() * s.out, true);
   }
 
   INLINE void operator()(int64_t n, int64_t pixel, int64_t step, int64_t valid, int64_t output, int64_t o,
                          const float* sum) const {
-    T* to = y[output] + (n * s.out_pixels() + pixel) * s.out + o;
+    T* to = ys[output] + (n * s.out_pixels() + pixel) * s.out + o;
     float* moments = sums + (output * s.images + n) * 3 * s.out + o;
 #pragma GCC unroll 2
     for (int v = 0; v < 2; ++v, to += 16, moments += 16) {
@@ -246,7 +251,7 @@ struct Masked {
   }
 };
 
-// dx = dskip + the convolution where relu(x) let x pass.
+// dx = dskip, if there is any, + the convolution where relu(x) let x pass.
 template <class T>
 struct Forked {
   static constexpr bool SUMS = false;
@@ -256,7 +261,7 @@ struct Forked {
 
   void fetch(int64_t n, Ahead& ahead) const {
     ahead.add_image(x, n, s.out_pixels() * s.out);
-    ahead.add_image(dskip, n, s.out_pixels() * s.out);
+    if (dskip) ahead.add_image(dskip, n, s.out_pixels() * s.out);
     ahead.add_image(dx, n, s.out_pixels() * s.out, true);
   }
 
@@ -269,7 +274,8 @@ struct Forked {
         if (o + v * 16 >= s.out) break;  // the input of a stage has 16 channels
         const int64_t i = at + p * step * s.out + v * 16;
         const __mmask16 passed = _mm512_cmp_ps_mask(load(x + i), _mm512_setzero_ps(), _CMP_GT_OQ);
-        stored(dx + i, _mm512_add_ps(load(dskip + i), _mm512_maskz_loadu_ps(passed, sum + p * WIDE + v * 16)));
+        const __m512 own = dskip ? load(dskip + i) : _mm512_setzero_ps();
+        stored(dx + i, _mm512_add_ps(own, _mm512_maskz_loadu_ps(passed, sum + p * WIDE + v * 16)));
       }
     }
   }
@@ -349,15 +355,13 @@ void shake_conv_arrange(int half, const float* w, int64_t out, int64_t in, int64
   EITHER(half, arrange<T>(w, out, in, back, first, blocks, (Word*)to, threads))
 }
 
-// x: (n, h, w, in). y1, y2: (n, ceil(h / stride), ceil(w / stride), out); y2 may be absent.
+// x: (n, h, w, in). ys: as many as there are `outputs`, each (n, ceil(h / stride), ceil(w / stride), out).
 void shake_conv_summed(int half, const void* x, int64_t n, int64_t h, int64_t w, int64_t in, int64_t out, int64_t stride,
-                       int64_t front, const float* scale, const float* shift, const void* weights, void* y1, void* y2,
-                       float* sums, int threads) {
+                       int64_t front, const float* scale, const float* shift, int64_t outputs, const int64_t* taps,
+                       const void* weights, void* const* ys, float* sums, int threads) {
   const Shape s{n, h, w, in, (h + stride - 1) / stride, (w + stride - 1) / stride, out, stride};
-  EITHER(half, {
-    T* const ys[] = {(T*)y1, (T*)y2};
-    convolve<T>({(const T*)x}, y2 ? 2 : 1, s, {front, scale, shift}, (const Word*)weights, Summed<T>{ys, sums, s}, threads);
-  })
+  EITHER(half, convolve<T>((const T*)x, {taps, taps + outputs}, s, {front, scale, shift}, (const Word*)weights,
+                           Summed<T>{all_of<T*>(ys, outputs), sums, s}, threads))
 }
 
 // x: (n, h, w, in). added, y: (n, ceil(h / stride), ceil(w / stride), out); nothing may be added.
@@ -365,7 +369,7 @@ void shake_conv_biased(int half, const void* x, int64_t n, int64_t h, int64_t w,
                        int64_t front, const void* weights, const float* bias, const void* added, int64_t rectified, void* y,
                        int threads) {
   const Shape s{n, h, w, in, (h + stride - 1) / stride, (w + stride - 1) / stride, out, stride};
-  EITHER(half, convolve<T>({(const T*)x}, 1, s, {front, nullptr, nullptr}, (const Word*)weights,
+  EITHER(half, convolve<T>((const T*)x, {ALL_TAPS}, s, {front, nullptr, nullptr}, (const Word*)weights,
                            Biased<T>{bias, (const T*)added, rectified != 0, (T*)y, s}, threads))
 }
 
@@ -374,15 +378,16 @@ void shake_conv_masked(int half, const void* dy, int64_t n, int64_t h, int64_t w
                        const void* weights, const void* u, const float* scale, const float* shift, const float* mean,
                        const float* invstd, void* g, float* sums, int threads) {
   const Shape s{n, h, w, out, h, w, in, 1};
-  EITHER(half, convolve_back<T>({(const T*)dy}, s, (const Word*)weights,
+  EITHER(half, convolve_back<T>({(const T*)dy}, {ALL_TAPS}, s, (const Word*)weights,
                                 Masked<T>{(const T*)u, scale, shift, mean, invstd, (T*)g, sums, s}, threads))
 }
 
-// x, dskip, dx: (n, h, w, in). dy1, dy2: (n, ceil(h / stride), ceil(w / stride), out).
-void shake_conv_forked(int half, const void* dy1, const void* dy2, int64_t n, int64_t h, int64_t w, int64_t in, int64_t out,
-                       int64_t stride, const void* weights, const void* x, const void* dskip, void* dx, int threads) {
+// x, dskip, dx: (n, h, w, in); dskip may be absent. dys: as many as there are `outputs`, as the ys above.
+void shake_conv_forked(int half, const void* x, int64_t n, int64_t h, int64_t w, int64_t in, int64_t out, int64_t stride,
+                       int64_t outputs, const int64_t* taps, const void* weights, const void* const* dys, const void* dskip,
+                       void* dx, int threads) {
   const Shape s{n, (h + stride - 1) / stride, (w + stride - 1) / stride, out, h, w, in, stride};
-  EITHER(half, convolve_back<T>(both<const T*>(dy1, dy2), s, (const Word*)weights,
+  EITHER(half, convolve_back<T>(all_of<const T*>(dys, outputs), {taps, taps + outputs}, s, (const Word*)weights,
                                 Forked<T>{(const T*)x, (const T*)dskip, (T*)dx, s}, threads))
 }
 }

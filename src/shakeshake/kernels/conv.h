@@ -18,7 +18,7 @@ using bf16 = uint16_t;
 
 constexpr int64_t BLOCK = 16;  // words
 constexpr int64_t WIDE = 32;   // channels that are written together: two registers of floats
-constexpr int TAPS = 9;        // of a kernel of 3x3
+constexpr int TAPS = 9;        // of a kernel of 3x3; which of them there are is told by as many bits
 
 template <class T>
 constexpr int64_t channels_of_block() {
@@ -131,7 +131,8 @@ Word* scratch(int64_t words) {
 class Ahead {
  public:
   void add(const void* first, int64_t stride, int64_t lines, bool write = false) {
-    if (lines > 0) ranges[count++] = {(const char*)first, stride, lines, write};
+    if (lines <= 0 || count == MOST) return;
+    ranges[count++] = {(const char*)first, stride, lines, write};
     all += lines;
   }
   template <class T>
@@ -153,21 +154,22 @@ class Ahead {
   }
 
  private:
+  static constexpr int MOST = 12;
   struct Range {
     const char* at;
     int64_t stride, lines;
     bool write;
-  } ranges[6];
+  } ranges[MOST];
   int count = 0, now = 0;
   int64_t all = 0, at_once = 0;
 };
 
 // ---- for C
 
-template <class P>
-std::vector<P> both(const void* first, const void* second) {  // or the first alone
-  std::vector<P> found{(P)first};
-  if (second) found.push_back((P)second);
+template <class P, class Q>
+std::vector<P> all_of(Q* const* pointers, int64_t count) {
+  std::vector<P> found;
+  for (int64_t i = 0; i < count; ++i) found.push_back((P)pointers[i]);
   return found;
 }
 

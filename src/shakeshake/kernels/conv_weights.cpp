@@ -169,10 +169,11 @@ void write(const float* from, int64_t parts, int64_t size, int v, int64_t in, fl
     for (int i = 0; i < 4; ++i) std::copy_n(&turned[i][4 * q], GROUP, dw + (channel_of(T(), v, q) + i) * TAPS * in);
 }
 
-// dw_j (out, 3, 3, in), float: the gradient of conv(before(x), w_j), whose outputs have the gradients dy_j.
+// dw_j (out, 3, 3, in), float: the gradient of conv(before(x), w_j), whose outputs have the gradients dy_j. taps: which of it
+// is wanted; the others are left alone.
 template <class T>
-void weights_gradient(const T* x, const std::vector<const T*>& dys, const Shape& s, const Before& before,
-                      const std::vector<float*>& dws, int threads) {
+void weights_gradient(const T* x, const std::vector<const T*>& dys, const std::vector<int64_t>& taps, const Shape& s,
+                      const Before& before, const std::vector<float*>& dws, int threads) {
   const int64_t wides = s.out / WIDE;  // of one output
   const Layout layout{blocks_of<T>(s.in), wides * int64_t(dys.size()), std::min(s.in, channels_of_block<T>()) / GROUP};
   const int64_t parts = std::min(s.images, std::max<int64_t>(2, std::min<int64_t>(16, 512 / s.in)));
@@ -204,7 +205,8 @@ void weights_gradient(const T* x, const std::vector<const T*>& dys, const Shape&
         for (int64_t o = 0; o < layout.wides; ++o)
           for (int64_t g = 0; g < layout.groups; ++g)
             for (int row = 0; row < 3; ++row)
-              add<T>(inputs + g * x_group + row * row_words<T>(s), gradients + o * dy_wide, images, x_image, s,
+              if (taps[o / wides] >> 3 * row & 7)
+                add<T>(inputs + g * x_group + row * row_words<T>(s), gradients + o * dy_wide, images, x_image, s,
                      own + layout.at(b, o, g, row), ahead);
       }
     }
@@ -213,20 +215,20 @@ void weights_gradient(const T* x, const std::vector<const T*>& dys, const Shape&
     for (int64_t b = 0; b < layout.blocks; ++b)
       for (int64_t g = 0; g < layout.groups; ++g)
         for (int tap = 0; tap < TAPS; ++tap)
-          for (int v = 0; v < 2; ++v)
+          for (int v = 0; v < 2 && (taps[o / wides] >> tap & 1); ++v)
             write<T>(sums + layout.at(b, o, g, tap / 3) + tap % 3 * GROUP * WIDE, parts, layout.size(), v, s.in,
                      dws[o / wides] + (o % wides * WIDE * TAPS + tap) * s.in + b * channels_of_block<T>() + g * GROUP);
 }
 
 }  // namespace
 
-// x: (n, h, w, in). dy1, dy2: (n, ceil(h / stride), ceil(w / stride), out); dy2 and dw2 may be absent.
+// x: (n, h, w, in). dys: as many as there are `outputs`, each (n, ceil(h / stride), ceil(w / stride), out).
 extern "C" void shake_conv_weights(int half, const void* x, int64_t n, int64_t h, int64_t w, int64_t in, int64_t out,
-                                   int64_t stride, int64_t front, const float* scale, const float* shift, const void* dy1,
-                                   const void* dy2, float* dw1, float* dw2, int threads) {
+                                   int64_t stride, int64_t front, const float* scale, const float* shift, int64_t outputs,
+                                   const int64_t* taps, const void* const* dys, float* const* dws, int threads) {
   const Shape s{n, h, w, in, (h + stride - 1) / stride, (w + stride - 1) / stride, out, stride};
-  EITHER(half, weights_gradient<T>((const T*)x, both<const T*>(dy1, dy2), s, {front, scale, shift},
-                                   both<float*>(dw1, dw2), threads))
+  EITHER(half, weights_gradient<T>((const T*)x, all_of<const T*>(dys, outputs), {taps, taps + outputs}, s,
+                                   {front, scale, shift}, all_of<float*>(dws, outputs), threads))
 }
 
 #endif

@@ -1,9 +1,9 @@
 """3x3 convolutions of a Shake-Shake block with what stands around them, forward and backward: a CPU with AVX-512.
 
-A block's two branches begin with a ReLU of one input (``head``) and go on with BN, ReLU and another convolution
-(``tail``). Neither the result of that ReLU nor that of BN and ReLU is ever stored: a convolution computes them when it
-reads its input, in the forward pass and again for the gradient of its weights. What the following BN needs to know of a
-convolution's output is summed up while it is written.
+A block's branches begin with a ReLU of one input (``head``) and go on with BN, ReLU and another convolution (``tail``).
+Neither the result of that ReLU nor that of BN and ReLU is ever stored: a convolution computes them when it reads its
+input, in the forward pass and again for the gradient of its weights. What the following BN needs to know of a
+convolution's output is summed up while it is written. A two-path skip is one more kernel, with two taps, at the head.
 
 Weights and their gradients are float32, feature maps float32 or bfloat16, channels_last.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from .build import library
 from .fused import Sums, call, finish, normalisation
 
 BLOCK, WIDE = 16, 32  # of conv.h: channels of inputs come in multiples of the one, of outputs in multiples of the other
-TAPS = 9
+TAPS, ALL_TAPS = 9, 2**9 - 1
 NOTHING, RELU, AFFINE_RELU = range(3)  # what stands in front of a convolution, as conv.cpp numbers it
 
 
@@ -42,13 +43,13 @@ def _amx() -> bool:
         return False
 
 
-def fit_head(x: Tensor, one: nn.Conv2d, two: nn.Conv2d) -> bool:
+def fit_head(x: Tensor, convs: Sequence[nn.Conv2d]) -> bool:
     """Whether head() can compute these."""
+    first = convs[0]
     return (
-        _fit(x, (one, two), ((1, 1), (2, 2)))
-        and one.stride == two.stride
-        and one.weight.shape == two.weight.shape
-        and (one.in_channels % WIDE == 0 or one.in_channels == BLOCK)
+        _fit(x, convs, ((1, 1), (2, 2)))
+        and all(conv.stride == first.stride and conv.weight.shape == first.weight.shape for conv in convs)
+        and (first.in_channels % WIDE == 0 or first.in_channels == BLOCK)
     )
 
 
@@ -57,7 +58,7 @@ def fit_tail(x: Tensor, conv: nn.Conv2d) -> bool:
     return _fit(x, (conv,), ((1, 1),)) and conv.in_channels % WIDE == 0
 
 
-def _fit(x: Tensor, convs: tuple[nn.Conv2d, ...], strides: tuple[tuple[int, int], ...]) -> bool:
+def _fit(x: Tensor, convs: Sequence[nn.Conv2d], strides: tuple[tuple[int, int], ...]) -> bool:
     return there(x.dtype) and all(
         conv.kernel_size == (3, 3)
         and conv.stride in strides
@@ -72,11 +73,17 @@ def _fit(x: Tensor, convs: tuple[nn.Conv2d, ...], strides: tuple[tuple[int, int]
     )
 
 
-def head(x: Tensor, one: nn.Conv2d, two: nn.Conv2d) -> tuple[Tensor, tuple[Tensor, Sums], tuple[Tensor, Sums]]:
-    """x, and conv(relu(x)) for both convolutions, each with the sums that tail() and bn_mix() take."""
+def head(
+    x: Tensor, weights: Sequence[Tensor], taps: Sequence[int], stride: int, *, keep: bool
+) -> tuple[Tensor | None, list[tuple[Tensor, Sums]]]:
+    """x itself, if it is to be kept for an identity skip, and conv(relu(x)) for every weight, with its sums.
+
+    weights: of one shape (out, in, 3, 3), channels_last. taps: for each, which of its taps are not zero, as bits, from
+    0 for the one up left to 8 for the one down right. The others' gradients are undefined.
+    """
     x = x.contiguous(memory_format=torch.channels_last)
-    skip, first, second, sums = _Head.apply(x, one.weight, two.weight, one.stride[0])
-    return skip, (first, sums[0]), (second, sums[1])
+    kept, *ys, sums = _Head.apply(x, list(taps), stride, keep, *weights)
+    return kept, list(zip(ys, sums, strict=True))
 
 
 def tail(x: Tensor, sums: Sums | None, bn: nn.BatchNorm2d, conv: nn.Conv2d) -> tuple[Tensor, Sums]:
@@ -135,21 +142,28 @@ def biased(
 
 class _Head(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, one: Tensor, two: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        first, second, sums = _convolve(x, (one, two), stride, RELU, None)
-        ctx.save_for_backward(x, one, two)
-        ctx.stride = stride
+    def forward(
+        ctx: Any, x: Tensor, taps: list[int], stride: int, keep: bool, *weights: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        *ys, sums = _convolve(x, weights, taps, stride, RELU, None)
+        ctx.save_for_backward(x, *weights)
+        ctx.how = taps, stride
         ctx.mark_non_differentiable(sums)
-        return x, first, second, sums
+        return (x if keep else None), *ys, sums
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dskip: Tensor, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, one, two = ctx.saved_tensors
-        dskip, d1, d2 = (g.contiguous(memory_format=torch.channels_last) for g in (dskip, *gradients[:2]))
-        dx, arranged = torch.empty_like(x), _arranged((one, two), x.dtype, back=True)
-        call("conv_forked", x, d1, d2, *_shape(x), len(one), ctx.stride, arranged, x, dskip, dx)
-        return dx, *_weights_gradient(x, (d1, d2), (one, two), ctx.stride, RELU, None), None
+    def backward(ctx: Any, dskip: Tensor | None, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, *weights = ctx.saved_tensors
+        taps, stride = ctx.how
+        dskip = None if dskip is None else dskip.contiguous(memory_format=torch.channels_last)
+        dys = [g.contiguous(memory_format=torch.channels_last) for g in gradients[:-1]]
+        dx, read = torch.empty_like(x), _arranged(weights, x.dtype, back=True)
+        call(
+            *("conv_forked", x, x, *_shape(x), len(weights[0]), stride, len(weights), taps, read, dys),
+            *(dskip, dx),
+        )
+        return dx, None, None, None, *_weights_gradient(x, dys, weights, taps, stride, RELU, None)
 
 
 class _Tail(torch.autograd.Function):
@@ -158,7 +172,7 @@ class _Tail(torch.autograd.Function):
         ctx: Any, x: Tensor, sums: Sums | None, weight: Tensor, bias: Tensor, conv: Tensor, bn: nn.BatchNorm2d
     ) -> tuple[Tensor, Tensor]:
         found = normalisation(x, bn, sums)
-        y, sums_of_y = _convolve(x, (conv,), 1, AFFINE_RELU, found)
+        y, sums_of_y = _convolve(x, (conv,), [ALL_TAPS], 1, AFFINE_RELU, found)
         ctx.save_for_backward(x, found, conv)
         sums_of_y = sums_of_y[0]
         ctx.mark_non_differentiable(sums_of_y)
@@ -171,9 +185,9 @@ class _Tail(torch.autograd.Function):
         mean, invstd, scale, shift = found
         dy = dy.contiguous(memory_format=torch.channels_last)
         g, sums = torch.empty_like(x), torch.empty(len(x), 2, x.shape[1])
-        arranged = _arranged((conv,), x.dtype, back=True)
-        call("conv_masked", x, dy, *_shape(x), len(conv), arranged, x, scale, shift, mean, invstd, g, sums)
-        (dconv,) = _weights_gradient(x, (dy,), (conv,), 1, AFFINE_RELU, found)
+        read = _arranged((conv,), x.dtype, back=True)
+        call("conv_masked", x, dy, *_shape(x), len(conv), read, x, scale, shift, mean, invstd, g, sums)
+        (dconv,) = _weights_gradient(x, [dy], [conv], [ALL_TAPS], 1, AFFINE_RELU, found)
         dx, dweight, dbias = finish(x, g, sums, scale, mean, invstd)
         return dx, None, dweight, dbias, dconv, None
 
@@ -185,35 +199,45 @@ def _shape(x: Tensor) -> tuple[int, int, int, int]:
 
 
 def _convolve(
-    x: Tensor, weights: tuple[Tensor, ...], stride: int, front: int, found: Tensor | None
+    x: Tensor, weights: Sequence[Tensor], taps: list[int], stride: int, front: int, found: Tensor | None
 ) -> tuple[Tensor, ...]:
-    """The convolutions of an input by one or two kernels, and (outputs, N, 3, channels) sums of their outputs."""
+    """The convolutions of an input, and (outputs, N, 3, channels) sums of them."""
     n, _, h, w = x.shape
     shape = n, len(weights[0]), -(-h // stride), -(-w // stride)
     ys = [torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last) for _ in weights]
-    sums = torch.empty(len(weights), n, 3, shape[1])
-    first, second = ys if len(ys) > 1 else (*ys, None)
-    arranged = _arranged(weights, x.dtype, back=False)
+    sums, read = torch.empty(len(weights), n, 3, shape[1]), _arranged(weights, x.dtype, back=False)
     call(
-        *("conv_summed", x, x, *_shape(x), shape[1], stride, front, *_scale_and_shift(found)),
-        *(arranged, first, second, sums),
+        *("conv_summed", x, x, *_shape(x), shape[1], stride, front, *_scale_and_shift(found), len(weights), taps),
+        *(read, ys, sums),
     )
     return *ys, sums
 
 
 def _weights_gradient(
     x: Tensor,
-    gradients: tuple[Tensor, ...],
-    weights: tuple[Tensor, ...],
+    dys: list[Tensor],
+    weights: Sequence[Tensor],
+    taps: list[int],
     stride: int,
     front: int,
     found: Tensor | None,
 ) -> list[Tensor]:
+    """Gradients of the taps that there are; what stands in place of the others is undefined."""
     dweights = [torch.empty_like(weight) for weight in weights]
-    second, dsecond = (gradients[1], dweights[1]) if len(weights) > 1 else (None, None)
     call(
-        *("conv_weights", x, x, *_shape(x), len(weights[0]), stride, front, *_scale_and_shift(found)),
-        *(gradients[0], second, dweights[0], dsecond),
+        *(
+            "conv_weights",
+            x,
+            x,
+            *_shape(x),
+            len(weights[0]),
+            stride,
+            front,
+            *_scale_and_shift(found),
+            len(weights),
+            taps,
+        ),
+        *(dys, dweights),
     )
     return dweights
 
@@ -222,7 +246,7 @@ def _scale_and_shift(found: Tensor | None) -> tuple[Tensor | None, Tensor | None
     return (None, None) if found is None else (found[2], found[3])
 
 
-def _arranged(weights: tuple[Tensor, ...], dtype: torch.dtype, *, back: bool) -> Tensor:
+def _arranged(weights: Sequence[Tensor], dtype: torch.dtype, *, back: bool) -> Tensor:
     """Weights in the order in which they are read.
 
     Forward the outputs of several stand one after the other; back, the inputs of several are added up.

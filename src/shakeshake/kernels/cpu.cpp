@@ -127,16 +127,18 @@ void stats(const T* x, int64_t rows, int64_t c, const Normalisation& bn, int thr
 
 // The same from what conv.cpp found for each image: first pixel, sum and sum of squares around it. sums: (images, 3, c).
 void stats_of_images(const float* sums, int64_t images, int64_t pixels, int64_t c, const Normalisation& bn) {
-  for (int64_t i = 0; i < c; ++i) {
-    double mean = 0.0, squares = 0.0;  // of the images so far: their mean, the sum of squares around it
-    for (int64_t n = 0; n < images; ++n) {
-      const float* own = sums + n * 3 * c + i;
-      const double m = double(own[c]) / pixels, d = own[0] + m - mean;
-      mean += d / (n + 1);
-      squares += own[2 * c] - m * own[c] + d * d * pixels * n / (n + 1);
+  std::vector<double> mean(c), squares(c);  // of the images so far: their mean, the sum of squares around it
+  for (int64_t n = 0; n < images; ++n) {
+    const float *origin = sums + n * 3 * c, *sum = origin + c, *around = sum + c;
+    const double share = 1.0 / (n + 1), others = double(pixels) * n * share, each = 1.0 / pixels;
+    for (int64_t i = 0; i < c; ++i) {
+      const double m = sum[i] * each, d = origin[i] + m - mean[i];
+      mean[i] += d * share;
+      squares[i] += around[i] - m * sum[i] + d * d * others;
     }
-    bn.set(i, mean, std::max(0.0, squares / (double(images) * pixels)), double(images) * pixels);
   }
+  const double rows = double(images) * pixels;
+  for (int64_t i = 0; i < c; ++i) bn.set(i, mean[i], std::max(0.0, squares[i] / rows), rows);
 }
 
 template <class T>
@@ -200,92 +202,99 @@ void affine_backward(const T* x, const T* g, int64_t images, int64_t pixels, int
       store(dx + r * c + i, load(scale + i) * load(g + r * c + i) + load(&a[i]) * load(x + r * c + i) + load(&k[i]));
 }
 
-// out = skip + alpha_1 * bn_1(x_1) + alpha_2 * bn_2(x_2), with alpha (images, 2) and scale, shift (2, c).
+// out = skip, if there is one, + the sum over k of alpha_k * bn_k(x_k), with alpha (images, inputs) and scale, shift (inputs, c).
 template <class T>
-void mix(const T* x1, const T* x2, const T* skip, int64_t images, int64_t pixels, int64_t c, const float* scale,
+void mix(const std::vector<const T*>& xs, const T* skip, int64_t images, int64_t pixels, int64_t c, const float* scale,
          const float* shift, const float* alpha, T* out, int threads) {
+  const int64_t inputs = int64_t(xs.size());
 #pragma omp parallel for collapse(2) schedule(static) num_threads(threads)
   for (int64_t n = 0; n < images; ++n)
     for (int64_t p = 0; p < pixels; ++p) {
       const int64_t pixel = (n * pixels + p) * c;
       for (int64_t i = 0; i < c; i += LANES) {
-        const Floats y1 = load(x1 + pixel + i) * load(scale + i) + load(shift + i);
-        const Floats y2 = load(x2 + pixel + i) * load(scale + c + i) + load(shift + c + i);
-        store(out + pixel + i, load(skip + pixel + i) + alpha[2 * n] * y1 + alpha[2 * n + 1] * y2);
+        Floats sum = skip ? load(skip + pixel + i) : Floats{};
+        for (int64_t k = 0; k < inputs; ++k)
+          sum += alpha[n * inputs + k] * (load(xs[k] + pixel + i) * load(scale + k * c + i) + load(shift + k * c + i));
+        store(out + pixel + i, sum);
       }
     }
 }
 
 template <class T>
-void mix_backward(const T* x1, const T* x2, const T* dout, int64_t images, int64_t pixels, int64_t c, const float* scale,
-                  const float* mean, const float* invstd, const float* beta, T* dx1, T* dx2, float* dgamma, float* dbeta,
-                  int threads) {
+void mix_backward(const std::vector<const T*>& xs, const T* dout, int64_t images, int64_t pixels, int64_t c,
+                  const float* scale, const float* mean, const float* invstd, const float* beta,
+                  const std::vector<T*>& dxs, float* dgamma, float* dbeta, int threads) {
   struct Known {
-    Floats mean1, invstd1, mean2, invstd2;
+    Floats mean, invstd;
   };
+  const int64_t inputs = int64_t(xs.size()), width = inputs * c;
   const int64_t each = blocks_of(pixels), blocks = images * each;
-  std::vector<double> partial(blocks * 4 * c), total(4 * c);
+  std::vector<double> partial(blocks * 2 * width), total(2 * width);
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t b = 0; b < blocks; ++b) {
-    const int64_t n = b / each, from = n * pixels + (b % each) * BLOCK;
-    double* sums = &partial[b * 4 * c];
-    sum_block<3>(
-        from, std::min((n + 1) * pixels, from + BLOCK), c, sums,
-        [=](int64_t i) { return Known{load(mean + i), load(invstd + i), load(mean + c + i), load(invstd + c + i)}; },
-        [=](const Known& known, int64_t at, Floats* s) {
-          const Floats g = load(dout + at);
-          s[0] += g;
-          s[1] += g * ((load(x1 + at) - known.mean1) * known.invstd1);
-          s[2] += g * ((load(x2 + at) - known.mean2) * known.invstd2);
-        });
-    const double b1 = beta[2 * n], b2 = beta[2 * n + 1];  // an image's beta is one number: it waits until the sum
-    for (int64_t i = 0; i < c; ++i) {
-      const double all = sums[i], normed1 = sums[c + i], normed2 = sums[2 * c + i];
-      sums[i] = b1 * all;
-      sums[c + i] = b2 * all;
-      sums[2 * c + i] = b1 * normed1;
-      sums[3 * c + i] = b2 * normed2;
+    const int64_t n = b / each, from = n * pixels + (b % each) * BLOCK, to = std::min((n + 1) * pixels, from + BLOCK);
+    std::vector<double> sums(2 * c);
+    for (int64_t k = 0; k < inputs; ++k) {
+      const T* x = xs[k];
+      sum_block<2>(
+          from, to, c, sums.data(),
+          [=](int64_t i) { return Known{load(mean + k * c + i), load(invstd + k * c + i)}; },
+          [=](const Known& known, int64_t at, Floats* s) {
+            const Floats g = load(dout + at);
+            s[0] += g;
+            s[1] += g * ((load(x + at) - known.mean) * known.invstd);
+          });
+      double* own = &partial[b * 2 * width + k * c];
+      const double weight = beta[n * inputs + k];  // one number for an image: it waits until the sum
+      for (int64_t i = 0; i < c; ++i) own[i] = weight * sums[i], own[width + i] = weight * sums[c + i];
     }
   }
-  add_up(partial, blocks, 4 * c, total.data());
-  std::vector<float> a(2 * c), k(2 * c);
-  corrections(2 * c, double(images * pixels), &total[0], &total[2 * c], scale, mean, invstd, a.data(), k.data());
-  std::copy_n(&total[0], 2 * c, dbeta);
-  std::copy_n(&total[2 * c], 2 * c, dgamma);
+  add_up(partial, blocks, 2 * width, total.data());
+  std::vector<float> a(width), k(width);
+  corrections(width, double(images * pixels), &total[0], &total[width], scale, mean, invstd, a.data(), k.data());
+  std::copy_n(&total[0], width, dbeta);
+  std::copy_n(&total[width], width, dgamma);
 #pragma omp parallel for collapse(2) schedule(static) num_threads(threads)
   for (int64_t n = 0; n < images; ++n)
     for (int64_t p = 0; p < pixels; ++p) {
       const int64_t pixel = (n * pixels + p) * c;
-      const float b1 = beta[2 * n], b2 = beta[2 * n + 1];
-      for (int64_t i = 0; i < c; i += LANES) {
-        const Floats g = load(dout + pixel + i);
-        const Floats scale1 = b1 * load(scale + i), scale2 = b2 * load(scale + c + i);
-        store(dx1 + pixel + i, scale1 * g + load(&a[i]) * load(x1 + pixel + i) + load(&k[i]));
-        store(dx2 + pixel + i, scale2 * g + load(&a[c + i]) * load(x2 + pixel + i) + load(&k[c + i]));
+      for (int64_t j = 0; j < inputs; ++j) {
+        const float weight = beta[n * inputs + j];
+        for (int64_t i = 0; i < c; i += LANES)
+          store(dxs[j] + pixel + i, weight * load(scale + j * c + i) * load(dout + pixel + i) +
+                                        load(&a[j * c + i]) * load(xs[j] + pixel + i) + load(&k[j * c + i]));
       }
     }
 }
 
-// dx = dskip + (active > 0) * (d1 + d2): the gradient of an input that goes on as it is and through a ReLU to two branches.
+// dx = dskip + (active > 0) * the sum of ds: the gradient of an input that goes on as it is and through a ReLU to branches.
 template <class T>
-void fork_backward(const T* active, const T* dskip, const T* d1, const T* d2, int64_t n, T* dx, int threads) {
+void fork_backward(const T* active, const T* dskip, const std::vector<const T*>& ds, int64_t n, T* dx, int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t i = 0; i < n; i += LANES) {
-    const Floats g = load(d1 + i) + load(d2 + i);
+    Floats g = load(ds[0] + i);
+    for (size_t k = 1; k < ds.size(); ++k) g += load(ds[k] + i);
     store(dx + i, load(dskip + i) + (load(active + i) > 0.0f ? g : Floats{}));
   }
+}
+
+template <class P, class Q>
+std::vector<P> all_of(Q* const* pointers, int64_t count) {
+  std::vector<P> found;
+  for (int64_t i = 0; i < count; ++i) found.push_back((P)pointers[i]);
+  return found;
 }
 
 }  // namespace
 
 // half: 1 for bfloat16, 0 for float.
-#define EITHER(half, call)          \
-  if (half) {                       \
-    using T = bf16;                 \
-    call;                           \
-  } else {                          \
-    using T = float;                \
-    call;                           \
+#define EITHER(half, ...) \
+  if (half) {             \
+    using T = bf16;       \
+    __VA_ARGS__;          \
+  } else {                \
+    using T = float;      \
+    __VA_ARGS__;          \
   }
 
 extern "C" {
@@ -323,20 +332,20 @@ void shake_affine_backward(int half, const void* x, const void* g, int64_t image
                                dbeta, threads))
 }
 
-void shake_mix(int half, const void* x1, const void* x2, const void* skip, int64_t images, int64_t pixels, int64_t c,
+void shake_mix(int half, int64_t inputs, const void* const* xs, const void* skip, int64_t images, int64_t pixels, int64_t c,
                const float* scale, const float* shift, const float* alpha, void* out, int threads) {
-  EITHER(half, mix((const T*)x1, (const T*)x2, (const T*)skip, images, pixels, c, scale, shift, alpha, (T*)out, threads))
+  EITHER(half, mix(all_of<const T*>(xs, inputs), (const T*)skip, images, pixels, c, scale, shift, alpha, (T*)out, threads))
 }
 
-void shake_mix_backward(int half, const void* x1, const void* x2, const void* dout, int64_t images, int64_t pixels,
-                        int64_t c, const float* scale, const float* mean, const float* invstd, const float* beta, void* dx1,
-                        void* dx2, float* dgamma, float* dbeta, int threads) {
-  EITHER(half, mix_backward((const T*)x1, (const T*)x2, (const T*)dout, images, pixels, c, scale, mean, invstd, beta,
-                            (T*)dx1, (T*)dx2, dgamma, dbeta, threads))
+void shake_mix_backward(int half, int64_t inputs, const void* const* xs, const void* dout, int64_t images, int64_t pixels,
+                        int64_t c, const float* scale, const float* mean, const float* invstd, const float* beta,
+                        void* const* dxs, float* dgamma, float* dbeta, int threads) {
+  EITHER(half, mix_backward(all_of<const T*>(xs, inputs), (const T*)dout, images, pixels, c, scale, mean, invstd, beta,
+                            all_of<T*>(dxs, inputs), dgamma, dbeta, threads))
 }
 
-void shake_fork_backward(int half, const void* active, const void* dskip, const void* d1, const void* d2, int64_t n,
+void shake_fork_backward(int half, const void* active, const void* dskip, int64_t branches, const void* const* ds, int64_t n,
                          void* dx, int threads) {
-  EITHER(half, fork_backward((const T*)active, (const T*)dskip, (const T*)d1, (const T*)d2, n, (T*)dx, threads))
+  EITHER(half, fork_backward((const T*)active, (const T*)dskip, all_of<const T*>(ds, branches), n, (T*)dx, threads))
 }
 }

@@ -8,7 +8,7 @@ None of them can be differentiated twice.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -72,40 +72,47 @@ def bn_relu(x: Tensor, bn: nn.BatchNorm2d, sums: Sums | None = None) -> Tensor:
 
 
 def bn_mix(
-    skip: Tensor,
-    xs: tuple[Tensor, Tensor],
-    bns: tuple[nn.BatchNorm2d, nn.BatchNorm2d],
+    skip: Tensor | None,
+    xs: Sequence[Tensor],
+    bns: Sequence[nn.BatchNorm2d],
     alpha: Tensor,
     beta: Tensor,
-    sums: tuple[Sums | None, Sums | None] = (None, None),
+    sums: Sequence[Sums | None],
 ) -> Tensor:
-    """skip + mix((bn1(x1), bn2(x2)), alpha, beta) in training mode, running statistics included.
+    """skip + mix((bn1(x1), bn2(x2), ...), alpha, beta) in training mode, running statistics included.
 
-    skip, xs: (N, C, H, W), channels_last, of one dtype. alpha, beta: (N, 2) or (2,). sums: of ``xs``, where known.
+    skip, which may be none, and xs: (N, C, H, W), channels_last, of one dtype. alpha, beta: (N, B) or (B,). sums: of
+    ``xs``, where known.
     """
-    images = len(skip)
-    alpha, beta = (a.to(torch.float32).expand(images, 2).contiguous() for a in (alpha, beta))
+    shape = len(xs[0]), len(xs)
+    alpha, beta = (a.to(torch.float32).expand(shape).contiguous() for a in (alpha, beta))
     for bn in bns:
         bn.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-    first, second = (x.contiguous(memory_format=torch.channels_last) for x in xs)
-    skip = skip.contiguous(memory_format=torch.channels_last)
-    one, two = bns
-    return _BnMix.apply(skip, first, second, one.weight, one.bias, two.weight, two.bias, alpha, beta, bns, sums)
+    xs = [x.contiguous(memory_format=torch.channels_last) for x in xs]
+    skip = None if skip is None else skip.contiguous(memory_format=torch.channels_last)
+    return _BnMix.apply(skip, alpha, beta, bns, sums, *xs, *(bn.weight for bn in bns), *(bn.bias for bn in bns))
 
 
-def relu_fork(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(x, relu(x), relu(x)), whose three gradients come back in one pass."""
-    return _Fork.apply(x)
+def relu_fork(x: Tensor, branches: int) -> tuple[Tensor, ...]:
+    """x, and relu(x) for each branch, whose gradients come back in one pass."""
+    return _Fork.apply(x, branches)
 
 
 def call(name: str, like: Tensor, *arguments: Any) -> None:
-    """Call a kernel: tensors by their address, None as none, floats and integers as C's; then the number of threads."""
+    """Call a kernel in the type of ``like``; the last argument is the number of threads.
+
+    Tensors go by their address, None as none, floats and integers as C's, lists of tensors or integers as arrays.
+    """
     given: list[Any] = [ctypes.c_int(like.dtype == torch.bfloat16)]
     for value in arguments:
         if isinstance(value, Tensor):
             given.append(ctypes.c_void_p(value.data_ptr()))
         elif isinstance(value, int):
             given.append(ctypes.c_int64(value))
+        elif isinstance(value, list):
+            addresses = isinstance(value[0], Tensor)
+            kind = (ctypes.c_void_p if addresses else ctypes.c_int64) * len(value)
+            given.append(kind(*(v.data_ptr() for v in value)) if addresses else kind(*value))
         else:
             given.append(ctypes.c_void_p(None) if value is None else ctypes.c_float(value))
     kernels = library()
@@ -167,48 +174,51 @@ class _BnMix(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        skip: Tensor,
-        x1: Tensor,
-        x2: Tensor,
-        *more: Any,
+        skip: Tensor | None,
+        alpha: Tensor,
+        beta: Tensor,
+        bns: Sequence[nn.BatchNorm2d],
+        sums: Sequence[Sums | None],
+        *tensors: Tensor,
     ) -> Tensor:
-        *_, alpha, beta, bns, sums = more
-        # (4, 2, C): each of the four rows for both branches
-        found = torch.stack([normalisation(*each) for each in zip((x1, x2), bns, sums, strict=True)], dim=1)
-        out = torch.empty_like(skip)
-        images, channels, height, width = skip.shape
-        call("mix", x1, x1, x2, skip, images, height * width, channels, found[2], found[3], alpha, out)
-        ctx.save_for_backward(x1, x2, found, beta)
+        xs = list(tensors[: len(bns)])
+        # (4, branches, C): each of the four rows for every branch
+        found = torch.stack([normalisation(*each) for each in zip(xs, bns, sums, strict=True)], dim=1)
+        out = torch.empty_like(xs[0])
+        images, channels, height, width = out.shape
+        call("mix", out, len(xs), xs, skip, images, height * width, channels, found[2], found[3], alpha, out)
+        ctx.save_for_backward(found, beta, *xs)
+        ctx.skips = skip is not None
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
-        x1, x2, found, beta = ctx.saved_tensors
+        found, beta, *xs = ctx.saved_tensors
         mean, invstd, scale, _ = found
         dout = dout.contiguous(memory_format=torch.channels_last)
-        dx1, dx2 = torch.empty_like(x1), torch.empty_like(x2)
-        images, channels, height, width = x1.shape
-        dweight, dbias = torch.empty(2, 2, channels)
+        dxs = [torch.empty_like(x) for x in xs]
+        images, channels, height, width = dout.shape
+        dweight, dbias = torch.empty(2, len(xs), channels)
         call(
-            *("mix_backward", x1, x1, x2, dout, images, height * width, channels, scale, mean, invstd, beta),
-            *(dx1, dx2, dweight, dbias),
+            *("mix_backward", dout, len(xs), xs, dout, images, height * width, channels, scale, mean, invstd, beta),
+            *(dxs, dweight, dbias),
         )
-        return dout, dx1, dx2, dweight[0], dbias[0], dweight[1], dbias[1], None, None, None, None
+        return (dout if ctx.skips else None), None, None, None, None, *dxs, *dweight, *dbias
 
 
 class _Fork(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, branches: int) -> tuple[Tensor, ...]:
         active = torch.relu(x)
         ctx.save_for_backward(active)
-        return x, active, active.view_as(active)
+        return x, *(active.view_as(active) for _ in range(branches))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (active,) = ctx.saved_tensors
-        dskip, d1, d2 = (g.contiguous(memory_format=torch.channels_last) for g in gradients)
+        dskip, *ds = (g.contiguous(memory_format=torch.channels_last) for g in gradients)
         dx = torch.empty_like(active)
-        call("fork_backward", active, active, dskip, d1, d2, active.numel(), dx)
-        return dx
+        call("fork_backward", active, active, dskip, len(ds), ds, active.numel(), dx)
+        return dx, None

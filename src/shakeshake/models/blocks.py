@@ -63,20 +63,24 @@ class TwoPathSkip(nn.Module):
         self.bn = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.join(*self.pick(x))
-
-    def pick(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The pixels of both paths: in[stride * i] and, to the reference, in[stride * i - 1], with zeros outside."""
-        step = self.stride
+        step, reference = self.stride, self.shift == "reference"
         first = x[..., ::step, ::step]
-        reference = self.shift == "reference"
         start, before = (step - 1, 1) if reference else (1, 0)
         second = x[..., start::step, start::step]
         down, right = (there - before - picked for there, picked in zip(first.shape[2:], second.shape[2:], strict=True))
-        return first, F.pad(second, (before, right, before, down))
-
-    def join(self, first: Tensor, second: Tensor) -> Tensor:
+        second = F.pad(second, (before, right, before, down))
         return self.bn(torch.cat((self.conv1(first), self.conv2(second)), dim=1))
+
+    @property
+    def taps(self) -> int:
+        """Which taps kernel() has, as bits: that of the pixel and that of its neighbour."""
+        return 1 << 4 | (1 << 0 if self.shift == "reference" else 1 << 8)
+
+    def kernel(self) -> Tensor:
+        """Both paths as one kernel (out, in, 3, 3): with the stride and padding 1 it does what they do."""
+        neighbour = (0, 2, 0, 2) if self.shift == "reference" else (2, 0, 2, 0)
+        paths = F.pad(self.conv1.weight, (1, 1, 1, 1)), F.pad(self.conv2.weight, neighbour)
+        return torch.cat(paths).contiguous(memory_format=torch.channels_last)
 
 
 def initialise(model: nn.Module) -> None:

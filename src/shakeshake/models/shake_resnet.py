@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -53,7 +54,7 @@ class ShakeBlock(nn.Module):
     passes x itself, before the ReLU. Without the skip the block is shake(branch1(relu(x)), branch2(relu(x))).
     With ``relu_after`` the sum goes through another ReLU.
 
-    ``fused`` (kernels.fused.use) lets it train by fused kernels where they apply: two branches of two convolutions.
+    ``fused`` (kernels.fused.use) lets it train by fused kernels where they apply: branches of two convolutions.
     """
 
     fused = False
@@ -80,7 +81,7 @@ class ShakeBlock(nn.Module):
         two_paths = skip and in_channels != out_channels
         self.skip = TwoPathSkip(in_channels, out_channels, stride, skip_shift) if two_paths else None
         self.adds_skip, self.relu_after = skip, relu_after
-        self.plain = branches == 2 and convs == 2 and bn and skip and not relu_after
+        self.plain = convs == 2 and bn and skip and not relu_after
 
     def forward(self, x: Tensor) -> Tensor:
         if self.fused and self.plain and self.training and kernels.applies(x, self._parts()):
@@ -97,21 +98,26 @@ class ShakeBlock(nn.Module):
         return [self.shake, *self.branches.modules(), *(() if self.skip is None else self.skip.modules())]
 
     def _fused(self, x: Tensor) -> Tensor:
-        """The same by fused kernels."""
-        one, two = cast(tuple[Any, Any], tuple(self.branches))
-        ins: list[tuple[Tensor, Tensor | None]]
-        if convs.fit_head(x, one.conv1, two.conv1):
-            skip, *ins = convs.head(x, one.conv1, two.conv1)
+        """The same by fused kernels. A skip of two paths is one more branch, whose coefficients are 1."""
+        branches = cast(list[Branch], list(self.branches))
+        alpha, beta = self.shake.rule.draw(len(x), len(branches), device=x.device, generator=self.shake.generator)
+        bns = [cast(nn.BatchNorm2d, branch.bn2) for branch in branches]
+        ins: Sequence[tuple[Tensor, Tensor | None]]
+        if convs.fit_head(x, [branch.conv1 for branch in branches]):
+            weights, taps = [branch.conv1.weight for branch in branches], [convs.ALL_TAPS] * len(branches)
             if self.skip is not None:
-                skip = self.skip.join(*(F.relu(picked) for picked in self.skip.pick(skip)))
+                weights, taps = [*weights, self.skip.kernel()], [*taps, self.skip.taps]
+                bns = [*bns, self.skip.bn]
+                alpha, beta = (F.pad(a, (0, 1), value=1.0) for a in (alpha, beta))
+            skip, ins = convs.head(x, weights, taps, branches[0].conv1.stride[0], keep=self.skip is None)
         else:
-            skip, active1, active2 = kernels.relu_fork(x)
+            skip, *actives = kernels.relu_fork(x, len(branches))
             if self.skip is not None:
-                skip = self.skip(active1)
-            ins = [(one.conv1(active1), None), (two.conv1(active2), None)]
-        outs, sums = zip(*(branch.tail(*known) for branch, known in zip((one, two), ins, strict=True)), strict=True)
-        alpha, beta = self.shake.rule.draw(len(x), 2, device=x.device, generator=self.shake.generator)
-        return kernels.bn_mix(skip, outs, (one.bn2, two.bn2), alpha, beta, sums)
+                skip = self.skip(actives[0])
+            ins = [(branch.conv1(active), None) for branch, active in zip(branches, actives, strict=True)]
+        outs = [branch.tail(*known) for branch, known in zip(branches, ins, strict=False)]
+        outs += ins[len(branches) :]
+        return kernels.bn_mix(skip, [y for y, _ in outs], bns, alpha, beta, [sums for _, sums in outs])
 
 
 class ShakeResNet(Trunk):
