@@ -2,8 +2,9 @@
 
     python benchmarks/kernels.py --out results/bench/kernels.json
 
-Feature maps of 64 images, 32 channels, 32 x 32 pixels, interleaved in one process. What they do is bound by memory: a
-kernel that takes far longer than its reads and writes cost in copies has missed this CPU's vectors.
+Feature maps of 64 images, interleaved in one process. BN, mix and ReLU: 32 channels of 32 x 32 pixels; what they do is
+bound by memory, so a kernel that takes far longer than its reads and writes cost in copies has missed this CPU's
+vectors. Convolutions: a block's head (ReLU, two convolutions) and tail (BN, ReLU, convolution) at 26 2x32d's sizes.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from torch import Tensor, nn
 
 from shakeshake.bench import interleaved
 from shakeshake.core.mix import mix
-from shakeshake.kernels import fused
+from shakeshake.kernels import convs, fused
+from shakeshake.train.device import autocast, keep_freed_memory
 from shakeshake.train.record import environment, write_results
 
-SHAPE = (64, 32, 32, 32)
+IMAGES = 64
+SHAPE = (IMAGES, 32, 32, 32)
+SIZES = ((32, 32), (64, 16), (128, 8))  # channels, pixels of a side
 
 
 def both_ways(compute: Callable[..., tuple[Tensor, ...]], inputs: list[Tensor]) -> Callable[[], object]:
@@ -53,11 +57,48 @@ def steps(dtype: torch.dtype) -> dict[str, Callable[[], object]]:
         "copy": lambda: copied.copy_(from_map),
         "bn_relu": both_ways(lambda x: (fused.bn_relu(x, bns[0]),), [x]),
         "bn_relu, plain": both_ways(lambda x: (F.relu(bns[0](x)),), [x]),
-        "bn_mix": both_ways(lambda skip, *xs: (fused.bn_mix(skip, xs, bns, alpha, beta),), maps),
+        "bn_mix": both_ways(lambda skip, *xs: (fused.bn_mix(skip, xs, bns, alpha, beta, (None, None)),), maps),
         "bn_mix, plain": both_ways(plain_mix, maps),
-        "relu_fork": both_ways(fused.relu_fork, [x]),
+        "relu_fork": both_ways(lambda x: fused.relu_fork(x, 2), [x]),
         "relu_fork, plain": both_ways(plain_fork, [x]),
     }
+
+
+def conv_steps(dtype: torch.dtype) -> dict[str, Callable[[], object]]:
+    torch.manual_seed(0)
+    found = {}
+    for channels, side in SIZES if convs.there(dtype) else ():
+        x = torch.randn(IMAGES, channels, side, side, dtype=dtype)
+        x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+        bn = nn.BatchNorm2d(channels)
+        one, two = (
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False).to(memory_format=torch.channels_last)
+            for _ in range(2)
+        )
+
+        def head(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+            return tuple(y for y, _ in convs.head(x, weights, [convs.ALL_TAPS] * 2, 1, keep=False)[1])
+
+        def plain_head(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+            with autocast("bf16" if dtype == torch.bfloat16 else "fp32", x.device):
+                active = F.relu(x)
+                return tuple(F.conv2d(active, weight, padding=1) for weight in weights)
+
+        def tail(x: Tensor, *_: Tensor, bn: nn.BatchNorm2d = bn, one: nn.Conv2d = one) -> tuple[Tensor]:
+            return (convs.tail(x, None, bn, one)[0],)
+
+        def plain_tail(x: Tensor, weight: Tensor, *_: Tensor, bn: nn.BatchNorm2d = bn) -> tuple[Tensor]:
+            with autocast("bf16" if dtype == torch.bfloat16 else "fp32", x.device):
+                return (F.conv2d(F.relu(bn(x)), weight, padding=1),)
+
+        of_head, of_tail = [x, one.weight, two.weight], [x, one.weight, bn.weight, bn.bias]
+        found |= {
+            f"head {channels}": both_ways(head, of_head),
+            f"head {channels}, plain": both_ways(plain_head, of_head),
+            f"tail {channels}": both_ways(tail, of_tail),
+            f"tail {channels}, plain": both_ways(plain_tail, of_tail),
+        }
+    return found
 
 
 def main() -> None:
@@ -66,17 +107,25 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     device = torch.device("cpu")
+    keep_freed_memory()
     found: dict[str, dict[str, float]] = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        timed = interleaved(steps(dtype), given.rounds, device)
+        timed = interleaved(steps(dtype) | conv_steps(dtype), given.rounds, device)
         found[name] = {step: 1e3 * statistics.median(seconds) for step, seconds in timed.items()}
     print(f"{'ms':<20}{'fp32':>8}{'bf16':>8}")
     for step in found["fp32"]:
-        print(f"{step:<20}{found['fp32'][step]:>8.2f}{found['bf16'][step]:>8.2f}")
+        print(f"{step:<20}{found['fp32'][step]:>8.2f}{found['bf16'].get(step, float('nan')):>8.2f}")
     machine = environment(device="cpu", threads=torch.get_num_threads())
     if given.out:
         write_results(
-            given.out, {"shape": SHAPE, "rounds": given.rounds, "milliseconds": found, "environment": machine}
+            given.out,
+            {
+                "shape": SHAPE,
+                "conv_sizes": SIZES,
+                "rounds": given.rounds,
+                "milliseconds": found,
+                "environment": machine,
+            },
         )
 
 

@@ -22,7 +22,7 @@ struct Strip {
 // Pixels that are written by the same taps: each `step`th one in both directions, from (row, column) on.
 struct Phase {
   int64_t row, column, step, rows, columns;
-  std::vector<std::vector<Strip>> strips;  // of each output, or of each input that is added
+  std::vector<std::vector<Strip>> strips;  // of each output
 
   int64_t across() const { return (columns + PIXELS - 1) / PIXELS; }
 };
@@ -37,22 +37,21 @@ std::vector<Phase> phases(const Shape& s, bool back) {
   return found;
 }
 
-// The strips of `blocks` blocks of `words` words. The padded input has blocks of `plane` words, rows of `pitch` pixels.
-std::vector<Strip> strips_of(const Phase& phase, int64_t taps, bool back, int64_t blocks, int64_t words, int64_t plane,
-                             int64_t pitch) {
-  std::vector<Strip> strips;
-  const auto place = [&](int64_t first, int64_t tap) {  // of a tap in the padded input; -1 if it does not write here
-    const int64_t at = first + tap + 1;
+// Adds the strips of `blocks` blocks of `words` words, from block `first` on. The padded input has blocks of `plane` words and rows
+// of `pitch` pixels.
+void add_strips(std::vector<Strip>& strips, const Phase& phase, int64_t taps, bool back, int64_t first, int64_t blocks,
+                int64_t words, int64_t plane, int64_t pitch) {
+  const auto place = [&](int64_t from, int64_t tap) {  // of a tap in the padded input; -1 if it does not write here
+    const int64_t at = from + tap + 1;
     return at % phase.step ? -1 : at / phase.step - (phase.step == 1);
   };
-  for (int64_t b = 0; b < blocks; ++b)
+  for (int64_t b = first; b < first + blocks; ++b)
     for (int64_t tap = 0; tap < TAPS; ++tap) {
       const int64_t down = place(phase.row, tap / 3), right = place(phase.column, tap % 3);
       if (!(taps >> (back ? 8 - tap : tap) & 1) || down < 0 || right < 0) continue;
       for (int64_t word = 0; word < words; word += STRIP)
         strips.push_back({b * plane + (down * pitch + right) * BLOCK + word, ((b * TAPS + tap) * BLOCK + word) * WIDE});
     }
-  return strips;
 }
 
 // Rows of an image, from `first` on, within a border of zeros, block by block: (blocks, rows, pitch) pixels of one block each.
@@ -76,15 +75,13 @@ void pad(const T* x, const Shape& s, int64_t first, int64_t rows, int64_t pitch,
   }
 }
 
-// Adds strips to PIXELS x WIDE sums, which begin at zero if they are `fresh`. STRIDE: pixels from one to the next. A
-// function of its own, so that the sums stay in registers and nothing else does.
+// The sums of strips for PIXELS x WIDE outputs. STRIDE: pixels from one to the next. A function of its own, so that the sums
+// stay in registers and nothing else does.
 template <class T, int STRIDE>
-__attribute__((noinline)) void add(const Word* x, const Word* weights, const std::vector<Strip>& strips, bool fresh,
-                                   float* sums) {
+__attribute__((noinline)) void add_up(const Word* x, const Word* weights, const std::vector<Strip>& strips, float* sums) {
   __m512 sum[PIXELS][2];
 #pragma GCC unroll 8
-  for (int p = 0; p < PIXELS; ++p)
-    for (int v = 0; v < 2; ++v) sum[p][v] = fresh ? _mm512_setzero_ps() : _mm512_load_ps(sums + p * WIDE + v * 16);
+  for (int p = 0; p < PIXELS; ++p) sum[p][0] = sum[p][1] = _mm512_setzero_ps();
   for (const Strip& strip : strips) {
     const Word *at = x + strip.x, *w = weights + strip.weights;
     asm("" : "+r"(at), "+r"(w));  // two addresses; what is added to them is known when compiled
@@ -111,7 +108,7 @@ void convolve_strided(const std::vector<const T*>& xs, const std::vector<int64_t
                       const Before& before, const Word* weights, const After& after, int threads) {
   const int64_t outputs = back ? 1 : int64_t(taps.size());
   std::vector<Phase> all = phases(s, back);
-  int64_t rows = 0, columns = 0, tiles = 0;
+  int64_t rows = 0, columns = 0, tiles = 0;  // the most of a phase; all
   // With few images their rows are shared out, too, unless something is summed up over an image.
   const int64_t bands = After::SUMS || back ? 1 : std::min((threads + s.images - 1) / s.images, s.out_height);
   for (const Phase& phase : all) {
@@ -119,43 +116,41 @@ void convolve_strided(const std::vector<const T*>& xs, const std::vector<int64_t
     tiles += (phase.rows + bands - 1) / bands * phase.across();
   }
   rows = (rows - 1) * STRIDE + 3;
-  const int64_t pitch = (columns - 1) * STRIDE + 3, plane = pitch * rows * BLOCK, tile = PIXELS * WIDE;
-  const int64_t each = blocks_of<T>(s.in), blocks = each * int64_t(xs.size());
+  const int64_t pitch = (columns - 1) * STRIDE + 3, plane = pitch * rows * BLOCK;
+  const int64_t inputs = int64_t(xs.size()), each = blocks_of<T>(s.in), wides = (s.out + WIDE - 1) / WIDE;
   const int64_t words = std::min<int64_t>(BLOCK, s.in * sizeof(T) / sizeof(Word));
-  const int64_t chunk = each <= 2 ? each : 1;  // blocks whose weights stay in the first cache
-  for (Phase& phase : all)
-    for (const int64_t some : taps) phase.strips.push_back(strips_of(phase, some, back, chunk, words, plane, pitch));
+  for (Phase& phase : all) {
+    phase.strips.resize(outputs);
+    for (int64_t i = 0; i < int64_t(taps.size()); ++i)
+      add_strips(phase.strips[back ? 0 : i], phase, taps[i], back, back ? i * each : 0, each, words, plane, pitch);
+  }
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t part = 0; part < s.images * bands; ++part) {
     const int64_t n = part / bands, band = part % bands;
-    Word* padded = scratch<0>(blocks * plane);
-    float* sums = (float*)scratch<1>(tiles * tile);
-    for (size_t i = 0; i < xs.size(); ++i)
+    Word* padded = scratch<0>(inputs * each * plane);
+    for (int64_t i = 0; i < inputs; ++i)
       pad(xs[i] + n * s.pixels() * s.in, s, band * all[0].rows / bands * STRIDE - 1, rows, pitch, before,
           padded + i * each * plane);
     Ahead ahead;
     if (bands == 1 && n + 1 < s.images) {
       for (const T* x : xs) ahead.add_image(x, n + 1, s.pixels() * s.in);
       after.fetch(n + 1, ahead);
-      ahead.spread(tiles * ((outputs * s.out + WIDE - 1) / WIDE) * (blocks / chunk));
+      ahead.spread(tiles * outputs * wides);
     }
+    alignas(64) float sums[PIXELS * WIDE];
     const Word* w = weights;
-    for (int64_t o = 0; o < outputs * s.out; o += WIDE)
-      for (int64_t b = 0; b < blocks; b += chunk, w += chunk * TAPS * BLOCK * WIDE) {
-        float* kept = sums;
+    for (int64_t output = 0; output < outputs; ++output)
+      for (int64_t o = 0; o < s.out; o += WIDE, w += inputs * each * TAPS * BLOCK * WIDE)
         for (const Phase& phase : all) {
           const int64_t top = band * phase.rows / bands, bottom = (band + 1) * phase.rows / bands;
           for (int64_t row = top; row < bottom; ++row)
-            for (int64_t column = 0; column < phase.columns; column += PIXELS, kept += tile) {
+            for (int64_t column = 0; column < phase.columns; column += PIXELS) {
               ahead.some();
-              const Word* from = padded + b * plane + ((row - top) * pitch + column) * STRIDE * BLOCK;
-              add<T, STRIDE>(from, w, phase.strips[back ? b / each : o / s.out], b == 0, kept);
-              if (b + chunk < blocks) continue;
+              add_up<T, STRIDE>(padded + ((row - top) * pitch + column) * STRIDE * BLOCK, w, phase.strips[output], sums);
               const int64_t pixel = (row * phase.step + phase.row) * s.out_width + column * phase.step + phase.column;
-              after(n, pixel, phase.step, std::min<int64_t>(PIXELS, phase.columns - column), o / s.out, o % s.out, kept);
+              after(n, pixel, phase.step, std::min<int64_t>(PIXELS, phase.columns - column), output, o, sums);
             }
         }
-      }
   }
 }
 
@@ -312,7 +307,7 @@ struct Biased {
 
 // ---- weights
 
-// Weights (out, 3, 3, in) in the order in which add() reads them: WIDE written channels, then blocks, taps, words of a
+// Weights (out, 3, 3, in) in the order in which add_up() reads them: WIDE written channels, then blocks, taps, words of a
 // block. back: those of the gradient of the input, which is read from `out` and written to `in`, turned by 180 degrees.
 // Written are the blocks from `first` on of `blocks` in all.
 template <class T>
