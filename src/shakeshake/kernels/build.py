@@ -10,11 +10,12 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("cpu.cpp", "conv.cpp", "conv_weights.cpp"))
 HEADERS = (Path(__file__).with_name("conv.h"),)
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
 COMPILERS = ("c++", "g++", "clang++")
 SWITCH = "SHAKESHAKE_KERNELS"  # 0: do without
 
@@ -73,11 +74,18 @@ def _key(compiler: str) -> str:
 
 
 def _compile(compiler: str, target: Path) -> None:
-    """Whole or not at all, also when several processes do it at once."""
-    handle, name = tempfile.mkstemp(suffix=".part", dir=target.parent)
-    os.close(handle)
-    try:
-        subprocess.run([compiler, *FLAGS, *map(str, SOURCES), "-o", name], capture_output=True, timeout=120, check=True)
-        os.replace(name, target)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    """Side by side, and whole or not at all, also when several processes do it at once."""
+    with tempfile.TemporaryDirectory(suffix=".part", dir=target.parent) as folder:
+        objects = [str(Path(folder) / f"{source.stem}.o") for source in SOURCES]
+        with ThreadPoolExecutor() as pool:
+            commands = [
+                [compiler, *FLAGS, "-c", str(source), "-o", name] for source, name in zip(SOURCES, objects, strict=True)
+            ]
+            list(pool.map(_run, commands))
+        library = str(Path(folder) / target.name)
+        _run([compiler, *FLAGS, "-shared", *objects, "-o", library])
+        os.replace(library, target)
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(command, capture_output=True, timeout=120, check=True)
