@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -23,13 +24,13 @@ class FusedConv(nn.Conv2d):
     _packed: tuple[Any, tuple[Tensor, ...]] | None = None
 
     def forward(self, x: Tensor, add: Tensor | None = None, relu: bool = False, relu_first: bool = False) -> Tensor:
-        packs = self._can_pack(x)
-        if packs and self.bias is not None and convs.fit_inference(x, self):
+        alone = self._alone(x)
+        if alone and self.bias is not None and convs.fit_inference(x, self):
             weight, bias = self._packed_once(x.dtype, self._arrange)
             return convs.biased(x, weight, bias, self.stride[0], relu_first=relu_first, add=add, relu=relu)
         if relu_first:
             x = F.relu(x)
-        if not packs:
+        if not (alone and _packs(x.dtype)):
             y = super().forward(x)
             y = y if add is None else y + add
             return F.relu(y) if relu else y
@@ -44,25 +45,22 @@ class FusedConv(nn.Conv2d):
             return run._convolution_pointwise.binary(x, add, weight, self.bias, *shape, "add", 1.0, after, [], None)
         return run._convolution_pointwise_.binary(add, x, weight, self.bias, *shape, "add", 1.0, after, [], None)
 
-    def _can_pack(self, x: Tensor) -> bool:
+    def _alone(self, x: Tensor) -> bool:
+        """On a CPU, and nobody records what is done."""
         return (
             type(x) is Tensor
             and x.device.type == "cpu"
             and x.dtype == self.weight.dtype
-            and x.dtype in (torch.float32, torch.bfloat16)
+            and len(x) > 0
             and not torch.is_grad_enabled()
             and not torch.is_autocast_enabled("cpu")
             and not torch.compiler.is_compiling()
             and not torch.jit.is_tracing()
-            and torch.backends.mkldnn.is_available()
-            and (x.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
         )
 
     def _packed_once(self, what: Any, pack: Callable[[Any], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        """The weight, packed for ``what``, as long as it stays the same."""
-        weight = self.weight
-        version = None if weight.is_inference() else weight._version
-        key = (what, weight.dtype, weight.data_ptr(), version)
+        """The weight, packed for ``what``, as long as it and the bias stay the same."""
+        key = (what, self.weight.dtype, *(_identity(t) for t in (self.weight, self.bias)))
         if self._packed is None or self._packed[0] != key:
             self._packed = (key, pack(what))
         return self._packed[1]
@@ -81,3 +79,18 @@ class FusedConv(nn.Conv2d):
     def __getstate__(self) -> dict[str, Any]:
         """A copy rearranges its weight for itself."""
         return {key: value for key, value in self.__dict__.items() if key != "_packed"}
+
+
+def _identity(tensor: Tensor | None) -> tuple[int, int | None] | None:
+    """Another one whenever its values may be others."""
+    if tensor is None:
+        return None
+    return tensor.data_ptr(), None if tensor.is_inference() else tensor._version
+
+
+@functools.cache
+def _packs(dtype: torch.dtype) -> bool:
+    """Whether oneDNN takes packed weights of this type here."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -95,7 +95,8 @@ def tail(x: Tensor, sums: Sums | None, bn: nn.BatchNorm2d, conv: nn.Conv2d) -> t
 def fit_inference(x: Tensor, conv: nn.Conv2d) -> bool:
     """Whether biased() can compute this one. Its bias and weights may be of the type of ``x``."""
     return (
-        there(x.dtype)
+        x.dtype in (torch.float32, torch.bfloat16)
+        and there(x.dtype)
         and conv.kernel_size == (3, 3)
         and conv.stride in ((1, 1), (2, 2))
         and conv.padding == (1, 1)
@@ -120,7 +121,7 @@ def biased(
     """
     x = x.contiguous(memory_format=torch.channels_last)
     n, _, h, w = x.shape
-    shape = n, len(bias), -(-h // stride), -(-w // stride)
+    shape = n, bias.shape[0], -(-h // stride), -(-w // stride)
     y = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
     add = None if add is None else add.contiguous(memory_format=torch.channels_last)
     call(

@@ -103,21 +103,29 @@ def call(name: str, like: Tensor, *arguments: Any) -> None:
 
     Tensors go by their address, None as none, floats and integers as C's, lists of tensors or integers as arrays.
     """
-    given: list[Any] = [ctypes.c_int(like.dtype == torch.bfloat16)]
-    for value in arguments:
-        if isinstance(value, Tensor):
-            given.append(ctypes.c_void_p(value.data_ptr()))
-        elif isinstance(value, int):
-            given.append(ctypes.c_int64(value))
-        elif isinstance(value, list):
-            addresses = isinstance(value[0], Tensor)
-            kind = (ctypes.c_void_p if addresses else ctypes.c_int64) * len(value)
-            given.append(kind(*(v.data_ptr() for v in value)) if addresses else kind(*value))
-        else:
-            given.append(ctypes.c_void_p(None) if value is None else ctypes.c_float(value))
+    given = [v.data_ptr() if isinstance(v, Tensor) else _array(v) if isinstance(v, list) else v for v in arguments]
+    function = _functions.get(name) or _function(name, arguments)
+    function(like.dtype == torch.bfloat16, *given, torch.get_num_threads())
+
+
+_functions: dict[str, Any] = {}  # those called before: finding one anew costs as much as calling it
+
+
+def _function(name: str, arguments: tuple[Any, ...]) -> Any:
+    """A kernel, with the types of its arguments."""
     kernels = library()
     assert kernels is not None
-    getattr(kernels, f"shake_{name}")(*given, ctypes.c_int(torch.get_num_threads()))
+    kinds = {int: ctypes.c_int64, float: ctypes.c_float}
+    found = _functions[name] = getattr(kernels, f"shake_{name}")
+    found.argtypes = [ctypes.c_int, *(kinds.get(type(v), ctypes.c_void_p) for v in arguments), ctypes.c_int]
+    found.restype = None
+    return found
+
+
+def _array(values: list[Any]) -> Any:
+    if isinstance(values[0], Tensor):
+        return (ctypes.c_void_p * len(values))(*(v.data_ptr() for v in values))
+    return (ctypes.c_int64 * len(values))(*values)
 
 
 def normalisation(x: Tensor, bn: nn.BatchNorm2d, sums: Sums | None = None) -> Tensor:
