@@ -4,7 +4,7 @@
     python benchmarks/inference.py --out results/bench/inference.json
 
 The peers' networks run as they come (fp32, their own memory format), ours is what `fuse` returns, in fp32 and in bf16.
-A batch for throughput, one image for latency: each network in turn, which then finds its weights in no cache, and twenty
+A batch for throughput, one image for latency: each network in turn, whose weights are in no cache then, and twenty
 images in a row, as where nothing else runs. Each is measured in several processes: the time of one image is another in
 each, for theirs above all. The allocator keeps freed memory for all alike, or (--glibc) gives it back as it does by
 default, which is what decides about a large batch then.
