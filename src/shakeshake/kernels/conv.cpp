@@ -5,13 +5,11 @@
 // threads. The slow twin of every function is in tests/kernels.
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
-#include "conv.h"
+#include "conv_after.h"
 
 namespace {
 
 constexpr int64_t ALL_TAPS = (1 << TAPS) - 1;
-constexpr int PIXELS = 8;  // next to each other in a row, written together
-
 constexpr int64_t STRIP = 8;  // words of a block, added without a loop
 
 // A strip of a tap: where it is read, from a pixel of the padded input on, and where its weights are.
@@ -168,142 +166,6 @@ void convolve_back(const std::vector<const T*>& dys, const std::vector<int64_t>&
                    const After& after, int threads) {
   convolve_strided<T, 1>(dys, taps, s, true, {NOTHING, nullptr, nullptr}, weights, after, threads);
 }
-
-// ---- what is done with the sums
-//
-// Called with: the image; the first pixel, how many pixels further the next one is, and how many there are; the output
-// and its first channel; the sums.
-
-// y = the convolution, and of each image's channels: the first pixel, and sum and sum of squares around it.
-template <class T>
-struct Summed {
-  static constexpr bool SUMS = true;
-  std::vector<T*> ys;
-  float* sums;  // (outputs, images, 3, channels)
-  Shape s;
-
-  void fetch(int64_t n, Ahead& ahead) const {
-    for (T* y : ys) ahead.add_image(y, n, s.out_pixels() * s.out, true);
-  }
-
-  INLINE void operator()(int64_t n, int64_t pixel, int64_t step, int64_t valid, int64_t output, int64_t o,
-                         const float* sum) const {
-    T* to = ys[output] + (n * s.out_pixels() + pixel) * s.out + o;
-    float* moments = sums + (output * s.images + n) * 3 * s.out + o;
-#pragma GCC unroll 2
-    for (int v = 0; v < 2; ++v, to += 16, moments += 16) {
-      const bool first = pixel == 0;
-      const __m512 origin = first ? stored(to, load(sum + v * 16)) : load(moments);
-      __m512 total = first ? _mm512_setzero_ps() : load(moments + s.out);
-      __m512 squares = first ? _mm512_setzero_ps() : load(moments + 2 * s.out);
-      for (int64_t p = 0; p < valid; ++p) {
-        const __m512 d = _mm512_sub_ps(stored(to + p * step * s.out, load(sum + p * WIDE + v * 16)), origin);
-        total = _mm512_add_ps(total, d);
-        squares = _mm512_fmadd_ps(d, d, squares);
-      }
-      stored(moments, origin);
-      stored(moments + s.out, total);
-      stored(moments + 2 * s.out, squares);
-    }
-  }
-};
-
-// g = the convolution where relu(scale * u + shift) let u pass, and each image's sums of g and of g * (u - mean) * invstd.
-template <class T>
-struct Masked {
-  static constexpr bool SUMS = true;
-  const T* u;
-  const float *scale, *shift, *mean, *invstd;
-  T* g;
-  float* sums;  // (images, 2, channels)
-  Shape s;
-
-  void fetch(int64_t n, Ahead& ahead) const {
-    ahead.add_image(u, n, s.out_pixels() * s.out);
-    ahead.add_image(g, n, s.out_pixels() * s.out, true);
-  }
-
-  INLINE void operator()(int64_t n, int64_t pixel, int64_t step, int64_t valid, int64_t, int64_t o,
-                         const float* sum) const {
-    float* totals = sums + n * 2 * s.out + o;
-    int64_t at = (n * s.out_pixels() + pixel) * s.out + o;
-#pragma GCC unroll 2
-    for (int v = 0; v < 2; ++v, at += 16, o += 16, totals += 16) {
-      const __m512 scales = load(scale + o), shifts = load(shift + o), means = load(mean + o), invstds = load(invstd + o);
-      __m512 total = pixel ? load(totals) : _mm512_setzero_ps();
-      __m512 normed = pixel ? load(totals + s.out) : _mm512_setzero_ps();
-      for (int64_t p = 0; p < valid; ++p) {
-        const int64_t i = at + p * step * s.out;
-        const __m512 x = load(u + i);
-        const __mmask16 passed = _mm512_cmp_ps_mask(_mm512_fmadd_ps(x, scales, shifts), _mm512_setzero_ps(), _CMP_GT_OQ);
-        const __m512 d = stored(g + i, _mm512_maskz_loadu_ps(passed, sum + p * WIDE + v * 16));
-        total = _mm512_add_ps(total, d);
-        normed = _mm512_fmadd_ps(d, _mm512_mul_ps(_mm512_sub_ps(x, means), invstds), normed);
-      }
-      stored(totals, total);
-      stored(totals + s.out, normed);
-    }
-  }
-};
-
-// dx = dskip, if there is any, + the convolution where relu(x) let x pass.
-template <class T>
-struct Forked {
-  static constexpr bool SUMS = false;
-  const T *x, *dskip;
-  T* dx;
-  Shape s;
-
-  void fetch(int64_t n, Ahead& ahead) const {
-    ahead.add_image(x, n, s.out_pixels() * s.out);
-    if (dskip) ahead.add_image(dskip, n, s.out_pixels() * s.out);
-    ahead.add_image(dx, n, s.out_pixels() * s.out, true);
-  }
-
-  INLINE void operator()(int64_t n, int64_t pixel, int64_t step, int64_t valid, int64_t, int64_t o,
-                         const float* sum) const {
-    const int64_t at = (n * s.out_pixels() + pixel) * s.out + o;
-    for (int64_t p = 0; p < valid; ++p) {
-#pragma GCC unroll 2
-      for (int v = 0; v < 2; ++v) {
-        if (o + v * 16 >= s.out) break;  // the input of a stage has 16 channels
-        const int64_t i = at + p * step * s.out + v * 16;
-        const __mmask16 passed = _mm512_cmp_ps_mask(load(x + i), _mm512_setzero_ps(), _CMP_GT_OQ);
-        const __m512 own = dskip ? load(dskip + i) : _mm512_setzero_ps();
-        stored(dx + i, _mm512_add_ps(own, _mm512_maskz_loadu_ps(passed, sum + p * WIDE + v * 16)));
-      }
-    }
-  }
-};
-
-// For inference: y = the convolution + bias + what is to be added, if anything, and a ReLU of that, if asked for.
-template <class T>
-struct Biased {
-  static constexpr bool SUMS = false;
-  const float* bias;
-  const T* added;
-  bool rectified;
-  T* y;
-  Shape s;
-
-  void fetch(int64_t n, Ahead& ahead) const {
-    if (added) ahead.add_image(added, n, s.out_pixels() * s.out);
-    ahead.add_image(y, n, s.out_pixels() * s.out, true);
-  }
-
-  INLINE void operator()(int64_t n, int64_t pixel, int64_t step, int64_t valid, int64_t, int64_t o,
-                         const float* sum) const {
-    const int64_t at = (n * s.out_pixels() + pixel) * s.out + o;
-    for (int64_t p = 0; p < valid; ++p)
-#pragma GCC unroll 2
-      for (int v = 0; v < 2; ++v) {
-        const int64_t i = at + p * step * s.out + v * 16;
-        __m512 value = _mm512_add_ps(load(sum + p * WIDE + v * 16), load(bias + o + v * 16));
-        if (added) value = _mm512_add_ps(value, load(added + i));
-        stored(y + i, rectified ? relu(value) : value);
-      }
-  }
-};
 
 // ---- weights
 

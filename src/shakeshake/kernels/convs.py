@@ -124,20 +124,8 @@ def biased(
     shape = n, bias.shape[0], -(-h // stride), -(-w // stride)
     y = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
     add = None if add is None else add.contiguous(memory_format=torch.channels_last)
-    call(
-        "conv_biased",
-        x,
-        x,
-        *_shape(x),
-        len(bias),
-        stride,
-        RELU if relu_first else NOTHING,
-        weights,
-        bias,
-        add,
-        int(relu),
-        y,
-    )
+    size, before = (*_shape(x), len(bias), stride), RELU if relu_first else NOTHING
+    call("conv_biased", x, x, *size, before, weights, bias, add, int(relu), y)
     return y
 
 
@@ -160,10 +148,8 @@ class _Head(torch.autograd.Function):
         dskip = None if dskip is None else dskip.contiguous(memory_format=torch.channels_last)
         dys = [g.contiguous(memory_format=torch.channels_last) for g in gradients[:-1]]
         dx, read = torch.empty_like(x), _arranged(weights, x.dtype, back=True)
-        call(
-            *("conv_forked", x, x, *_shape(x), len(weights[0]), stride, len(weights), taps, read, dys),
-            *(dskip, dx),
-        )
+        size = (*_shape(x), len(weights[0]), stride)
+        call("conv_forked", x, x, *size, len(weights), taps, read, dys, dskip, dx)
         return dx, None, None, None, *_weights_gradient(x, dys, weights, taps, stride, RELU, None)
 
 
@@ -207,10 +193,8 @@ def _convolve(
     shape = n, len(weights[0]), -(-h // stride), -(-w // stride)
     ys = [torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last) for _ in weights]
     sums, read = torch.empty(len(weights), n, 3, shape[1]), _arranged(weights, x.dtype, back=False)
-    call(
-        *("conv_summed", x, x, *_shape(x), shape[1], stride, front, *_scale_and_shift(found), len(weights), taps),
-        *(read, ys, sums),
-    )
+    size, before = (*_shape(x), shape[1], stride), (front, *_scale_and_shift(found))
+    call("conv_summed", x, x, *size, *before, len(weights), taps, read, ys, sums)
     return *ys, sums
 
 
@@ -225,21 +209,8 @@ def _weights_gradient(
 ) -> list[Tensor]:
     """Gradients of the taps that there are; what stands in place of the others is undefined."""
     dweights = [torch.empty_like(weight) for weight in weights]
-    call(
-        *(
-            "conv_weights",
-            x,
-            x,
-            *_shape(x),
-            len(weights[0]),
-            stride,
-            front,
-            *_scale_and_shift(found),
-            len(weights),
-            taps,
-        ),
-        *(dys, dweights),
-    )
+    size, before = (*_shape(x), len(weights[0]), stride), (front, *_scale_and_shift(found))
+    call("conv_weights", x, x, *size, *before, len(weights), taps, dys, dweights)
     return dweights
 
 

@@ -78,14 +78,22 @@ inline void sum_block(int64_t from, int64_t to, int64_t c, double* out, Constant
   }
 }
 
-// What every element of a gradient needs beside scale * gradient, so that BN's mean and variance count: a * x + k.
-void corrections(int64_t c, double rows, const double* sum, const double* sum_normed, const float* scale,
-                 const float* mean, const float* invstd, float* a, float* k) {
-  for (int64_t i = 0; i < c; ++i) {
-    a[i] = float(-scale[i] * invstd[i] * (sum_normed[i] / rows));
-    k[i] = float(-scale[i] * (sum[i] / rows)) - a[i] * mean[i];
+// From the sums over all rows of a gradient, and of it times the normalised input: BN's own gradients, and what every element
+// of the input's needs beside scale * gradient, so that mean and variance count: a * x + k.
+struct Corrections {
+  std::vector<float> a, k;
+
+  Corrections(int64_t c, double rows, const std::vector<double>& total, const float* scale, const float* mean,
+              const float* invstd, float* dgamma, float* dbeta)
+      : a(c), k(c) {
+    for (int64_t i = 0; i < c; ++i) {
+      a[i] = float(-scale[i] * invstd[i] * (total[c + i] / rows));
+      k[i] = float(-scale[i] * (total[i] / rows)) - a[i] * mean[i];
+    }
+    std::copy_n(&total[0], c, dbeta);
+    std::copy_n(&total[c], c, dgamma);
   }
-}
+};
 
 // A batch normalisation, and what it makes of the mean and the variance (not the unbiased one) over `rows` pixels.
 struct Normalisation {
@@ -169,16 +177,13 @@ void affine_relu_backward(const T* x, const T* dy, int64_t rows, int64_t c, cons
           s[1] += g * ((v - known.mean) * known.invstd);
         });
   add_up(partial, blocks, 2 * c, total.data());
-  std::vector<float> a(c), k(c);
-  corrections(c, double(rows), &total[0], &total[c], scale, mean, invstd, a.data(), k.data());
-  std::copy_n(&total[0], c, dbeta);
-  std::copy_n(&total[c], c, dgamma);
+  const Corrections add(c, double(rows), total, scale, mean, invstd, dgamma, dbeta);
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t i = 0; i < c; i += LANES) {
       const Floats v = load(x + r * c + i), sc = load(scale + i);
       const Floats g = v * sc + load(shift + i) > 0.0f ? load(dy + r * c + i) : Floats{};
-      store(dx + r * c + i, sc * g + load(&a[i]) * v + load(&k[i]));
+      store(dx + r * c + i, sc * g + load(&add.a[i]) * v + load(&add.k[i]));
     }
 }
 
@@ -192,14 +197,11 @@ void affine_backward(const T* x, const T* g, int64_t images, int64_t pixels, int
   const std::vector<double> partial(sums, sums + images * 2 * c);
   std::vector<double> total(2 * c);
   add_up(partial, images, 2 * c, total.data());
-  std::vector<float> a(c), k(c);
-  corrections(c, double(rows), &total[0], &total[c], scale, mean, invstd, a.data(), k.data());
-  std::copy_n(&total[0], c, dbeta);
-  std::copy_n(&total[c], c, dgamma);
+  const Corrections add(c, double(rows), total, scale, mean, invstd, dgamma, dbeta);
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t i = 0; i < c; i += LANES)
-      store(dx + r * c + i, load(scale + i) * load(g + r * c + i) + load(&a[i]) * load(x + r * c + i) + load(&k[i]));
+      store(dx + r * c + i, load(scale + i) * load(g + r * c + i) + load(&add.a[i]) * load(x + r * c + i) + load(&add.k[i]));
 }
 
 // out = skip, if there is one, + the sum over k of alpha_k * bn_k(x_k), with alpha (images, inputs) and scale, shift (inputs, c).
@@ -250,10 +252,7 @@ void mix_backward(const std::vector<const T*>& xs, const T* dout, int64_t images
     }
   }
   add_up(partial, blocks, 2 * width, total.data());
-  std::vector<float> a(width), k(width);
-  corrections(width, double(images * pixels), &total[0], &total[width], scale, mean, invstd, a.data(), k.data());
-  std::copy_n(&total[0], width, dbeta);
-  std::copy_n(&total[width], width, dgamma);
+  const Corrections add(width, double(images * pixels), total, scale, mean, invstd, dgamma, dbeta);
 #pragma omp parallel for collapse(2) schedule(static) num_threads(threads)
   for (int64_t n = 0; n < images; ++n)
     for (int64_t p = 0; p < pixels; ++p) {
@@ -262,7 +261,7 @@ void mix_backward(const std::vector<const T*>& xs, const T* dout, int64_t images
         const float weight = beta[n * inputs + j];
         for (int64_t i = 0; i < c; i += LANES)
           store(dxs[j] + pixel + i, weight * load(scale + j * c + i) * load(dout + pixel + i) +
-                                        load(&a[j * c + i]) * load(xs[j] + pixel + i) + load(&k[j * c + i]));
+                                        load(&add.a[j * c + i]) * load(xs[j] + pixel + i) + load(&add.k[j * c + i]));
       }
     }
 }
