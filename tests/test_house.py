@@ -17,7 +17,7 @@ KNOWS = {
     "models": {"errors", "core", "data.fetch", "kernels"},
     "data": {"errors"},
     "train": {"errors", "core", "kernels", "models", "data", "export"},
-    "export": {"errors", "core", "models"},
+    "export": {"errors", "core", "kernels", "models"},
     "analysis": {"errors", "core", "models", "data", "train", "export"},
     "experiments": {"errors", "core", "models", "data", "train", "analysis", "export"},
     "report": {"errors", "core.rules", "train.record"},
