@@ -95,7 +95,7 @@ def what_would_help(
     if speed and load > BUSY:
         yield f"a quiet machine to measure on: others keep {load:.0%} of its cores busy"
     if on_cpu and kernels:
-        yield f"fused kernels, a tenth less time in training: {kernels}"
+        yield f"fused kernels, up to a fifth less time in training: {kernels}"
     if on_cpu and threads < cores:
         yield f"threads: torch uses {threads} of {cores} cores (OMP_NUM_THREADS, or what starts this process)"
     other = "fp32" if precision == "bf16" else "bf16"
