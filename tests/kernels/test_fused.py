@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from shakeshake import create_model
-from shakeshake.kernels import build, fused
+from shakeshake.kernels import build, convs, fused
 
 needs_kernels = pytest.mark.skipif(build.library() is None, reason=f"no kernels: {build.why()}")
 
@@ -152,7 +152,10 @@ def step(net, x):
     ],
     ids=str,
 )
-def test_a_network_trains_alike_either_way(built):
+@pytest.mark.parametrize("convolutions", ["ours", "torch's"])
+def test_a_network_trains_alike_either_way(built, convolutions, monkeypatch):
+    if convolutions == "torch's":  # as on CPUs without AVX-512
+        monkeypatch.setattr(convs, "there", lambda dtype: False)
     x = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(3)).contiguous(
         memory_format=torch.channels_last
     )
@@ -198,7 +201,7 @@ def test_without_kernels_training_goes_on(broken, tmp_path):
     code = """
 import torch
 from shakeshake import create_model
-from shakeshake.kernels import build, fused
+from shakeshake.kernels import build, convs, fused
 net = create_model("shake_resnet8_2x16d")
 assert not fused.use(net) and build.why()
 net(torch.randn(2, 3, 8, 8).contiguous(memory_format=torch.channels_last)).sum().backward()
