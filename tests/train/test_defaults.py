@@ -88,6 +88,8 @@ def test_what_is_typed_is_kept_and_the_rest_is_fitted_to_it():
     assert pick(budget=20.0)[0].mixup == 0.0, "a short run has no time to learn from mixtures"
     assert pick(budget=6000.0)[0].mixup > 0
     assert pick(budget=6000.0, mixup=0.0)[0].mixup == 0.0
+    assert pick(budget=6000.0, randaugment=9)[0].mixup == 0.0
+    assert any("--randaugment 9" in why for _, _, why in pick(budget=6000.0)[1].reasons), "better, but needs a package"
 
 
 def test_the_data_decide_too():

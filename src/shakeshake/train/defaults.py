@@ -32,6 +32,7 @@ UNEVEN = 1.5  # times as many images in the largest class as in the smallest: so
 HEAVIEST = 10  # weight of an image in the loss: beyond, rare classes come oftener instead, which upsets no single step
 TESTS = 20  # in a run at most; more would only draw a finer curve
 SPARE = 0.9  # of the budget is planned for: machines are not as steady as a measurement
+FEW = 1000  # images: up to here RandAugment was measured, and did better than mixtures (results/small-folders)
 SHAKEN_FROM = 3  # times the least epochs: before, shaking has cost more than it gave
 
 
@@ -200,8 +201,12 @@ def epochs_within(
 
 
 def _mixup(choice: Choice, epochs: int, facts: Facts) -> None:
-    if epochs >= facts.least_epochs:
+    if choice.typed.get("randaugment"):
+        choice.pick("mixup", 0.0, "RandAugment does better without mixtures")
+    elif epochs >= facts.least_epochs:
         why = f"keeps {facts.images:,} images from being learnt by heart, and {epochs} epochs are time enough for it"
+        if facts.images <= FEW:
+            why += "; where kornia is installed --randaugment 9 does better with so few"
         choice.pick("mixup", 1.0, why)
     else:
         choice.pick("mixup", 0.0, f"{epochs} epochs are too few to learn from mixtures")
