@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("cpu.cpp", "conv.cpp", "conv_weights.cpp"))
-HEADERS = tuple(Path(__file__).with_name(name) for name in ("conv.h", "conv_after.h"))
+HEADERS = tuple(Path(__file__).with_name(name) for name in ("conv.h", "conv_after.h", "lists.h"))
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
 COMPILERS = ("c++", "g++", "clang++")
 SWITCH = "SHAKESHAKE_KERNELS"  # 0: do without

@@ -11,6 +11,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "lists.h"
+
 #define INLINE inline __attribute__((always_inline))
 
 using Word = uint32_t;
@@ -163,15 +165,6 @@ class Ahead {
   int count = 0, now = 0;
   int64_t all = 0, at_once = 0;
 };
-
-// ---- for C
-
-template <class P, class Q>
-std::vector<P> all_of(Q* const* pointers, int64_t count) {
-  std::vector<P> found;
-  for (int64_t i = 0; i < count; ++i) found.push_back((P)pointers[i]);
-  return found;
-}
 
 // half: 1 for bfloat16, 0 for float.
 #define EITHER(half, ...)      \

@@ -79,7 +79,7 @@ def head(
     """x itself, if it is to be kept for an identity skip, and conv(relu(x)) for every weight, with its sums.
 
     weights: of one shape (out, in, 3, 3), channels_last. taps: for each, which of its taps are not zero, as bits, from
-    0 for the one up left to 8 for the one down right. The others' gradients are undefined.
+    0 for the one up left to 8 for the one down right. The others get no gradient.
     """
     x = x.contiguous(memory_format=torch.channels_last)
     kept, *ys, sums = _Head.apply(x, list(taps), stride, keep, *weights)
@@ -207,8 +207,11 @@ def _weights_gradient(
     front: int,
     found: Tensor | None,
 ) -> list[Tensor]:
-    """Gradients of the taps that there are; what stands in place of the others is undefined."""
-    dweights = [torch.empty_like(weight) for weight in weights]
+    """Gradients of the taps that there are, and zero for the others."""
+    dweights = [
+        torch.empty_like(weight) if mask == ALL_TAPS else torch.zeros_like(weight)
+        for weight, mask in zip(weights, taps, strict=True)
+    ]
     size, before = (*_shape(x), len(weights[0]), stride), (front, *_scale_and_shift(found))
     call("conv_weights", x, x, *size, *before, len(weights), taps, dys, dweights)
     return dweights

@@ -10,6 +10,8 @@
 #include <cstring>
 #include <vector>
 
+#include "lists.h"
+
 namespace {
 
 using bf16 = uint16_t;
@@ -275,13 +277,6 @@ void fork_backward(const T* active, const T* dskip, const std::vector<const T*>&
     for (size_t k = 1; k < ds.size(); ++k) g += load(ds[k] + i);
     store(dx + i, load(dskip + i) + (load(active + i) > 0.0f ? g : Floats{}));
   }
-}
-
-template <class P, class Q>
-std::vector<P> all_of(Q* const* pointers, int64_t count) {
-  std::vector<P> found;
-  for (int64_t i = 0; i < count; ++i) found.push_back((P)pointers[i]);
-  return found;
 }
 
 }  // namespace

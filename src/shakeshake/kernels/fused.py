@@ -62,13 +62,10 @@ def _usual(module: nn.Module) -> bool:
     )
 
 
-def bn_relu(x: Tensor, bn: nn.BatchNorm2d, sums: Sums | None = None) -> Tensor:
-    """relu(bn(x)) in training mode, running statistics included.
-
-    x: (N, C, H, W), channels_last. sums: of ``x``, where known.
-    """
+def bn_relu(x: Tensor, bn: nn.BatchNorm2d) -> Tensor:
+    """relu(bn(x)) in training mode, running statistics included. x: (N, C, H, W), channels_last."""
     bn.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-    return _BnRelu.apply(x.contiguous(memory_format=torch.channels_last), bn.weight, bn.bias, bn, sums)
+    return _BnRelu.apply(x.contiguous(memory_format=torch.channels_last), bn.weight, bn.bias, bn)
 
 
 def bn_mix(
@@ -156,8 +153,8 @@ def finish(
 
 class _BnRelu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, bn: nn.BatchNorm2d, sums: Sums | None) -> Tensor:
-        found = normalisation(x, bn, sums)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, bn: nn.BatchNorm2d) -> Tensor:
+        found = normalisation(x, bn)
         y = torch.empty_like(x)
         call("affine_relu", x, x, x.numel() // x.shape[1], x.shape[1], found[2], found[3], y)
         ctx.save_for_backward(x, found)
@@ -175,7 +172,7 @@ class _BnRelu(torch.autograd.Function):
             *("affine_relu_backward", x, x, dy, x.numel() // channels, channels, scale, shift, mean, invstd),
             *(dx, dweight, dbias),
         )
-        return dx, dweight, dbias, None, None
+        return dx, dweight, dbias, None
 
 
 class _BnMix(torch.autograd.Function):

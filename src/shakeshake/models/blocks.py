@@ -12,25 +12,9 @@ from torch import Tensor, nn
 from ..errors import InputError
 
 
-class PickingConv(nn.Conv2d):
-    """A strided 1x1 convolution that picks its pixels first: the same numbers.
-
-    For few channels in channels_last, oneDNN's gradient of a strided one's weights is wrong and writes past its memory
-    on CPUs without AVX-512 (uxlfoundation/oneDNN issue 6035).
-    """
-
-    FEW = 16  # channels, one block of oneDNN's widest
-
-    def forward(self, x: Tensor) -> Tensor:
-        down, right = self.stride
-        return F.conv2d(x[..., ::down, ::right], self.weight, self.bias)
-
-
 def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
     """A convolution without bias that keeps the size, up to its stride."""
-    picks = kernel == 1 and stride > 1 and groups == 1 and in_channels < PickingConv.FEW
-    kind = PickingConv if picks else nn.Conv2d
-    return kind(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
 
 
 def stem_conv(in_channels: int, width: int, image_size: int) -> nn.Conv2d:
@@ -47,6 +31,8 @@ class TwoPathSkip(nn.Module):
 
     Each path is a 1x1 average pooling with the stride, which only picks pixels, and a 1x1 convolution. The shift gives
     the second path pixels that the first one's stride passes over.
+    Pixels are picked before they are convolved: for few channels in channels_last, oneDNN's gradient of a strided 1x1
+    convolution's weights is wrong and writes past its memory on CPUs without AVX-512 (uxlfoundation/oneDNN issue 6035).
     shift: ``"reference"``: right and down, ``out[i, j] = in[i-1, j-1]`` with zeros in row 0 and column 0;
         ``"mirrored"``: left and up, as many reimplementations have it.
 

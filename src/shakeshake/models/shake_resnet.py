@@ -44,7 +44,7 @@ class Branch(nn.Module):
         assert isinstance(self.bn1, nn.BatchNorm2d)
         if convs.fit_tail(x, self.conv2):
             return convs.tail(x, sums, self.bn1, self.conv2)
-        return self.conv2(kernels.bn_relu(x, self.bn1, sums)), None
+        return self.conv2(kernels.bn_relu(x, self.bn1)), None
 
 
 class ShakeBlock(nn.Module):
