@@ -17,16 +17,20 @@ DTYPES = [
     for dtype in (torch.float32, torch.bfloat16)
 ]
 # in, out, stride, height, width: half a block of channels, several blocks, rows that are no multiple of what is
-# computed at once, odd sizes with a stride, sizes of one.
+# computed at once, odd sizes with a stride, sizes of one; then for tiles: images of which one takes several pieces, or
+# of which several are taken together, and tiles that reach over the edge.
 HEADS = [
-    (16, 32, 1, 9, 7),
+    (16, 32, 1, 5, 5),
     (32, 64, 2, 8, 8),
     (64, 32, 1, 5, 17),
     (32, 32, 2, 7, 5),
-    (128, 96, 1, 8, 8),
+    (128, 96, 1, 2, 2),
     (32, 32, 2, 1, 1),
+    (16, 32, 1, 24, 24),
+    (32, 64, 1, 23, 22),
+    (96, 160, 1, 11, 8),
 ]
-TAILS = [(32, 32, 9, 7), (64, 96, 4, 16), (128, 32, 1, 1)]
+TAILS = [(32, 32, 5, 5), (64, 96, 2, 16), (128, 32, 1, 1), (32, 64, 23, 22), (96, 160, 11, 8)]
 
 
 def image(shape, dtype, seed):
@@ -41,8 +45,9 @@ def conv(into, out, stride, seed):
     return made
 
 
-def slow_conv(made, dtype):
-    """In float64, with the weights as they are when rounded to ``dtype``."""
+def slow_conv(made, x, taps=(convs.ALL_TAPS,)):
+    """In float64, with the weights as they are when rounded to the type of ``x``, unless tiles are computed."""
+    dtype = torch.float32 if convs.tiled(x, made.stride[0], taps) else x.dtype
     slow = copy.deepcopy(made).double()
     slow.weight.data = made.weight.detach().to(dtype).double()
     return slow
@@ -67,20 +72,21 @@ def head(x, *made, keep=True):
     return convs.head(x, [m.weight for m in made], [convs.ALL_TAPS] * len(made), made[0].stride[0], keep=keep)
 
 
+@pytest.mark.parametrize("last", [1 << 4 | 1 << 8, convs.ALL_TAPS], ids=["two paths", "three branches"])
 @pytest.mark.parametrize("keep", [True, False])
 @pytest.mark.parametrize("shape", HEADS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_head(dtype, shape, keep):
+def test_head(dtype, shape, keep, last):
     into, out, stride, height, width = shape
     x, made = image((5, into, height, width), dtype, 1), [conv(into, out, stride, seed) for seed in (2, 3, 4)]
-    taps = [convs.ALL_TAPS, convs.ALL_TAPS, 1 << 4 | 1 << 8]  # the last has two, as a skip of two paths
+    taps = [convs.ALL_TAPS, convs.ALL_TAPS, last]
     there = torch.tensor([[mask >> tap & 1 for tap in range(9)] for mask in taps]).view(3, 1, 1, 3, 3)
     with torch.no_grad():
         for each, tap in zip(made, there, strict=True):
             each.weight.mul_(tap)
     assert convs.fit_head(x, made)
     slow_x = x.detach().double().requires_grad_()
-    twins = [slow_conv(each, dtype) for each in made]
+    twins = [slow_conv(each, x, taps) for each in made]
 
     skip, ys = convs.head(x, [each.weight for each in made], taps, stride, keep=keep)
     slow = [twin(F.relu(slow_x)) for twin in twins]
@@ -108,7 +114,7 @@ def test_tail(dtype, shape, known):
         for k, values in enumerate((bn.weight, bn.bias)):
             values.copy_(torch.randn(into, generator=torch.Generator().manual_seed(3 + k)))
     assert convs.fit_tail(x, made)
-    slow_x, slow_bn, twin = x.detach().double().requires_grad_(), copy.deepcopy(bn).double(), slow_conv(made, dtype)
+    slow_x, slow_bn, twin = x.detach().double().requires_grad_(), copy.deepcopy(bn).double(), slow_conv(made, x)
     around = x.detach().float() - x.detach()[:, :, :1, :1].float()
     sums = torch.stack((x.detach()[:, :, 0, 0].float(), around.sum((2, 3)), around.square().sum((2, 3))), dim=1)
 
@@ -145,10 +151,10 @@ def test_biased(dtype, shape, images, threads, request):
         torch.randn(out),
     )
     assert convs.fit_inference(x, made)
-    twin = slow_conv(made, dtype)(x.double()) + bias.double()[:, None, None]
-    rectified = slow_conv(made, dtype)(x.double().relu()) + bias.double()[:, None, None]
+    twin = slow_conv(made, x)(x.double()) + bias.double()[:, None, None]
+    rectified = slow_conv(made, x)(x.double().relu()) + bias.double()[:, None, None]
     add = image(twin.shape, dtype, 3).detach()
-    weights = convs.arranged(made.weight, dtype)
+    weights = convs.arranged(made.weight, x, stride)
     for first, added, relu, slow in (
         (False, None, False, twin),
         (True, None, True, rectified.relu()),
@@ -158,13 +164,21 @@ def test_biased(dtype, shape, images, threads, request):
         check(y, slow.detach(), dtype, (first, relu))
 
 
+def test_shapes_are_computed_in_both_ways():
+    """Else the tests above would not say much."""
+    for dtype in (torch.float32, torch.bfloat16):
+        for shapes in ([(shape[0], *shape[3:]) for shape in HEADS if shape[2] == 1], [(t[0], *t[2:]) for t in TAILS]):
+            assert {convs.tiled(image((5, *shape), dtype, 1), 1) for shape in shapes} == {False, True}
+
+
+@pytest.mark.parametrize("side", [5, 12])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_number_of_threads_changes_nothing(dtype):
+def test_the_number_of_threads_changes_nothing(dtype, side):
     """A run that goes on elsewhere with other threads stays the same, bit for bit."""
 
     def gradients(threads):
         torch.set_num_threads(threads)
-        x, made = image((20, 32, 9, 9), dtype, 1), [conv(32, 32, stride, 2) for stride in (1, 1, 1)]
+        x, made = image((20, 32, side, side), dtype, 1), [conv(32, 32, stride, 2) for stride in (1, 1, 1)]
         _, ys = head(x, *made[:2])
         outs = [convs.tail(*known, nn.BatchNorm2d(32), made[2]) for known in ys]
         sum(y.float().square().sum() for y, _ in outs).backward()
@@ -191,6 +205,17 @@ def test_what_is_not_a_number_stays_seen_where_it_is(dtype):
         assert y.isnan().sum() == 9 * 32
     y, _ = convs.tail(x.detach().requires_grad_(), None, nn.BatchNorm2d(32), conv(32, 32, 1, 2))
     assert y.isnan().all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_not_a_number_stays_seen_in_tiles(dtype):
+    """There it takes the tiles that read it, but no others, and no other image."""
+    x = image((2, 32, 24, 24), dtype, 1).detach()
+    x[0, 3, 9, 9] = torch.nan
+    _, [(y, _)] = head(x.requires_grad_(), conv(32, 32, 1, 2))
+    assert y[0, :, 8:11, 8:11].isnan().all()
+    y[0, :, 8:12, 8:12] = 0
+    assert not y.isnan().any()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import torch
@@ -21,12 +21,14 @@ class FusedConv(nn.Conv2d):
     (torch.export, torch.compile, tracing, autocast), it is the operations one after the other.
     """
 
-    _packed: tuple[Any, tuple[Tensor, ...]] | None = None
+    _packed_of: Hashable = None
+    _packed: Mapping[Hashable, tuple[Tensor, ...]] = {}
 
     def forward(self, x: Tensor, add: Tensor | None = None, relu: bool = False, relu_first: bool = False) -> Tensor:
         alone = self._alone(x)
         if alone and self.bias is not None and convs.fit_inference(x, self):
-            weight, bias = self._packed_once(x.dtype, self._arrange)
+            how = x.dtype, convs.tiled(x, self.stride[0])
+            weight, bias = self._packed_once(how, lambda: self._arrange(x))
             return convs.biased(x, weight, bias, self.stride[0], relu_first=relu_first, add=add, relu=relu)
         if relu_first:
             x = F.relu(x)
@@ -36,7 +38,7 @@ class FusedConv(nn.Conv2d):
             return F.relu(y) if relu else y
         shape = (self.padding, self.stride, self.dilation, self.groups)
         last = "relu" if relu else "none"
-        (weight,) = self._packed_once(x.shape, self._reorder)
+        (weight,) = self._packed_once(x.shape, lambda: self._reorder(x.shape))
         run = torch.ops.mkldnn
         if add is None:
             return run._convolution_pointwise(x, weight, self.bias, *shape, last, [], None)
@@ -58,16 +60,18 @@ class FusedConv(nn.Conv2d):
             and not torch.jit.is_tracing()
         )
 
-    def _packed_once(self, what: Any, pack: Callable[[Any], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        """The weight, packed for ``what``, as long as it and the bias stay the same."""
-        key = (what, self.weight.dtype, *(_identity(t) for t in (self.weight, self.bias)))
-        if self._packed is None or self._packed[0] != key:
-            self._packed = (key, pack(what))
-        return self._packed[1]
+    def _packed_once(self, how: Hashable, pack: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """The weight as it is packed in the last two ways, as long as it and the bias stay the same."""
+        of = (self.weight.dtype, *(_identity(t) for t in (self.weight, self.bias)))
+        if self._packed_of != of:
+            self._packed_of, self._packed = of, {}
+        if how not in self._packed:
+            self._packed = dict([*self._packed.items(), (how, pack())][-2:])
+        return self._packed[how]
 
-    def _arrange(self, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    def _arrange(self, x: Tensor) -> tuple[Tensor, ...]:
         assert self.bias is not None
-        return convs.arranged(self.weight, dtype), self.bias.detach().float()
+        return convs.arranged(self.weight, x, self.stride[0]), self.bias.detach().float()
 
     def _reorder(self, shape: torch.Size) -> tuple[Tensor, ...]:
         return (
@@ -78,7 +82,7 @@ class FusedConv(nn.Conv2d):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy rearranges its weight for itself."""
-        return {key: value for key, value in self.__dict__.items() if key != "_packed"}
+        return {key: value for key, value in self.__dict__.items() if not key.startswith("_packed")}
 
 
 def _identity(tensor: Tensor | None) -> tuple[int, int | None] | None:

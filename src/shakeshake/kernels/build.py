@@ -13,8 +13,10 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("cpu.cpp", "conv.cpp", "conv_weights.cpp"))
-HEADERS = tuple(Path(__file__).with_name(name) for name in ("conv.h", "conv_after.h", "lists.h"))
+SOURCES = tuple(
+    Path(__file__).with_name(f"{name}.cpp") for name in ("cpu", "conv", "conv_weights", "winograd", "winograd_weights")
+)
+HEADERS = tuple(Path(__file__).with_name(f"{name}.h") for name in ("conv", "conv_after", "winograd", "lists"))
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
 COMPILERS = ("c++", "g++", "clang++")
 SWITCH = "SHAKESHAKE_KERNELS"  # 0: do without

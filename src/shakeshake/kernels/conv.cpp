@@ -6,6 +6,7 @@
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
 #include "conv_after.h"
+#include "winograd.h"
 
 namespace {
 
@@ -31,12 +32,13 @@ std::vector<Phase> phases(const Shape& s, bool back) {
   std::vector<Phase> found;
   for (int64_t row = 0; row < step; ++row)
     for (int64_t column = 0; column < step; ++column)
-      found.push_back({row, column, step, (s.out_height - row + step - 1) / step, (s.out_width - column + step - 1) / step, {}});
+      found.push_back(
+          {row, column, step, (s.out_height - row + step - 1) / step, (s.out_width - column + step - 1) / step, {}});
   return found;
 }
 
-// Adds the strips of `blocks` blocks of `words` words, from block `first` on. The padded input has blocks of `plane` words and rows
-// of `pitch` pixels.
+// Adds the strips of `blocks` blocks of `words` words, from block `first` on. The padded input has blocks of `plane` words
+// and rows of `pitch` pixels.
 void add_strips(std::vector<Strip>& strips, const Phase& phase, int64_t taps, bool back, int64_t first, int64_t blocks,
                 int64_t words, int64_t plane, int64_t pitch) {
   const auto place = [&](int64_t from, int64_t tap) {  // of a tap in the padded input; -1 if it does not write here
@@ -52,7 +54,8 @@ void add_strips(std::vector<Strip>& strips, const Phase& phase, int64_t taps, bo
     }
 }
 
-// Rows of an image, from `first` on, within a border of zeros, block by block: (blocks, rows, pitch) pixels of one block each.
+// Rows of an image, from `first` on, within a border of zeros, block by block: (blocks, rows, pitch) pixels of one block
+// each.
 template <class T>
 void pad(const T* x, const Shape& s, int64_t first, int64_t rows, int64_t pitch, const Before& before, Word* to) {
   const auto zeros = [&](int64_t pixels) {
@@ -131,8 +134,8 @@ void convolve_strided(const std::vector<const T*>& xs, const std::vector<int64_t
           padded + i * each * plane);
     Ahead ahead;
     if (bands == 1 && n + 1 < s.images) {
-      for (const T* x : xs) ahead.add_image(x, n + 1, s.pixels() * s.in);
-      after.fetch(n + 1, ahead);
+      for (const T* x : xs) ahead.add_pixels(x, (n + 1) * s.pixels(), s.pixels(), s.in);
+      after.fetch((n + 1) * s.out_pixels(), s.out_pixels(), ahead);
       ahead.spread(tiles * outputs * wides);
     }
     alignas(64) float sums[PIXELS * WIDE];
@@ -155,7 +158,9 @@ void convolve_strided(const std::vector<const T*>& xs, const std::vector<int64_t
 template <class T, class After>
 void convolve(const T* x, const std::vector<int64_t>& taps, const Shape& s, const Before& before, const Word* weights,
               const After& after, int threads) {
-  if (s.stride == 1)
+  if (s.tiled)
+    winograd<T, After>({x}, int64_t(taps.size()), s, before, (const float*)weights, after, threads);
+  else if (s.stride == 1)
     convolve_strided<T, 1, After>({x}, taps, s, false, before, weights, after, threads);
   else
     convolve_strided<T, 2, After>({x}, taps, s, false, before, weights, after, threads);
@@ -164,7 +169,11 @@ void convolve(const T* x, const std::vector<int64_t>& taps, const Shape& s, cons
 template <class T, class After>
 void convolve_back(const std::vector<const T*>& dys, const std::vector<int64_t>& taps, const Shape& s, const Word* weights,
                    const After& after, int threads) {
-  convolve_strided<T, 1>(dys, taps, s, true, {NOTHING, nullptr, nullptr}, weights, after, threads);
+  const Before nothing{NOTHING, nullptr, nullptr};
+  if (s.tiled)
+    winograd<T, After>(dys, 1, s, nothing, (const float*)weights, after, threads);
+  else
+    convolve_strided<T, 1>(dys, taps, s, true, nothing, weights, after, threads);
 }
 
 // ---- weights
@@ -175,13 +184,6 @@ void convolve_back(const std::vector<const T*>& dys, const std::vector<int64_t>&
 template <class T>
 void arrange(const float* w, int64_t out, int64_t in, bool back, int64_t first, int64_t blocks, Word* to, int threads) {
   const int64_t written = back ? in : out, read = back ? out : in, per = sizeof(Word) / sizeof(T);
-  const __m512i lanes = _mm512_mullo_epi32(_mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
-                                           _mm512_set1_epi32(int(TAPS * in)));
-  const auto numbers = [&](int64_t o, int64_t i, int tap) {  // of 16 written channels from o on, for one that is read
-    if (i >= read || o >= written) return _mm512_setzero_ps();
-    return back ? _mm512_loadu_ps(w + (i * TAPS + 8 - tap) * in + o)
-                : _mm512_mask_i32gather_ps(_mm512_setzero_ps(), 0xffff, lanes, w + (o * TAPS + tap) * in + i, 4);
-  };
 #pragma omp parallel for collapse(2) schedule(static) num_threads(threads)
   for (int64_t o = 0; o < written; o += WIDE)
     for (int64_t b = 0; b < blocks_of<T>(read); ++b) {
@@ -190,10 +192,10 @@ void arrange(const float* w, int64_t out, int64_t in, bool back, int64_t first, 
         for (int64_t k = 0; k < BLOCK; ++k)
           for (int64_t v = 0; v < WIDE; v += 16, p += 16) {
             const int64_t i = (b * BLOCK + k) * per;
-            __m512i word = _mm512_castps_si512(numbers(o + v, i, tap));
+            __m512i word = _mm512_castps_si512(weights_of(w, out, in, back, o + v, i, tap));
             if (per == 2) {
               const __m512i low = _mm512_cvtepu16_epi32(halves(_mm512_castsi512_ps(word)));
-              const __m512i high = _mm512_cvtepu16_epi32(halves(numbers(o + v, i + 1, tap)));
+              const __m512i high = _mm512_cvtepu16_epi32(halves(weights_of(w, out, in, back, o + v, i + 1, tap)));
               word = _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
             }
             _mm512_store_si512(p, word);
@@ -207,43 +209,46 @@ extern "C" {
 
 int shake_conv_there(int half) { return !half || HALF; }
 
-void shake_conv_arrange(int half, const float* w, int64_t out, int64_t in, int64_t back, int64_t first, int64_t blocks,
-                        void* to, int threads) {
-  EITHER(half, arrange<T>(w, out, in, back, first, blocks, (Word*)to, threads))
+void shake_conv_arrange(int half, const float* w, int64_t out, int64_t in, int64_t tiled, int64_t back, int64_t first,
+                        int64_t blocks, void* to, int threads) {
+  if (tiled)
+    winograd_arrange(w, out, in, back, first, blocks, (float*)to, threads);
+  else
+    EITHER(half, arrange<T>(w, out, in, back, first, blocks, (Word*)to, threads))
 }
 
 // x: (n, h, w, in). ys: as many as there are `outputs`, each (n, ceil(h / stride), ceil(w / stride), out).
 void shake_conv_summed(int half, const void* x, int64_t n, int64_t h, int64_t w, int64_t in, int64_t out, int64_t stride,
-                       int64_t front, const float* scale, const float* shift, int64_t outputs, const int64_t* taps,
-                       const void* weights, void* const* ys, float* sums, int threads) {
-  const Shape s{n, h, w, in, (h + stride - 1) / stride, (w + stride - 1) / stride, out, stride};
+                       int64_t tiled, int64_t front, const float* scale, const float* shift, int64_t outputs,
+                       const int64_t* taps, const void* weights, void* const* ys, float* sums, int threads) {
+  const Shape s{n, h, w, in, (h + stride - 1) / stride, (w + stride - 1) / stride, out, stride, tiled};
   EITHER(half, convolve<T>((const T*)x, {taps, taps + outputs}, s, {front, scale, shift}, (const Word*)weights,
                            Summed<T>{all_of<T*>(ys, outputs), sums, s}, threads))
 }
 
 // x: (n, h, w, in). added, y: (n, ceil(h / stride), ceil(w / stride), out); nothing may be added.
 void shake_conv_biased(int half, const void* x, int64_t n, int64_t h, int64_t w, int64_t in, int64_t out, int64_t stride,
-                       int64_t front, const void* weights, const float* bias, const void* added, int64_t rectified, void* y,
-                       int threads) {
-  const Shape s{n, h, w, in, (h + stride - 1) / stride, (w + stride - 1) / stride, out, stride};
+                       int64_t tiled, int64_t front, const void* weights, const float* bias, const void* added,
+                       int64_t rectified, void* y, int threads) {
+  const Shape s{n, h, w, in, (h + stride - 1) / stride, (w + stride - 1) / stride, out, stride, tiled};
   EITHER(half, convolve<T>((const T*)x, {ALL_TAPS}, s, {front, nullptr, nullptr}, (const Word*)weights,
                            Biased<T>{bias, (const T*)added, rectified != 0, (T*)y, s}, threads))
 }
 
 // u, g: (n, h, w, in). dy: (n, h, w, out).
-void shake_conv_masked(int half, const void* dy, int64_t n, int64_t h, int64_t w, int64_t in, int64_t out,
+void shake_conv_masked(int half, const void* dy, int64_t n, int64_t h, int64_t w, int64_t in, int64_t out, int64_t tiled,
                        const void* weights, const void* u, const float* scale, const float* shift, const float* mean,
                        const float* invstd, void* g, float* sums, int threads) {
-  const Shape s{n, h, w, out, h, w, in, 1};
+  const Shape s{n, h, w, out, h, w, in, 1, tiled};
   EITHER(half, convolve_back<T>({(const T*)dy}, {ALL_TAPS}, s, (const Word*)weights,
                                 Masked<T>{(const T*)u, scale, shift, mean, invstd, (T*)g, sums, s}, threads))
 }
 
 // x, dskip, dx: (n, h, w, in); dskip may be absent. dys: as many as there are `outputs`, as the ys above.
 void shake_conv_forked(int half, const void* x, int64_t n, int64_t h, int64_t w, int64_t in, int64_t out, int64_t stride,
-                       int64_t outputs, const int64_t* taps, const void* weights, const void* const* dys, const void* dskip,
-                       void* dx, int threads) {
-  const Shape s{n, (h + stride - 1) / stride, (w + stride - 1) / stride, out, h, w, in, stride};
+                       int64_t tiled, int64_t outputs, const int64_t* taps, const void* weights, const void* const* dys,
+                       const void* dskip, void* dx, int threads) {
+  const Shape s{n, (h + stride - 1) / stride, (w + stride - 1) / stride, out, h, w, in, stride, tiled};
   EITHER(half, convolve_back<T>(all_of<const T*>(dys, outputs), {taps, taps + outputs}, s, (const Word*)weights,
                                 Forked<T>{(const T*)x, (const T*)dskip, (T*)dx, s}, threads))
 }

@@ -35,7 +35,7 @@ constexpr int64_t blocks_of(int64_t channels) {
 // A convolution of 3x3 with padding 1, or its gradient: what is read, and what is written.
 struct Shape {
   int64_t images, height, width, in, out_height, out_width, out;
-  int64_t stride;
+  int64_t stride, tiled;  // tiled: by winograd.h
 
   int64_t pixels() const { return height * width; }
   int64_t out_pixels() const { return out_height * out_width; }
@@ -118,6 +118,34 @@ INLINE __m512i block(const T* x, int64_t channel, int64_t channels, const Before
   return before.kind == RELU ? relu(T(), v) : v;
 }
 
+// ---- weights (out, 3, 3, in)
+
+// One tap of 16 written channels, from `o` on, for one that is read, or zero where there are no such channels. back: of
+// the gradient of the input, which is read from `out` and written to `in`, turned by 180 degrees.
+INLINE __m512 weights_of(const float* w, int64_t out, int64_t in, bool back, int64_t o, int64_t i, int64_t tap) {
+  if (i >= (back ? out : in) || o >= (back ? in : out)) return _mm512_setzero_ps();
+  if (back) return _mm512_loadu_ps(w + (i * TAPS + 8 - tap) * in + o);
+  const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  const __m512i each = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(int(TAPS * in)));
+  return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), 0xffff, each, w + (o * TAPS + tap) * in + i, 4);
+}
+
+// Of four read channels 16 written ones each: fours that lie side by side in memory. place(q, i): where those of channel
+// 4 q + i go.
+template <class Place>
+INLINE void store_fours(const __m512* c, Place place) {
+  const __m512 low = _mm512_unpacklo_ps(c[0], c[1]), high = _mm512_unpackhi_ps(c[0], c[1]);
+  const __m512 low2 = _mm512_unpacklo_ps(c[2], c[3]), high2 = _mm512_unpackhi_ps(c[2], c[3]);
+  const __m512 turned[4] = {_mm512_shuffle_ps(low, low2, 0x44), _mm512_shuffle_ps(low, low2, 0xee),
+                            _mm512_shuffle_ps(high, high2, 0x44), _mm512_shuffle_ps(high, high2, 0xee)};
+  for (int i = 0; i < 4; ++i) {
+    _mm_storeu_ps(place(0, i), _mm512_extractf32x4_ps(turned[i], 0));
+    _mm_storeu_ps(place(1, i), _mm512_extractf32x4_ps(turned[i], 1));
+    _mm_storeu_ps(place(2, i), _mm512_extractf32x4_ps(turned[i], 2));
+    _mm_storeu_ps(place(3, i), _mm512_extractf32x4_ps(turned[i], 3));
+  }
+}
+
 // ---- memory
 
 // Of a thread, there again at the next call, aligned to 64 bytes. One for each number.
@@ -138,8 +166,8 @@ class Ahead {
     all += lines;
   }
   template <class T>
-  void add_image(const T* all_images, int64_t n, int64_t numbers, bool write = false) {
-    add(all_images + n * numbers, 64, numbers * int64_t(sizeof(T)) / 64, write);
+  void add_pixels(const T* image, int64_t first, int64_t pixels, int64_t channels, bool write = false) {
+    add(image + first * channels, 64, pixels * channels * int64_t(sizeof(T)) / 64, write);
   }
   void spread(int64_t calls) { at_once = (all + calls - 1) / calls; }
 
@@ -167,13 +195,13 @@ class Ahead {
 };
 
 // half: 1 for bfloat16, 0 for float.
-#define EITHER(half, ...)      \
-  if (half) {                  \
-    if constexpr (HALF) {      \
-      using T = bf16;          \
-      __VA_ARGS__;             \
-    }                          \
-  } else {                     \
-    using T = float;           \
-    __VA_ARGS__;               \
+#define EITHER(half, ...) \
+  if (half) {             \
+    if constexpr (HALF) { \
+      using T = bf16;     \
+      __VA_ARGS__;        \
+    }                     \
+  } else {                \
+    using T = float;      \
+    __VA_ARGS__;          \
   }

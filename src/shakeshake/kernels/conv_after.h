@@ -16,8 +16,8 @@ struct Summed {
   float* sums;  // (outputs, images, 3, channels)
   Shape s;
 
-  void fetch(int64_t n, Ahead& ahead) const {
-    for (T* y : ys) ahead.add_image(y, n, s.out_pixels() * s.out, true);
+  void fetch(int64_t first, int64_t pixels, Ahead& ahead) const {
+    for (T* y : ys) ahead.add_pixels(y, first, pixels, s.out, true);
   }
 
   INLINE void operator()(int64_t n, int64_t pixel, int64_t step, int64_t valid, int64_t output, int64_t o,
@@ -52,13 +52,12 @@ struct Masked {
   float* sums;  // (images, 2, channels)
   Shape s;
 
-  void fetch(int64_t n, Ahead& ahead) const {
-    ahead.add_image(u, n, s.out_pixels() * s.out);
-    ahead.add_image(g, n, s.out_pixels() * s.out, true);
+  void fetch(int64_t first, int64_t pixels, Ahead& ahead) const {
+    ahead.add_pixels(u, first, pixels, s.out);
+    ahead.add_pixels(g, first, pixels, s.out, true);
   }
 
-  INLINE void operator()(int64_t n, int64_t pixel, int64_t step, int64_t valid, int64_t, int64_t o,
-                         const float* sum) const {
+  INLINE void operator()(int64_t n, int64_t pixel, int64_t step, int64_t valid, int64_t, int64_t o, const float* sum) const {
     float* totals = sums + n * 2 * s.out + o;
     int64_t at = (n * s.out_pixels() + pixel) * s.out + o;
 #pragma GCC unroll 2
@@ -88,14 +87,13 @@ struct Forked {
   T* dx;
   Shape s;
 
-  void fetch(int64_t n, Ahead& ahead) const {
-    ahead.add_image(x, n, s.out_pixels() * s.out);
-    if (dskip) ahead.add_image(dskip, n, s.out_pixels() * s.out);
-    ahead.add_image(dx, n, s.out_pixels() * s.out, true);
+  void fetch(int64_t first, int64_t pixels, Ahead& ahead) const {
+    ahead.add_pixels(x, first, pixels, s.out);
+    if (dskip) ahead.add_pixels(dskip, first, pixels, s.out);
+    ahead.add_pixels(dx, first, pixels, s.out, true);
   }
 
-  INLINE void operator()(int64_t n, int64_t pixel, int64_t step, int64_t valid, int64_t, int64_t o,
-                         const float* sum) const {
+  INLINE void operator()(int64_t n, int64_t pixel, int64_t step, int64_t valid, int64_t, int64_t o, const float* sum) const {
     const int64_t at = (n * s.out_pixels() + pixel) * s.out + o;
     for (int64_t p = 0; p < valid; ++p) {
 #pragma GCC unroll 2
@@ -120,13 +118,12 @@ struct Biased {
   T* y;
   Shape s;
 
-  void fetch(int64_t n, Ahead& ahead) const {
-    if (added) ahead.add_image(added, n, s.out_pixels() * s.out);
-    ahead.add_image(y, n, s.out_pixels() * s.out, true);
+  void fetch(int64_t first, int64_t pixels, Ahead& ahead) const {
+    if (added) ahead.add_pixels(added, first, pixels, s.out);
+    ahead.add_pixels(y, first, pixels, s.out, true);
   }
 
-  INLINE void operator()(int64_t n, int64_t pixel, int64_t step, int64_t valid, int64_t, int64_t o,
-                         const float* sum) const {
+  INLINE void operator()(int64_t n, int64_t pixel, int64_t step, int64_t valid, int64_t, int64_t o, const float* sum) const {
     const int64_t at = (n * s.out_pixels() + pixel) * s.out + o;
     for (int64_t p = 0; p < valid; ++p)
 #pragma GCC unroll 2

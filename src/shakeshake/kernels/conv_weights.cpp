@@ -10,11 +10,12 @@
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
 #include "conv.h"
+#include "winograd.h"
 
 namespace {
 
-constexpr int64_t GROUP = 4;         // input channels that are arranged side by side
-constexpr int64_t ROW = 3 * GROUP;   // sums for one row of the kernel
+constexpr int64_t GROUP = 4;        // input channels that are arranged side by side
+constexpr int64_t ROW = 3 * GROUP;  // sums for one row of the kernel
 
 template <class T>
 constexpr int64_t pixels_of_step() {
@@ -62,7 +63,8 @@ INLINE void arrange_register(bf16, Get get, int64_t index, bool strided, int64_t
   const __m512i a = get(column), b = get(column + 1), c = get(column + 2), d = get(column + 3), e = get(column + 4);
   if (strided) {
     const __m512i zero = _mm512_setzero_si512();
-    store_quarters(to, 2 * group, _mm512_unpacklo_epi16(a, c), _mm512_unpacklo_epi16(b, d), _mm512_unpacklo_epi16(c, e), zero);
+    store_quarters(to, 2 * group, _mm512_unpacklo_epi16(a, c), _mm512_unpacklo_epi16(b, d), _mm512_unpacklo_epi16(c, e),
+                   zero);
     store_quarters(to + group, 2 * group, _mm512_unpackhi_epi16(a, c), _mm512_unpackhi_epi16(b, d),
                    _mm512_unpackhi_epi16(c, e), zero);
   } else {
@@ -159,18 +161,11 @@ void write(const float* from, int64_t parts, int64_t size, int v, int64_t in, fl
   for (int i = 0; i < GROUP; ++i) c[i] = load(from + i * WIDE + v * 16);
   for (int64_t part = 1; part < parts; ++part)
     for (int i = 0; i < GROUP; ++i) c[i] = _mm512_add_ps(c[i], load(from + part * size + i * WIDE + v * 16));
-  // In each quarter four output channels of each of four input channels: input channels go side by side.
-  const __m512 low = _mm512_unpacklo_ps(c[0], c[1]), high = _mm512_unpackhi_ps(c[0], c[1]);
-  const __m512 low2 = _mm512_unpacklo_ps(c[2], c[3]), high2 = _mm512_unpackhi_ps(c[2], c[3]);
-  float turned[4][16];
-  stored(turned[0], _mm512_shuffle_ps(low, low2, 0x44)), stored(turned[1], _mm512_shuffle_ps(low, low2, 0xee));
-  stored(turned[2], _mm512_shuffle_ps(high, high2, 0x44)), stored(turned[3], _mm512_shuffle_ps(high, high2, 0xee));
-  for (int q = 0; q < 4; ++q)
-    for (int i = 0; i < 4; ++i) std::copy_n(&turned[i][4 * q], GROUP, dw + (channel_of(T(), v, q) + i) * TAPS * in);
+  store_fours(c, [&](int q, int i) { return dw + (channel_of(T(), v, q) + i) * TAPS * in; });
 }
 
-// dw_j (out, 3, 3, in), float: the gradient of conv(before(x), w_j), whose outputs have the gradients dy_j. taps: which of it
-// is wanted; the others are left alone.
+// dw_j (out, 3, 3, in), float: the gradient of conv(before(x), w_j), whose outputs have the gradients dy_j. taps: which of
+// it is wanted; the others are left alone.
 template <class T>
 void weights_gradient(const T* x, const std::vector<const T*>& dys, const std::vector<int64_t>& taps, const Shape& s,
                       const Before& before, const std::vector<float*>& dws, int threads) {
@@ -192,7 +187,8 @@ void weights_gradient(const T* x, const std::vector<const T*>& dys, const std::v
       for (int64_t n = part * s.images / parts; n < end; n += together) {
         const int64_t images = std::min(together, end - n), next = std::min(together, end - n - images);
         for (int64_t i = 0; i < images; ++i) {
-          arrange_input(x + (n + i) * s.pixels() * s.in, s, b * channels_of_block<T>(), before, x_group, inputs + i * x_image);
+          arrange_input(x + (n + i) * s.pixels() * s.in, s, b * channels_of_block<T>(), before, x_group,
+                        inputs + i * x_image);
           for (int64_t o = 0; o < layout.wides; ++o)
             arrange_gradient(dys[o / wides] + (n + i) * s.out_pixels() * s.out + o % wides * WIDE, s,
                              gradients + o * dy_wide + i * dy_image);
@@ -207,7 +203,7 @@ void weights_gradient(const T* x, const std::vector<const T*>& dys, const std::v
             for (int row = 0; row < 3; ++row)
               if (taps[o / wides] >> 3 * row & 7)
                 add<T>(inputs + g * x_group + row * row_words<T>(s), gradients + o * dy_wide, images, x_image, s,
-                     own + layout.at(b, o, g, row), ahead);
+                       own + layout.at(b, o, g, row), ahead);
       }
     }
 #pragma omp parallel for collapse(2) schedule(static) num_threads(threads)
@@ -224,11 +220,14 @@ void weights_gradient(const T* x, const std::vector<const T*>& dys, const std::v
 
 // x: (n, h, w, in). dys: as many as there are `outputs`, each (n, ceil(h / stride), ceil(w / stride), out).
 extern "C" void shake_conv_weights(int half, const void* x, int64_t n, int64_t h, int64_t w, int64_t in, int64_t out,
-                                   int64_t stride, int64_t front, const float* scale, const float* shift, int64_t outputs,
-                                   const int64_t* taps, const void* const* dys, float* const* dws, int threads) {
-  const Shape s{n, h, w, in, (h + stride - 1) / stride, (w + stride - 1) / stride, out, stride};
-  EITHER(half, weights_gradient<T>((const T*)x, all_of<const T*>(dys, outputs), {taps, taps + outputs}, s,
-                                   {front, scale, shift}, all_of<float*>(dws, outputs), threads))
+                                   int64_t stride, int64_t tiled, int64_t front, const float* scale, const float* shift,
+                                   int64_t outputs, const int64_t* taps, const void* const* dys, float* const* dws,
+                                   int threads) {
+  const Shape s{n, h, w, in, (h + stride - 1) / stride, (w + stride - 1) / stride, out, stride, tiled};
+  const Before before{front, scale, shift};
+  EITHER(half, const auto all_dys = all_of<const T*>(dys, outputs); const auto all_dws = all_of<float*>(dws, outputs);
+         if (tiled) winograd_gradient((const T*)x, all_dys, s, before, all_dws, threads);
+         else weights_gradient((const T*)x, all_dys, {taps, taps + outputs}, s, before, all_dws, threads))
 }
 
 #endif

@@ -25,6 +25,7 @@ from .fused import Sums, call, finish, normalisation
 
 BLOCK, WIDE = 16, 32  # of conv.h: channels of inputs come in multiples of the one, of outputs in multiples of the other
 TAPS, ALL_TAPS = 9, 2**9 - 1
+TILE, POINTS = 4, 36  # of winograd.h: outputs in each direction, and what they are multiplied at
 NOTHING, RELU, AFFINE_RELU = range(3)  # what stands in front of a convolution, as conv.cpp numbers it
 
 
@@ -107,9 +108,27 @@ def fit_inference(x: Tensor, conv: nn.Conv2d) -> bool:
     )
 
 
-def arranged(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """Weights (out, in, 3, 3) in the order in which biased() reads them, for feature maps of ``dtype``."""
-    return _arranged((weight.detach().float().contiguous(memory_format=torch.channels_last),), dtype, back=False)
+def tiled(x: Tensor, stride: int, taps: Sequence[int] = (ALL_TAPS,)) -> bool:
+    """Whether a convolution of ``x``, and its gradients, are computed tile by tile, by winograd.h.
+
+    That takes a quarter of the multiplications, in float32, which are half as many at a time as in bf16. It pays if
+    tiles lie within the images for the most part, and if there are enough of them to read four times the weights for.
+    """
+    n, _, h, w = x.shape
+    half = x.dtype == torch.bfloat16
+    tiles = n * -(-h // TILE) * -(-w // TILE)
+    return (
+        stride == 1
+        and all(mask == ALL_TAPS for mask in taps)
+        and tiles >= (32 if half else 16)
+        and n * h * w >= (0.7 if half else 0.4) * tiles * TILE**2
+    )
+
+
+def arranged(weight: Tensor, x: Tensor, stride: int) -> Tensor:
+    """Weights (out, in, 3, 3) in the order in which biased() reads them for ``x``: another if tiled() says so."""
+    weights = (weight.detach().float().contiguous(memory_format=torch.channels_last),)
+    return _arranged(weights, x.dtype, tiles=tiled(x, stride), back=False)
 
 
 def biased(
@@ -124,7 +143,7 @@ def biased(
     shape = n, bias.shape[0], -(-h // stride), -(-w // stride)
     y = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
     add = None if add is None else add.contiguous(memory_format=torch.channels_last)
-    size, before = (*_shape(x), len(bias), stride), RELU if relu_first else NOTHING
+    size, before = (*_shape(x), len(bias), stride, int(tiled(x, stride))), RELU if relu_first else NOTHING
     call("conv_biased", x, x, *size, before, weights, bias, add, int(relu), y)
     return y
 
@@ -147,8 +166,9 @@ class _Head(torch.autograd.Function):
         taps, stride = ctx.how
         dskip = None if dskip is None else dskip.contiguous(memory_format=torch.channels_last)
         dys = [g.contiguous(memory_format=torch.channels_last) for g in gradients[:-1]]
-        dx, read = torch.empty_like(x), _arranged(weights, x.dtype, back=True)
-        size = (*_shape(x), len(weights[0]), stride)
+        tiles = tiled(x, stride, taps)
+        dx, read = torch.empty_like(x), _arranged(weights, x.dtype, tiles=tiles, back=True)
+        size = (*_shape(x), len(weights[0]), stride, int(tiles))
         call("conv_forked", x, x, *size, len(weights), taps, read, dys, dskip, dx)
         return dx, None, None, None, *_weights_gradient(x, dys, weights, taps, stride, RELU, None)
 
@@ -172,8 +192,10 @@ class _Tail(torch.autograd.Function):
         mean, invstd, scale, shift = found
         dy = dy.contiguous(memory_format=torch.channels_last)
         g, sums = torch.empty_like(x), torch.empty(len(x), 2, x.shape[1])
-        read = _arranged((conv,), x.dtype, back=True)
-        call("conv_masked", x, dy, *_shape(x), len(conv), read, x, scale, shift, mean, invstd, g, sums)
+        tiles = tiled(x, 1)
+        read = _arranged((conv,), x.dtype, tiles=tiles, back=True)
+        size = (*_shape(x), len(conv), int(tiles))
+        call("conv_masked", x, dy, *size, read, x, scale, shift, mean, invstd, g, sums)
         (dconv,) = _weights_gradient(x, [dy], [conv], [ALL_TAPS], 1, AFFINE_RELU, found)
         dx, dweight, dbias = finish(x, g, sums, scale, mean, invstd)
         return dx, None, dweight, dbias, dconv, None
@@ -192,8 +214,9 @@ def _convolve(
     n, _, h, w = x.shape
     shape = n, len(weights[0]), -(-h // stride), -(-w // stride)
     ys = [torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last) for _ in weights]
-    sums, read = torch.empty(len(weights), n, 3, shape[1]), _arranged(weights, x.dtype, back=False)
-    size, before = (*_shape(x), shape[1], stride), (front, *_scale_and_shift(found))
+    tiles = tiled(x, stride, taps)
+    sums, read = torch.empty(len(weights), n, 3, shape[1]), _arranged(weights, x.dtype, tiles=tiles, back=False)
+    size, before = (*_shape(x), shape[1], stride, int(tiles)), (front, *_scale_and_shift(found))
     call("conv_summed", x, x, *size, *before, len(weights), taps, read, ys, sums)
     return *ys, sums
 
@@ -212,7 +235,8 @@ def _weights_gradient(
         torch.empty_like(weight) if mask == ALL_TAPS else torch.zeros_like(weight)
         for weight, mask in zip(weights, taps, strict=True)
     ]
-    size, before = (*_shape(x), len(weights[0]), stride), (front, *_scale_and_shift(found))
+    size = (*_shape(x), len(weights[0]), stride, int(tiled(x, stride, taps)))
+    before = (front, *_scale_and_shift(found))
     call("conv_weights", x, x, *size, *before, len(weights), taps, dys, dweights)
     return dweights
 
@@ -221,21 +245,23 @@ def _scale_and_shift(found: Tensor | None) -> tuple[Tensor | None, Tensor | None
     return (None, None) if found is None else (found[2], found[3])
 
 
-def _arranged(weights: Sequence[Tensor], dtype: torch.dtype, *, back: bool) -> Tensor:
-    """Weights in the order in which they are read.
+def _arranged(weights: Sequence[Tensor], dtype: torch.dtype, *, tiles: bool, back: bool) -> Tensor:
+    """Weights in the order in which they are read, for tiles at all points in float32.
 
     Forward the outputs of several stand one after the other; back, the inputs of several are added up.
     """
     out, into = weights[0].shape[:2]
     read, written = (out, into) if back else (into, out)
-    blocks, wides = -(-read * dtype.itemsize // 64), -(-written // WIDE)
-    each = blocks * wides * TAPS * BLOCK * WIDE
+    if tiles:
+        blocks, places = read // BLOCK, POINTS
+    else:
+        blocks, places = -(-read * dtype.itemsize // 64), TAPS
+    each = blocks * -(-written // WIDE) * places * BLOCK * WIDE
     words = torch.empty(len(weights) * each + BLOCK, dtype=torch.int32)
     words = words[-words.data_ptr() // 4 % BLOCK :]  # aligned to 64 bytes
     like = words.new_empty(0, dtype=dtype)
     for number, weight in enumerate(weights):
         first, among = (number * blocks, len(weights) * blocks) if back else (0, blocks)
-        call(
-            "conv_arrange", like, weight, out, into, int(back), first, among, words if back else words[number * each :]
-        )
+        to = words if back else words[number * each :]
+        call("conv_arrange", like, weight, out, into, int(tiles), int(back), first, among, to)
     return words

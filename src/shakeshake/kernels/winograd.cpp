@@ -1,0 +1,137 @@
+// Convolutions by tiles, and the gradient of their input: see winograd.h.
+//
+// What is summed up over pixels is taken image by image and then in the order of the images: results do not depend on
+// the number of threads.
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+#include "winograd.h"
+
+#include "conv_after.h"
+
+namespace {
+
+// At one point: sums over `blocks` blocks of channels for SIDE tiles and WIDE outputs. A function of its own, so that the
+// sums stay in registers and nothing else does.
+__attribute__((noinline)) void multiply(const float* x, int64_t block, int64_t blocks, const float* weights, float* to) {
+  __m512 sum[SIDE][2];
+#pragma GCC unroll 8
+  for (int t = 0; t < SIDE; ++t) sum[t][0] = sum[t][1] = _mm512_setzero_ps();
+  for (int64_t b = 0; b < blocks; ++b, x += block, weights += BLOCK * WIDE) {
+#pragma GCC unroll 16
+    for (int k = 0; k < BLOCK; ++k) {
+      const __m512i w0 = _mm512_load_si512(weights + k * WIDE), w1 = _mm512_load_si512(weights + k * WIDE + 16);
+#pragma GCC unroll 8
+      for (int t = 0; t < SIDE; ++t) {
+        const __m512i v = everywhere((const Word*)&x[t * BLOCK + k]);
+        sum[t][0] = multiply_add(float(), sum[t][0], w0, v);
+        sum[t][1] = multiply_add(float(), sum[t][1], w1, v);
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int t = 0; t < SIDE; ++t)
+    for (int v = 0; v < 2; ++v) _mm512_store_ps(to + t * WIDE + v * 16, sum[t][v]);
+}
+
+// 16 outputs of a tile, in rows of PIXELS pixels of WIDE channels.
+INLINE void interpolate_tile(const float* values, int64_t point, float* to) {
+  alignas(64) float half[TILE * PATCH * BLOCK];
+  for (int64_t j = 0; j < PATCH; ++j)
+    interpolate([&](int64_t i) { return _mm512_load_ps(values + (i * PATCH + j) * point); },
+                [&](int64_t i, __m512 v) { _mm512_store_ps(half + (i * PATCH + j) * BLOCK, v); });
+  for (int64_t i = 0; i < TILE; ++i)
+    interpolate([&](int64_t j) { return _mm512_load_ps(half + (i * PATCH + j) * BLOCK); },
+                [&](int64_t j, __m512 v) { _mm512_store_ps(to + (i * PIXELS + j) * WIDE, v); });
+}
+
+// WIDE outputs of all tiles, two tiles at a time, given to `after`.
+template <class After>
+void interpolate_tiles(const float* values, int64_t point, const Tiles& tiles, int64_t output, int64_t o,
+                       const After& after) {
+  alignas(64) float sums[TILE * PIXELS * WIDE];
+  for (int64_t r = 0; r < tiles.rows; ++r)
+    for (int64_t c = 0; c < tiles.across(); c += 2) {
+      for (int64_t k = 0; k < 2 && c + k < tiles.across(); ++k)
+        for (int64_t v = 0; v < WIDE; v += 16)
+          interpolate_tile(values + (r * tiles.across() + c + k) * WIDE + v, point, sums + k * TILE * WIDE + v);
+      const int64_t top = tiles.top(r), valid = std::min<int64_t>(PIXELS, tiles.width - c * TILE);
+      for (int64_t i = 0; i < std::min(TILE, tiles.height - top); ++i)
+        after(tiles.image(r), (top + i) * tiles.width + c * TILE, 1, valid, output, o, sums + i * PIXELS * WIDE);
+    }
+}
+
+// How many tiles are computed together: more where there are more weights, which are read each time.
+int64_t at_once(int64_t channels) { return std::max<int64_t>(32, std::min<int64_t>(128, channels)); }
+
+}  // namespace
+
+template <class T, class After>
+void winograd(const std::vector<const T*>& xs, int64_t outputs, const Shape& s, const Before& before, const float* weights,
+              const After& after, int threads) {
+  const int64_t inputs = int64_t(xs.size()), channels = inputs * s.in, wides = (s.out + WIDE - 1) / WIDE;
+  const Tiles image(s, 0, (s.height + TILE - 1) / TILE);
+  const int64_t all = s.images * image.rows, fair = (all + threads - 1) / threads;
+  // Some images, or a piece of one. Where something is summed up over an image, one thread has all of it in order.
+  const int64_t rows = std::max<int64_t>(1, std::min(at_once(channels) / image.across(), After::SUMS ? all : fair));
+  const int64_t step = rows >= image.rows ? rows / image.rows * image.rows : rows;
+  const int64_t task = After::SUMS ? std::max(step, image.rows) : step;
+  const int64_t of_image = std::max(step, image.rows);  // pieces do not reach into the next image
+  const int64_t pieces = (of_image + task - 1) / task, tasks = (all + of_image - 1) / of_image * pieces;
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (int64_t t = 0; t < tasks; ++t) {
+    const int64_t start = t / pieces * of_image + t % pieces * task;
+    const int64_t end = std::min({all, start + task, (t / pieces + 1) * of_image});
+    for (int64_t first = start; first < end; first += step) {
+      const Tiles tiles(s, first, std::min(step, end - first));
+      const int64_t point = tiles.of_point(channels), values = tiles.of_point(WIDE), block = tiles.padded() * BLOCK;
+      float *x = (float*)scratch<0>(POINTS * point), *products = (float*)scratch<1>(POINTS * values);
+      for (int64_t i = 0; i < inputs; ++i)
+        evaluate_tiles(xs[i], s, before, 0, s.in, tiles, x + i * s.in / BLOCK * block, point);
+      Ahead ahead;
+      if (first + step < all) {
+        const int64_t pixels = tiles.next_pixels(all);
+        for (const T* each : xs) ahead.add_pixels(each, tiles.next_pixel(), pixels, s.in);
+        after.fetch(tiles.next_pixel(), pixels, ahead);
+        ahead.spread(outputs * wides * POINTS * tiles.padded() / SIDE);
+      }
+      const float* w = weights;
+      for (int64_t output = 0; output < outputs; ++output)
+        for (int64_t o = 0; o < s.out; o += WIDE) {
+          for (int64_t p = 0; p < POINTS; ++p, w += channels * WIDE)
+            for (int64_t i = 0; i < tiles.padded(); i += SIDE) {
+              ahead.some();
+              multiply(x + p * point + i * BLOCK, block, channels / BLOCK, w, products + p * values + i * WIDE);
+            }
+          interpolate_tiles(products, values, tiles, output, o, after);
+        }
+    }
+  }
+}
+
+#define FOR(T, AFTER)                                                                                                       \
+  template void winograd(const std::vector<const T*>&, int64_t, const Shape&, const Before&, const float*, const AFTER<T>&, \
+                         int);
+#define FOR_BOTH(AFTER) FOR(float, AFTER) FOR(bf16, AFTER)
+FOR_BOTH(Summed)
+FOR_BOTH(Masked)
+FOR_BOTH(Forked)
+FOR_BOTH(Biased)
+
+void winograd_arrange(const float* w, int64_t out, int64_t in, bool back, int64_t first, int64_t blocks, float* to,
+                      int threads) {
+  const int64_t written = back ? in : out, read = back ? out : in;
+#pragma omp parallel for collapse(2) schedule(static) num_threads(threads)
+  for (int64_t o = 0; o < written; o += 16)
+    for (int64_t i = 0; i < read; ++i) {
+      __m512 rows[3][PATCH];
+      for (int64_t r = 0; r < 3; ++r)
+        evaluate_weights([&](int64_t c) { return weights_of(w, out, in, back, o, i, r * 3 + c); },
+                         [&](int64_t p, __m512 v) { rows[r][p] = v; });
+      float* at = to + (o / WIDE * POINTS * blocks * BLOCK + first * BLOCK + i) * WIDE + o % WIDE;
+      for (int64_t c = 0; c < PATCH; ++c)
+        evaluate_weights([&](int64_t r) { return rows[r][c]; },
+                         [&](int64_t p, __m512 v) { _mm512_store_ps(at + (p * PATCH + c) * blocks * BLOCK * WIDE, v); });
+    }
+}
+
+#endif

@@ -1,0 +1,178 @@
+// Convolutions of 3x3 with stride 1 and padding 1 in a quarter of the multiplications: Winograd's minimal filtering
+// F(4x4, 3x3), as in Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016).
+//
+// A tile of 4x4 outputs is computed as products of polynomials are: the 6x6 pixels that it is made of and the 3x3 weights
+// are evaluated at 36 points, multiplied there, summed over channels, and what is found is interpolated. In each
+// direction the points are 0, +-sqrt(1/2), +-sqrt(2) and infinity. For these rounding errors are the smallest that were
+// found: less than twice those of the sum as it is written. All is done in float, also with feature maps in bfloat16.
+
+#pragma once
+#include "conv.h"
+
+constexpr int64_t TILE = 4;          // outputs, in each direction
+constexpr int64_t PATCH = TILE + 2;  // pixels that these are made of, and points
+constexpr int64_t POINTS = PATCH * PATCH;
+constexpr int64_t SIDE = 8;  // what is multiplied by a register of weights, one after the other
+
+constexpr float NEAR = 0.70710678f, FAR = 1.41421356f;   // the points beside 0 and infinity; their squares are 1/2 and 2
+constexpr float OF_NEAR = -2.0f / 3, OF_FAR = 1.0f / 6;  // 1 / the product of the distances to other points, of weights
+
+INLINE __m512 all(float v) { return _mm512_set1_ps(v); }
+
+// ---- one direction. get(i) gives the i-th number, put(i, v) is given results
+
+// From three weights to six points.
+template <class Get, class Put>
+INLINE void evaluate_weights(Get get, Put put) {
+  const auto both = [&](int64_t at, float point, float norm) {
+    const __m512 even = _mm512_mul_ps(all(norm), _mm512_fmadd_ps(all(point * point), get(2), get(0)));
+    put(at, _mm512_fmadd_ps(all(norm * point), get(1), even));
+    put(at + 1, _mm512_fnmadd_ps(all(norm * point), get(1), even));
+  };
+  put(0, get(0)), both(1, NEAR, OF_NEAR), both(3, FAR, OF_FAR), put(5, get(2));
+}
+
+// From six pixels to six points.
+template <class Get, class Put>
+INLINE void evaluate(Get get, Put put) {
+  const __m512 d0 = get(0), d1 = get(1), d2 = get(2), d3 = get(3), d4 = get(4), d5 = get(5);
+  const auto both = [&](int64_t at, float point, float other) {  // other: the square of the other point
+    const __m512 even = _mm512_fnmadd_ps(all(other), d2, d4), odd = _mm512_fnmadd_ps(all(other), d1, d3);
+    put(at, _mm512_fmadd_ps(all(point), odd, even));
+    put(at + 1, _mm512_fnmadd_ps(all(point), odd, even));
+  };
+  put(0, _mm512_fnmadd_ps(all(2.5f), d2, _mm512_add_ps(d0, d4)));
+  both(1, NEAR, 2.0f), both(3, FAR, 0.5f);
+  put(5, _mm512_fnmadd_ps(all(2.5f), d3, _mm512_add_ps(d1, d5)));
+}
+
+// From six points to four outputs.
+template <class Get, class Put>
+INLINE void interpolate(Get get, Put put) {
+  const __m512 m1 = get(1), m2 = get(2), m3 = get(3), m4 = get(4);
+  const __m512 sum = _mm512_add_ps(m1, m2), difference = _mm512_sub_ps(m1, m2);
+  const __m512 sum2 = _mm512_add_ps(m3, m4), difference2 = _mm512_sub_ps(m3, m4);
+  const auto both = [&](float a, __m512 x, float b, __m512 y) {
+    return _mm512_fmadd_ps(all(a), x, _mm512_mul_ps(all(b), y));
+  };
+  put(0, _mm512_add_ps(get(0), _mm512_add_ps(sum, sum2)));
+  put(1, both(NEAR, difference, FAR, difference2));
+  put(2, both(0.5f, sum, 2.0f, sum2));
+  put(3, _mm512_add_ps(get(5), both(0.5f * NEAR, difference, 2.0f * FAR, difference2)));
+}
+
+// The transposed of interpolate(): from the gradients of four outputs to those of six points.
+template <class Get, class Put>
+INLINE void spread(Get get, Put put) {
+  const __m512 y0 = get(0), y1 = get(1), y2 = get(2), y3 = get(3);
+  const auto both = [&](int64_t at, float point, float square) {
+    const __m512 even = _mm512_fmadd_ps(all(square), y2, y0), odd = _mm512_fmadd_ps(all(square), y3, y1);
+    put(at, _mm512_fmadd_ps(all(point), odd, even));
+    put(at + 1, _mm512_fnmadd_ps(all(point), odd, even));
+  };
+  put(0, y0), both(1, NEAR, 0.5f), both(3, FAR, 2.0f), put(5, y3);
+}
+
+// The transposed of evaluate_weights(): from the gradients of six points to those of three weights.
+template <class Get, class Put>
+INLINE void collect(Get get, Put put) {
+  const __m512 m1 = get(1), m2 = get(2), m3 = get(3), m4 = get(4);
+  const __m512 sum = _mm512_add_ps(m1, m2), difference = _mm512_sub_ps(m1, m2);
+  const __m512 sum2 = _mm512_add_ps(m3, m4), difference2 = _mm512_sub_ps(m3, m4);
+  const auto both = [&](float a, __m512 x, float b, __m512 y) {
+    return _mm512_fmadd_ps(all(a), x, _mm512_mul_ps(all(b), y));
+  };
+  put(0, _mm512_add_ps(get(0), both(OF_NEAR, sum, OF_FAR, sum2)));
+  put(1, both(OF_NEAR * NEAR, difference, OF_FAR * FAR, difference2));
+  put(2, _mm512_add_ps(get(5), both(OF_NEAR * 0.5f, sum, OF_FAR * 2.0f, sum2)));
+}
+
+// ---- tiles
+
+// Rows of tiles, counted through all images, that are computed together.
+struct Tiles {
+  int64_t height, width;  // of an image
+  int64_t first, rows;
+
+  Tiles(const Shape& s, int64_t first, int64_t rows) : height(s.height), width(s.width), first(first), rows(rows) {}
+
+  int64_t down() const { return (height + TILE - 1) / TILE; }  // rows of an image
+  int64_t across() const { return (width + TILE - 1) / TILE; }
+  int64_t image(int64_t row) const { return (first + row) / down(); }
+  int64_t top(int64_t row) const { return (first + row) % down() * TILE; }  // pixel
+  int64_t count() const { return rows * across(); }
+
+  // In memory the tiles are filled up to whole sides, and points are not a power of two apart.
+  int64_t padded() const { return (count() + SIDE - 1) / SIDE * SIDE; }
+  int64_t of_point(int64_t channels) const { return padded() * channels + BLOCK; }
+
+  // The pixels of the rows behind these that are no further than `end`, counted through all images.
+  int64_t next_pixel() const { return pixel(first + rows); }
+  int64_t next_pixels(int64_t end) const { return pixel(std::min(first + 2 * rows, end)) - next_pixel(); }
+
+ private:
+  int64_t pixel(int64_t row) const { return (row / down() * height + std::min(row % down() * TILE, height)) * width; }
+};
+
+// 16 channels of a pixel after what stands in front of the convolution.
+template <int FRONT, class T>
+INLINE __m512 after_front(const T* x, const Before& before, int64_t channel) {
+  const __m512 v = load(x + channel);
+  if (FRONT == AFFINE_RELU) return relu(_mm512_fmadd_ps(v, load(before.scale + channel), load(before.shift + channel)));
+  return FRONT == RELU ? relu(v) : v;
+}
+
+// 16 channels of tiles at all points. Down first: what that gives for a column serves two tiles where they overlap.
+template <int FRONT, class T>
+void evaluate_block(const T* x, const Shape& s, const Before& before, int64_t channel, const Tiles& tiles, float* to,
+                    int64_t point) {
+  const int64_t columns = tiles.across() * TILE + 2;
+  float* strip = (float*)scratch<3>(columns * PATCH * BLOCK);
+  for (int64_t r = 0; r < tiles.rows; ++r) {
+    const T* image = x + tiles.image(r) * s.pixels() * s.in;
+    const int64_t top = tiles.top(r) - 1;
+    for (int64_t c = 0; c < columns; ++c) {
+      const int64_t column = c - 1;
+      const bool inside = column >= 0 && column < s.width;
+      const auto get = [&](int64_t i) {
+        const bool there = inside && top + i >= 0 && top + i < s.height;
+        return there ? after_front<FRONT>(image + ((top + i) * s.width + column) * s.in, before, channel)
+                     : _mm512_setzero_ps();
+      };
+      evaluate(get, [&](int64_t i, __m512 v) { _mm512_store_ps(strip + (c * PATCH + i) * BLOCK, v); });
+    }
+    for (int64_t c = 0; c < tiles.across(); ++c, to += BLOCK)
+      for (int64_t i = 0; i < PATCH; ++i)
+        evaluate([&](int64_t j) { return _mm512_load_ps(strip + ((c * TILE + j) * PATCH + i) * BLOCK); },
+                 [&](int64_t j, __m512 v) { _mm512_store_ps(to + (i * PATCH + j) * point, v); });
+  }
+}
+
+// Blocks of channels of tiles at all points, each block (padded tiles, 16); points are `point` words apart.
+template <class T>
+void evaluate_tiles(const T* x, const Shape& s, const Before& before, int64_t channel, int64_t channels, const Tiles& tiles,
+                    float* to, int64_t point) {
+  for (const int64_t end = channel + channels; channel < end; channel += BLOCK, to += tiles.padded() * BLOCK)
+    if (before.kind == AFFINE_RELU)
+      evaluate_block<AFFINE_RELU>(x, s, before, channel, tiles, to, point);
+    else if (before.kind == RELU)
+      evaluate_block<RELU>(x, s, before, channel, tiles, to, point);
+    else
+      evaluate_block<NOTHING>(x, s, before, channel, tiles, to, point);
+}
+
+// ---- what the files beside this one have
+
+// As convolve() and convolve_back() of conv.cpp.
+template <class T, class After>
+void winograd(const std::vector<const T*>& xs, int64_t outputs, const Shape& s, const Before& before, const float* weights,
+              const After& after, int threads);
+
+// Weights (out, 3, 3, in) at all points, in the order in which winograd() reads them, as arrange() of conv.cpp does it.
+void winograd_arrange(const float* w, int64_t out, int64_t in, bool back, int64_t first, int64_t blocks, float* to,
+                      int threads);
+
+// As weights_gradient() of conv_weights.cpp.
+template <class T>
+void winograd_gradient(const T* x, const std::vector<const T*>& dys, const Shape& s, const Before& before,
+                       const std::vector<float*>& dws, int threads);
