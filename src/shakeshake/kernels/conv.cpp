@@ -178,28 +178,28 @@ void convolve_back(const std::vector<const T*>& dys, const std::vector<int64_t>&
 
 // ---- weights
 
+INLINE void store_words(float, const __m512* channel, Word* to) { _mm512_store_ps(to, channel[0]); }
+INLINE void store_words(bf16, const __m512* channels, Word* to) {
+  const __m512i low = _mm512_cvtepu16_epi32(halves(channels[0])), high = _mm512_cvtepu16_epi32(halves(channels[1]));
+  _mm512_store_si512(to, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+}
+
 // Weights (out, 3, 3, in) in the order in which add_up() reads them: WIDE written channels, then blocks, taps, words of a
 // block. back: those of the gradient of the input, which is read from `out` and written to `in`, turned by 180 degrees.
 // Written are the blocks from `first` on of `blocks` in all.
 template <class T>
 void arrange(const float* w, int64_t out, int64_t in, bool back, int64_t first, int64_t blocks, Word* to, int threads) {
-  const int64_t written = back ? in : out, read = back ? out : in, per = sizeof(Word) / sizeof(T);
+  const int64_t written = back ? in : out, read = blocks_of<T>(back ? out : in) * channels_of_block<T>();
 #pragma omp parallel for collapse(2) schedule(static) num_threads(threads)
-  for (int64_t o = 0; o < written; o += WIDE)
-    for (int64_t b = 0; b < blocks_of<T>(read); ++b) {
-      Word* p = to + (o / WIDE * blocks + first + b) * TAPS * BLOCK * WIDE;
-      for (int tap = 0; tap < TAPS; ++tap)
-        for (int64_t k = 0; k < BLOCK; ++k)
-          for (int64_t v = 0; v < WIDE; v += 16, p += 16) {
-            const int64_t i = (b * BLOCK + k) * per;
-            __m512i word = _mm512_castps_si512(weights_of(w, out, in, back, o + v, i, tap));
-            if (per == 2) {
-              const __m512i low = _mm512_cvtepu16_epi32(halves(_mm512_castsi512_ps(word)));
-              const __m512i high = _mm512_cvtepu16_epi32(halves(weights_of(w, out, in, back, o + v, i + 1, tap)));
-              word = _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
-            }
-            _mm512_store_si512(p, word);
-          }
+  for (int64_t o = 0; o < (written + WIDE - 1) / WIDE * WIDE; o += 16)
+    for (int64_t i = 0; i < read; i += 16) {
+      const int64_t block = o / WIDE * blocks + first + i / channels_of_block<T>();
+      for (int64_t tap = 0; tap < TAPS; ++tap) {
+        __m512 channels[16];
+        load_tap(w, out, in, back, o, i, tap, channels);
+        Word* p = to + ((block * TAPS + tap) * BLOCK + i % channels_of_block<T>() * sizeof(T) / 4) * WIDE + o % WIDE;
+        for (int64_t k = 0; k < 16; k += 4 / sizeof(T), p += WIDE) store_words(T(), channels + k, p);
+      }
     }
 }
 

@@ -120,29 +120,53 @@ INLINE __m512i block(const T* x, int64_t channel, int64_t channels, const Before
 
 // ---- weights (out, 3, 3, in)
 
-// One tap of 16 written channels, from `o` on, for one that is read, or zero where there are no such channels. back: of
-// the gradient of the input, which is read from `out` and written to `in`, turned by 180 degrees.
-INLINE __m512 weights_of(const float* w, int64_t out, int64_t in, bool back, int64_t o, int64_t i, int64_t tap) {
-  if (i >= (back ? out : in) || o >= (back ? in : out)) return _mm512_setzero_ps();
-  if (back) return _mm512_loadu_ps(w + (i * TAPS + 8 - tap) * in + o);
-  const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-  const __m512i each = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(int(TAPS * in)));
-  return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), 0xffff, each, w + (o * TAPS + tap) * in + i, 4);
+// 4 x 16 numbers, turned: quarter q of to[i] has those of column 4 q + i.
+INLINE void turn_fours(const __m512* from, __m512* to) {
+  const __m512 low = _mm512_unpacklo_ps(from[0], from[1]), high = _mm512_unpackhi_ps(from[0], from[1]);
+  const __m512 low2 = _mm512_unpacklo_ps(from[2], from[3]), high2 = _mm512_unpackhi_ps(from[2], from[3]);
+  to[0] = _mm512_shuffle_ps(low, low2, 0x44), to[1] = _mm512_shuffle_ps(low, low2, 0xee);
+  to[2] = _mm512_shuffle_ps(high, high2, 0x44), to[3] = _mm512_shuffle_ps(high, high2, 0xee);
+}
+
+// to[q] has quarter q of each.
+INLINE void turn_quarters(__m512 a, __m512 b, __m512 c, __m512 d, __m512* to) {
+  const __m512 ab = _mm512_shuffle_f32x4(a, b, 0x44), cd = _mm512_shuffle_f32x4(c, d, 0x44);
+  const __m512 ab2 = _mm512_shuffle_f32x4(a, b, 0xee), cd2 = _mm512_shuffle_f32x4(c, d, 0xee);
+  to[0] = _mm512_shuffle_f32x4(ab, cd, 0x88), to[1] = _mm512_shuffle_f32x4(ab, cd, 0xdd);
+  to[2] = _mm512_shuffle_f32x4(ab2, cd2, 0x88), to[3] = _mm512_shuffle_f32x4(ab2, cd2, 0xdd);
+}
+
+// One tap of 16 written channels, from `o` on, for each of 16 read ones, from `i` on; zero where there are no such channels.
+// back: of the gradient of the input, which is read from `out` and written to `in`, turned by 180 degrees.
+INLINE void load_tap(const float* w, int64_t out, int64_t in, bool back, int64_t o, int64_t i, int64_t tap, __m512* to) {
+  if (i >= (back ? out : in) || o >= (back ? in : out)) {
+    std::fill_n(to, 16, _mm512_setzero_ps());
+  } else if (back) {
+    for (int k = 0; k < 16; ++k) to[k] = _mm512_loadu_ps(w + ((i + k) * TAPS + 8 - tap) * in + o);
+  } else {
+    __m512 rows[4], fours[4][4], column[4];
+    for (int g = 0; g < 4; ++g) {
+      for (int k = 0; k < 4; ++k) rows[k] = _mm512_loadu_ps(w + ((o + 4 * g + k) * TAPS + tap) * in + i);
+      turn_fours(rows, fours[g]);
+    }
+    for (int k = 0; k < 4; ++k) {
+      turn_quarters(fours[0][k], fours[1][k], fours[2][k], fours[3][k], column);
+      for (int q = 0; q < 4; ++q) to[4 * q + k] = column[q];
+    }
+  }
 }
 
 // Of four read channels 16 written ones each: fours that lie side by side in memory. place(q, i): where those of channel
 // 4 q + i go.
 template <class Place>
-INLINE void store_fours(const __m512* c, Place place) {
-  const __m512 low = _mm512_unpacklo_ps(c[0], c[1]), high = _mm512_unpackhi_ps(c[0], c[1]);
-  const __m512 low2 = _mm512_unpacklo_ps(c[2], c[3]), high2 = _mm512_unpackhi_ps(c[2], c[3]);
-  const __m512 turned[4] = {_mm512_shuffle_ps(low, low2, 0x44), _mm512_shuffle_ps(low, low2, 0xee),
-                            _mm512_shuffle_ps(high, high2, 0x44), _mm512_shuffle_ps(high, high2, 0xee)};
+INLINE void store_fours(const __m512* from, Place place) {
+  __m512 fours[4];
+  turn_fours(from, fours);
   for (int i = 0; i < 4; ++i) {
-    _mm_storeu_ps(place(0, i), _mm512_extractf32x4_ps(turned[i], 0));
-    _mm_storeu_ps(place(1, i), _mm512_extractf32x4_ps(turned[i], 1));
-    _mm_storeu_ps(place(2, i), _mm512_extractf32x4_ps(turned[i], 2));
-    _mm_storeu_ps(place(3, i), _mm512_extractf32x4_ps(turned[i], 3));
+    _mm_storeu_ps(place(0, i), _mm512_extractf32x4_ps(fours[i], 0));
+    _mm_storeu_ps(place(1, i), _mm512_extractf32x4_ps(fours[i], 1));
+    _mm_storeu_ps(place(2, i), _mm512_extractf32x4_ps(fours[i], 2));
+    _mm_storeu_ps(place(3, i), _mm512_extractf32x4_ps(fours[i], 3));
   }
 }
 
@@ -168,6 +192,10 @@ class Ahead {
   template <class T>
   void add_pixels(const T* image, int64_t first, int64_t pixels, int64_t channels, bool write = false) {
     add(image + first * channels, 64, pixels * channels * int64_t(sizeof(T)) / 64, write);
+  }
+  template <class T>
+  void add_channels(const T* pixel, int64_t channels, int64_t pixels, int64_t all_channels) {
+    for (int64_t c = 0; c < channels; c += channels_of_block<T>()) add(pixel + c, all_channels * sizeof(T), pixels);
   }
   void spread(int64_t calls) { at_once = (all + calls - 1) / calls; }
 

@@ -41,12 +41,9 @@ int64_t row_words(const Shape& s) {
 
 // Quarter i of each goes to `to + i * apart`.
 INLINE void store_quarters(Word* to, int64_t apart, __m512i a, __m512i b, __m512i c, __m512i d) {
-  const __m512i ab = _mm512_shuffle_i32x4(a, b, 0x44), cd = _mm512_shuffle_i32x4(c, d, 0x44);
-  const __m512i ab2 = _mm512_shuffle_i32x4(a, b, 0xee), cd2 = _mm512_shuffle_i32x4(c, d, 0xee);
-  _mm512_store_si512(to, _mm512_shuffle_i32x4(ab, cd, 0x88));
-  _mm512_store_si512(to + apart, _mm512_shuffle_i32x4(ab, cd, 0xdd));
-  _mm512_store_si512(to + 2 * apart, _mm512_shuffle_i32x4(ab2, cd2, 0x88));
-  _mm512_store_si512(to + 3 * apart, _mm512_shuffle_i32x4(ab2, cd2, 0xdd));
+  __m512 quarters[4];
+  turn_quarters(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), _mm512_castsi512_ps(c), _mm512_castsi512_ps(d), quarters);
+  for (int i = 0; i < 4; ++i) _mm512_store_ps(to + i * apart, quarters[i]);
 }
 
 // One register of a row: four times 16 bytes of each group. get(column): a block of the row.
@@ -169,6 +166,7 @@ void write(const float* from, int64_t parts, int64_t size, int v, int64_t in, fl
 template <class T>
 void weights_gradient(const T* x, const std::vector<const T*>& dys, const std::vector<int64_t>& taps, const Shape& s,
                       const Before& before, const std::vector<float*>& dws, int threads) {
+  if (s.tiled) return winograd_gradient(x, dys, s, before, dws, threads);
   const int64_t wides = s.out / WIDE;  // of one output
   const Layout layout{blocks_of<T>(s.in), wides * int64_t(dys.size()), std::min(s.in, channels_of_block<T>()) / GROUP};
   const int64_t parts = std::min(s.images, std::max<int64_t>(2, std::min<int64_t>(16, 512 / s.in)));
@@ -224,10 +222,8 @@ extern "C" void shake_conv_weights(int half, const void* x, int64_t n, int64_t h
                                    int64_t outputs, const int64_t* taps, const void* const* dys, float* const* dws,
                                    int threads) {
   const Shape s{n, h, w, in, (h + stride - 1) / stride, (w + stride - 1) / stride, out, stride, tiled};
-  const Before before{front, scale, shift};
-  EITHER(half, const auto all_dys = all_of<const T*>(dys, outputs); const auto all_dws = all_of<float*>(dws, outputs);
-         if (tiled) winograd_gradient((const T*)x, all_dys, s, before, all_dws, threads);
-         else weights_gradient((const T*)x, all_dys, {taps, taps + outputs}, s, before, all_dws, threads))
+  EITHER(half, weights_gradient<T>((const T*)x, all_of<const T*>(dys, outputs), {taps, taps + outputs}, s,
+                                   {front, scale, shift}, all_of<float*>(dws, outputs), threads))
 }
 
 #endif

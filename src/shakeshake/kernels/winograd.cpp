@@ -12,11 +12,11 @@ namespace {
 
 // At one point: sums over `blocks` blocks of channels for SIDE tiles and WIDE outputs. A function of its own, so that the
 // sums stay in registers and nothing else does.
-__attribute__((noinline)) void multiply(const float* x, int64_t block, int64_t blocks, const float* weights, float* to) {
+__attribute__((noinline)) void multiply(const float* x, int64_t blocks, const float* weights, float* to) {
   __m512 sum[SIDE][2];
 #pragma GCC unroll 8
   for (int t = 0; t < SIDE; ++t) sum[t][0] = sum[t][1] = _mm512_setzero_ps();
-  for (int64_t b = 0; b < blocks; ++b, x += block, weights += BLOCK * WIDE) {
+  for (int64_t b = 0; b < blocks; ++b, x += of_points(BLOCK), weights += BLOCK * WIDE) {
 #pragma GCC unroll 16
     for (int k = 0; k < BLOCK; ++k) {
       const __m512i w0 = _mm512_load_si512(weights + k * WIDE), w1 = _mm512_load_si512(weights + k * WIDE + 16);
@@ -34,10 +34,10 @@ __attribute__((noinline)) void multiply(const float* x, int64_t block, int64_t b
 }
 
 // 16 outputs of a tile, in rows of PIXELS pixels of WIDE channels.
-INLINE void interpolate_tile(const float* values, int64_t point, float* to) {
+INLINE void interpolate_tile(const float* values, float* to) {
   alignas(64) float half[TILE * PATCH * BLOCK];
   for (int64_t j = 0; j < PATCH; ++j)
-    interpolate([&](int64_t i) { return _mm512_load_ps(values + (i * PATCH + j) * point); },
+    interpolate([&](int64_t i) { return _mm512_load_ps(values + (i * PATCH + j) * of_point(WIDE)); },
                 [&](int64_t i, __m512 v) { _mm512_store_ps(half + (i * PATCH + j) * BLOCK, v); });
   for (int64_t i = 0; i < TILE; ++i)
     interpolate([&](int64_t j) { return _mm512_load_ps(half + (i * PATCH + j) * BLOCK); },
@@ -46,22 +46,21 @@ INLINE void interpolate_tile(const float* values, int64_t point, float* to) {
 
 // WIDE outputs of all tiles, two tiles at a time, given to `after`.
 template <class After>
-void interpolate_tiles(const float* values, int64_t point, const Tiles& tiles, int64_t output, int64_t o,
+void interpolate_tiles(const float* values, const Tiles& tiles, int64_t output, int64_t o,
                        const After& after) {
   alignas(64) float sums[TILE * PIXELS * WIDE];
   for (int64_t r = 0; r < tiles.rows; ++r)
     for (int64_t c = 0; c < tiles.across(); c += 2) {
-      for (int64_t k = 0; k < 2 && c + k < tiles.across(); ++k)
-        for (int64_t v = 0; v < WIDE; v += 16)
-          interpolate_tile(values + (r * tiles.across() + c + k) * WIDE + v, point, sums + k * TILE * WIDE + v);
+      for (int64_t k = 0; k < 2 && c + k < tiles.across(); ++k) {
+        const int64_t tile = r * tiles.across() + c + k;
+        const float* at = values + tile / SIDE * of_points(WIDE) + tile % SIDE * WIDE;
+        for (int64_t v = 0; v < WIDE; v += 16) interpolate_tile(at + v, sums + k * TILE * WIDE + v);
+      }
       const int64_t top = tiles.top(r), valid = std::min<int64_t>(PIXELS, tiles.width - c * TILE);
       for (int64_t i = 0; i < std::min(TILE, tiles.height - top); ++i)
         after(tiles.image(r), (top + i) * tiles.width + c * TILE, 1, valid, output, o, sums + i * PIXELS * WIDE);
     }
 }
-
-// How many tiles are computed together: more where there are more weights, which are read each time.
-int64_t at_once(int64_t channels) { return std::max<int64_t>(32, std::min<int64_t>(128, channels)); }
 
 }  // namespace
 
@@ -72,7 +71,7 @@ void winograd(const std::vector<const T*>& xs, int64_t outputs, const Shape& s, 
   const Tiles image(s, 0, (s.height + TILE - 1) / TILE);
   const int64_t all = s.images * image.rows, fair = (all + threads - 1) / threads;
   // Some images, or a piece of one. Where something is summed up over an image, one thread has all of it in order.
-  const int64_t rows = std::max<int64_t>(1, std::min(at_once(channels) / image.across(), After::SUMS ? all : fair));
+  const int64_t rows = std::max<int64_t>(1, std::min(AT_ONCE / image.across(), After::SUMS ? all : fair));
   const int64_t step = rows >= image.rows ? rows / image.rows * image.rows : rows;
   const int64_t task = After::SUMS ? std::max(step, image.rows) : step;
   const int64_t of_image = std::max(step, image.rows);  // pieces do not reach into the next image
@@ -83,26 +82,27 @@ void winograd(const std::vector<const T*>& xs, int64_t outputs, const Shape& s, 
     const int64_t end = std::min({all, start + task, (t / pieces + 1) * of_image});
     for (int64_t first = start; first < end; first += step) {
       const Tiles tiles(s, first, std::min(step, end - first));
-      const int64_t point = tiles.of_point(channels), values = tiles.of_point(WIDE), block = tiles.padded() * BLOCK;
-      float *x = (float*)scratch<0>(POINTS * point), *products = (float*)scratch<1>(POINTS * values);
+      const int64_t side = channels / BLOCK * of_points(BLOCK);
+      float *x = (float*)scratch<0>(tiles.sides() * side), *products = (float*)scratch<1>(tiles.sides() * of_points(WIDE));
       for (int64_t i = 0; i < inputs; ++i)
-        evaluate_tiles(xs[i], s, before, 0, s.in, tiles, x + i * s.in / BLOCK * block, point);
+        evaluate_tiles(xs[i], s, before, 0, s.in, tiles, x + i * s.in / BLOCK * of_points(BLOCK), side);
       Ahead ahead;
       if (first + step < all) {
-        const int64_t pixels = tiles.next_pixels(all);
-        for (const T* each : xs) ahead.add_pixels(each, tiles.next_pixel(), pixels, s.in);
-        after.fetch(tiles.next_pixel(), pixels, ahead);
-        ahead.spread(outputs * wides * POINTS * tiles.padded() / SIDE);
+        const Tiles next(s, first + step, std::min(step, all - first - step));
+        for (const T* each : xs) ahead.add_pixels(each, next.first_pixel(), next.pixels(), s.in);
+        after.fetch(next.first_pixel(), next.pixels(), ahead);
+        ahead.spread(outputs * wides * POINTS * tiles.sides());
       }
       const float* w = weights;
       for (int64_t output = 0; output < outputs; ++output)
         for (int64_t o = 0; o < s.out; o += WIDE) {
           for (int64_t p = 0; p < POINTS; ++p, w += channels * WIDE)
-            for (int64_t i = 0; i < tiles.padded(); i += SIDE) {
+            for (int64_t i = 0; i < tiles.sides(); ++i) {
               ahead.some();
-              multiply(x + p * point + i * BLOCK, block, channels / BLOCK, w, products + p * values + i * WIDE);
+              multiply(x + i * side + p * of_point(BLOCK), channels / BLOCK, w,
+                       products + i * of_points(WIDE) + p * of_point(WIDE));
             }
-          interpolate_tiles(products, values, tiles, output, o, after);
+          interpolate_tiles(products, tiles, output, o, after);
         }
     }
   }
@@ -121,16 +121,19 @@ void winograd_arrange(const float* w, int64_t out, int64_t in, bool back, int64_
                       int threads) {
   const int64_t written = back ? in : out, read = back ? out : in;
 #pragma omp parallel for collapse(2) schedule(static) num_threads(threads)
-  for (int64_t o = 0; o < written; o += 16)
-    for (int64_t i = 0; i < read; ++i) {
-      __m512 rows[3][PATCH];
-      for (int64_t r = 0; r < 3; ++r)
-        evaluate_weights([&](int64_t c) { return weights_of(w, out, in, back, o, i, r * 3 + c); },
-                         [&](int64_t p, __m512 v) { rows[r][p] = v; });
-      float* at = to + (o / WIDE * POINTS * blocks * BLOCK + first * BLOCK + i) * WIDE + o % WIDE;
-      for (int64_t c = 0; c < PATCH; ++c)
-        evaluate_weights([&](int64_t r) { return rows[r][c]; },
-                         [&](int64_t p, __m512 v) { _mm512_store_ps(at + (p * PATCH + c) * blocks * BLOCK * WIDE, v); });
+  for (int64_t o = 0; o < (written + WIDE - 1) / WIDE * WIDE; o += 16)
+    for (int64_t i = 0; i < read; i += 16) {
+      __m512 taps[TAPS][16];
+      for (int64_t tap = 0; tap < TAPS; ++tap) load_tap(w, out, in, back, o, i, tap, taps[tap]);
+      float* at = to + ((o / WIDE * POINTS * blocks + first) * BLOCK + i) * WIDE + o % WIDE;
+      for (int64_t k = 0; k < 16; ++k, at += WIDE) {
+        __m512 rows[3][PATCH];
+        for (int64_t r = 0; r < 3; ++r)
+          evaluate_weights([&](int64_t c) { return taps[r * 3 + c][k]; }, [&](int64_t p, __m512 v) { rows[r][p] = v; });
+        for (int64_t c = 0; c < PATCH; ++c)
+          evaluate_weights([&](int64_t r) { return rows[r][c]; },
+                           [&](int64_t p, __m512 v) { _mm512_store_ps(at + (p * PATCH + c) * blocks * BLOCK * WIDE, v); });
+      }
     }
 }
 

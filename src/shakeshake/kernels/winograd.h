@@ -12,7 +12,8 @@
 constexpr int64_t TILE = 4;          // outputs, in each direction
 constexpr int64_t PATCH = TILE + 2;  // pixels that these are made of, and points
 constexpr int64_t POINTS = PATCH * PATCH;
-constexpr int64_t SIDE = 8;  // what is multiplied by a register of weights, one after the other
+constexpr int64_t AT_ONCE = 32;      // tiles, about: their values at all points stay in the second cache
+constexpr int64_t SIDE = 8;          // what is multiplied by a register of weights, one after the other
 
 constexpr float NEAR = 0.70710678f, FAR = 1.41421356f;   // the points beside 0 and infinity; their squares are 1/2 and 2
 constexpr float OF_NEAR = -2.0f / 3, OF_FAR = 1.0f / 6;  // 1 / the product of the distances to other points, of weights
@@ -89,6 +90,11 @@ INLINE void collect(Get get, Put put) {
 
 // ---- tiles
 
+// Values stand in memory by SIDE tiles, then blocks of `channels` channels, then points, then tiles: what is written at a
+// time stands on few pages. Points are not a power of two apart.
+constexpr int64_t of_point(int64_t channels) { return SIDE * channels + BLOCK; }
+constexpr int64_t of_points(int64_t channels) { return POINTS * of_point(channels); }
+
 // Rows of tiles, counted through all images, that are computed together.
 struct Tiles {
   int64_t height, width;  // of an image
@@ -101,14 +107,11 @@ struct Tiles {
   int64_t image(int64_t row) const { return (first + row) / down(); }
   int64_t top(int64_t row) const { return (first + row) % down() * TILE; }  // pixel
   int64_t count() const { return rows * across(); }
+  int64_t sides() const { return (count() + SIDE - 1) / SIDE; }
 
-  // In memory the tiles are filled up to whole sides, and points are not a power of two apart.
-  int64_t padded() const { return (count() + SIDE - 1) / SIDE * SIDE; }
-  int64_t of_point(int64_t channels) const { return padded() * channels + BLOCK; }
-
-  // The pixels of the rows behind these that are no further than `end`, counted through all images.
-  int64_t next_pixel() const { return pixel(first + rows); }
-  int64_t next_pixels(int64_t end) const { return pixel(std::min(first + 2 * rows, end)) - next_pixel(); }
+  // The pixels that they stand for, counted through all images.
+  int64_t first_pixel() const { return pixel(first); }
+  int64_t pixels() const { return pixel(first + rows) - pixel(first); }
 
  private:
   int64_t pixel(int64_t row) const { return (row / down() * height + std::min(row % down() * TILE, height)) * width; }
@@ -122,43 +125,50 @@ INLINE __m512 after_front(const T* x, const Before& before, int64_t channel) {
   return FRONT == RELU ? relu(v) : v;
 }
 
-// 16 channels of tiles at all points. Down first: what that gives for a column serves two tiles where they overlap.
+// 16 channels of tiles at all points; sides are `side` words apart. Down first: what that gives for a column serves two
+// tiles where they overlap.
 template <int FRONT, class T>
 void evaluate_block(const T* x, const Shape& s, const Before& before, int64_t channel, const Tiles& tiles, float* to,
-                    int64_t point) {
+                    int64_t side) {
   const int64_t columns = tiles.across() * TILE + 2;
   float* strip = (float*)scratch<3>(columns * PATCH * BLOCK);
   for (int64_t r = 0; r < tiles.rows; ++r) {
     const T* image = x + tiles.image(r) * s.pixels() * s.in;
     const int64_t top = tiles.top(r) - 1;
+    const int64_t above = top < 0, below = std::min(PATCH, s.height - top);  // rows of the image
     for (int64_t c = 0; c < columns; ++c) {
-      const int64_t column = c - 1;
-      const bool inside = column >= 0 && column < s.width;
-      const auto get = [&](int64_t i) {
-        const bool there = inside && top + i >= 0 && top + i < s.height;
-        return there ? after_front<FRONT>(image + ((top + i) * s.width + column) * s.in, before, channel)
-                     : _mm512_setzero_ps();
-      };
-      evaluate(get, [&](int64_t i, __m512 v) { _mm512_store_ps(strip + (c * PATCH + i) * BLOCK, v); });
+      const T* pixel = image + (top * s.width + c - 1) * s.in;
+      const auto get = [&](int64_t i) { return after_front<FRONT>(pixel + i * s.width * s.in, before, channel); };
+      const auto get_if_there = [&](int64_t i) { return i >= above && i < below ? get(i) : _mm512_setzero_ps(); };
+      const auto put = [&](int64_t i, __m512 v) { _mm512_store_ps(strip + (c * PATCH + i) * BLOCK, v); };
+      if (c == 0 || c > s.width)
+        evaluate([&](int64_t) { return _mm512_setzero_ps(); }, put);
+      else if (above == 0 && below == PATCH)
+        evaluate(get, put);
+      else
+        evaluate(get_if_there, put);
     }
-    for (int64_t c = 0; c < tiles.across(); ++c, to += BLOCK)
+    for (int64_t c = 0; c < tiles.across(); ++c) {
+      const int64_t tile = r * tiles.across() + c;
+      float* at = to + tile / SIDE * side + tile % SIDE * BLOCK;
       for (int64_t i = 0; i < PATCH; ++i)
         evaluate([&](int64_t j) { return _mm512_load_ps(strip + ((c * TILE + j) * PATCH + i) * BLOCK); },
-                 [&](int64_t j, __m512 v) { _mm512_store_ps(to + (i * PATCH + j) * point, v); });
+                 [&](int64_t j, __m512 v) { _mm512_store_ps(at + (i * PATCH + j) * of_point(BLOCK), v); });
+    }
   }
 }
 
-// Blocks of channels of tiles at all points, each block (padded tiles, 16); points are `point` words apart.
+// Some blocks of channels of tiles at all points.
 template <class T>
 void evaluate_tiles(const T* x, const Shape& s, const Before& before, int64_t channel, int64_t channels, const Tiles& tiles,
-                    float* to, int64_t point) {
-  for (const int64_t end = channel + channels; channel < end; channel += BLOCK, to += tiles.padded() * BLOCK)
+                    float* to, int64_t side) {
+  for (const int64_t end = channel + channels; channel < end; channel += BLOCK, to += of_points(BLOCK))
     if (before.kind == AFFINE_RELU)
-      evaluate_block<AFFINE_RELU>(x, s, before, channel, tiles, to, point);
+      evaluate_block<AFFINE_RELU>(x, s, before, channel, tiles, to, side);
     else if (before.kind == RELU)
-      evaluate_block<RELU>(x, s, before, channel, tiles, to, point);
+      evaluate_block<RELU>(x, s, before, channel, tiles, to, side);
     else
-      evaluate_block<NOTHING>(x, s, before, channel, tiles, to, point);
+      evaluate_block<NOTHING>(x, s, before, channel, tiles, to, side);
 }
 
 // ---- what the files beside this one have

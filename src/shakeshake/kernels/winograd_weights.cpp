@@ -9,49 +9,69 @@
 
 namespace {
 
-constexpr int64_t CHUNK = 64;    // input channels and
-constexpr int64_t GROUP = 4;     // times WIDE output channels of a task, which
-constexpr int64_t TASKS = 8;     // there are to be, at least
-constexpr int64_t AT_ONCE = 32;  // tiles
+constexpr int64_t PARTS = 4, SMALL = POINTS << 14;  // at least so many; more while their sums are no more numbers than these
 
-// WIDE channels of the gradients of tiles at all points: (padded tiles, 32), points `point` words apart.
+// What a task has: some input channels and some times WIDE output channels. As many as the second cache can hold, less
+// where there are threads without a task; that does not change results.
+struct Share {
+  int64_t channels = 64, wides = 4;
+
+  Share(int64_t in, int64_t all_wides, int64_t parts, int64_t threads) : in(in), all(all_wides) {
+    while (wides > 1 && parts * tasks() < threads) wides /= 2;
+    while (channels > BLOCK && parts * tasks() < threads) channels /= 2;
+  }
+  int64_t chunks() const { return (in + channels - 1) / channels; }
+  int64_t groups() const { return (all + wides - 1) / wides; }
+  int64_t tasks() const { return chunks() * groups(); }
+
+ private:
+  int64_t in, all;
+};
+
+// WIDE channels of the gradients of tiles at all points.
 template <class T>
-void spread_tiles(const T* dy, const Shape& s, int64_t channel, const Tiles& tiles, float* to, int64_t point) {
+void spread_tiles(const T* dy, const Shape& s, int64_t channel, const Tiles& tiles, float* to) {
   for (int64_t r = 0; r < tiles.rows; ++r)
-    for (int64_t c = 0; c < tiles.across(); ++c, to += WIDE)
+    for (int64_t c = 0; c < tiles.across(); ++c)
       for (int64_t v = 0; v < WIDE; v += 16) {
+        const int64_t tile = r * tiles.across() + c;
+        float* at = to + tile / SIDE * of_points(WIDE) + tile % SIDE * WIDE + v;
         const T* image = dy + tiles.image(r) * s.out_pixels() * s.out + channel + v;
+        const int64_t below = s.height - tiles.top(r), right = s.width - c * TILE;
         alignas(64) float half[PATCH * TILE * BLOCK];
         for (int64_t j = 0; j < TILE; ++j) {
-          const int64_t top = tiles.top(r), column = c * TILE + j;
+          const T* pixel = image + (tiles.top(r) * s.width + c * TILE + j) * s.out;
           const auto get = [&](int64_t i) {
-            const bool there = column < s.width && top + i < s.height;
-            return there ? load(image + ((top + i) * s.width + column) * s.out) : _mm512_setzero_ps();
+            return i < below && j < right ? load(pixel + i * s.width * s.out) : _mm512_setzero_ps();
           };
           spread(get, [&](int64_t i, __m512 value) { _mm512_store_ps(half + (i * TILE + j) * BLOCK, value); });
         }
         for (int64_t i = 0; i < PATCH; ++i)
           spread([&](int64_t j) { return _mm512_load_ps(half + (i * TILE + j) * BLOCK); },
-                 [&](int64_t j, __m512 value) { _mm512_store_ps(to + (i * PATCH + j) * point + v, value); });
+                 [&](int64_t j, __m512 value) { _mm512_store_ps(at + (i * PATCH + j) * of_point(WIDE), value); });
       }
 }
 
 // Adds what tiles contribute at one point to SIDE input channels and WIDE output channels.
-__attribute__((noinline)) void add(const float* x, const float* dy, int64_t tiles, float* sums) {
+__attribute__((noinline)) void add(const float* x, int64_t side, const float* dy, int64_t tiles, float* sums) {
   __m512 sum[SIDE][2];
 #pragma GCC unroll 8
   for (int i = 0; i < SIDE; ++i)
     for (int v = 0; v < 2; ++v) sum[i][v] = _mm512_load_ps(sums + i * WIDE + v * 16);
-#pragma GCC unroll 4
-  for (int64_t t = 0; t < tiles; ++t, x += BLOCK, dy += WIDE) {
-    const __m512i d0 = _mm512_load_si512(dy), d1 = _mm512_load_si512(dy + 16);
+  const auto add_tile = [&](int64_t t) __attribute__((always_inline)) {
+    const __m512i d0 = _mm512_load_si512(dy + t * WIDE), d1 = _mm512_load_si512(dy + t * WIDE + 16);
 #pragma GCC unroll 8
     for (int i = 0; i < SIDE; ++i) {
-      const __m512i v = everywhere((const Word*)&x[i]);
+      const __m512i v = everywhere((const Word*)&x[t * BLOCK + i]);
       sum[i][0] = multiply_add(float(), sum[i][0], d0, v);
       sum[i][1] = multiply_add(float(), sum[i][1], d1, v);
     }
+  };
+  for (; tiles >= SIDE; tiles -= SIDE, x += side, dy += of_points(WIDE)) {
+#pragma GCC unroll 8
+    for (int t = 0; t < SIDE; ++t) add_tile(t);
   }
+  for (int64_t t = 0; t < tiles; ++t) add_tile(t);
 #pragma GCC unroll 8
   for (int i = 0; i < SIDE; ++i)
     for (int v = 0; v < 2; ++v) _mm512_store_ps(sums + i * WIDE + v * 16, sum[i][v]);
@@ -95,40 +115,43 @@ void winograd_gradient(const T* x, const std::vector<const T*>& dys, const Shape
                        const std::vector<float*>& dws, int threads) {
   const int64_t wides = s.out / WIDE;  // of one output
   const Layout layout{wides * int64_t(dys.size()), s.in};
-  const int64_t chunks = (s.in + CHUNK - 1) / CHUNK, groups = (layout.wides + GROUP - 1) / GROUP;
-  const int64_t parts = std::min(s.images, std::max<int64_t>(1, TASKS / (chunks * groups)));
+  const int64_t tasks = Share(s.in, layout.wides, 1, 1).tasks();
+  const int64_t parts = std::min(s.images, std::max<int64_t>({1, PARTS / tasks, SMALL / layout.size()}));
+  const Share share(s.in, layout.wides, parts, threads);
   const int64_t down = Tiles(s, 0, 0).down(), step = std::max<int64_t>(1, AT_ONCE / Tiles(s, 0, 0).across());
   float* sums = (float*)scratch<2>(parts * layout.size());
 #pragma omp parallel for collapse(3) schedule(dynamic, 1) num_threads(threads)
   for (int64_t part = 0; part < parts; ++part)
-    for (int64_t group = 0; group < groups; ++group)
-      for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    for (int64_t group = 0; group < share.groups(); ++group)
+      for (int64_t chunk = 0; chunk < share.chunks(); ++chunk) {
         float* own = sums + part * layout.size();
-        const int64_t channel = chunk * CHUNK, channels = std::min(CHUNK, s.in - channel);
-        const int64_t wide = group * GROUP, last = std::min(layout.wides, wide + GROUP);
+        const int64_t channel = chunk * share.channels, channels = std::min(share.channels, s.in - channel);
+        const int64_t wide = group * share.wides, last = std::min(layout.wides, wide + share.wides);
         for (int64_t p = 0; p < (last - wide) * POINTS; ++p)
           std::fill_n(own + layout.at(wide, p, channel), channels * WIDE, 0.0f);
         const int64_t end = (part + 1) * s.images / parts * down;
         for (int64_t first = part * s.images / parts * down; first < end; first += step) {
           const Tiles tiles(s, first, std::min(step, end - first));
-          const int64_t point = tiles.of_point(channels), of_gradient = tiles.of_point(WIDE), block = tiles.padded() * BLOCK;
-          float *values = (float*)scratch<0>(POINTS * point), *gradient = (float*)scratch<1>(POINTS * of_gradient);
-          evaluate_tiles(x, s, before, channel, channels, tiles, values, point);
-          Ahead ahead;
-          if (first + step < end) {
-            const int64_t pixels = tiles.next_pixels(end);
-            ahead.add_pixels(x, tiles.next_pixel(), pixels, s.in);
-            for (int64_t output = wide / wides; output * wides < last; ++output)
-              ahead.add_pixels(dys[output], tiles.next_pixel(), pixels, s.out);
-            ahead.spread((last - wide) * POINTS * channels / SIDE);
-          }
+          const int64_t side = channels / BLOCK * of_points(BLOCK);
+          float* values = (float*)scratch<0>(tiles.sides() * side);
+          float* gradient = (float*)scratch<1>(tiles.sides() * of_points(WIDE));
+          evaluate_tiles(x, s, before, channel, channels, tiles, values, side);
+          const Tiles next(s, first + tiles.rows, std::min(step, end - first - tiles.rows));
           for (int64_t o = wide; o < last; ++o) {
-            spread_tiles(dys[o / wides], s, o % wides * WIDE, tiles, gradient, of_gradient);
+            spread_tiles(dys[o / wides], s, o % wides * WIDE, tiles, gradient);
+            // What is read next, and no more: the sums take their way through the caches, too.
+            const int64_t following = o + 1 < last ? o + 1 : wide;
+            const Tiles& of = o + 1 < last ? tiles : next;
+            Ahead ahead;
+            ahead.add_channels(dys[following / wides] + of.first_pixel() * s.out + following % wides * WIDE, WIDE, of.pixels(),
+                               s.out);
+            if (o + 1 == last) ahead.add_channels(x + next.first_pixel() * s.in + channel, channels, next.pixels(), s.in);
+            ahead.spread(POINTS * channels / SIDE);
             for (int64_t p = 0; p < POINTS; ++p)
               for (int64_t i = 0; i < channels; i += SIDE) {
                 ahead.some();
-                add(values + p * point + i / BLOCK * block + i % BLOCK, gradient + p * of_gradient, tiles.count(),
-                    own + layout.at(o, p, channel + i));
+                add(values + i / BLOCK * of_points(BLOCK) + p * of_point(BLOCK) + i % BLOCK, side,
+                    gradient + p * of_point(WIDE), tiles.count(), own + layout.at(o, p, channel + i));
               }
           }
         }
