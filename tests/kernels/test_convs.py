@@ -135,11 +135,12 @@ def test_tail(dtype, shape, known):
     assert bn.num_batches_tracked == 1
 
 
+@pytest.mark.parametrize("mask", [convs.ALL_TAPS, 1 << 4], ids=["3x3", "1x1"])
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("images", [1, 5])
 @pytest.mark.parametrize("shape", HEADS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_biased(dtype, shape, images, threads, request):
+def test_biased(dtype, shape, images, threads, mask, request):
     """With one image and several threads each thread has some of the rows."""
     before = torch.get_num_threads()
     request.addfinalizer(lambda: torch.set_num_threads(before))
@@ -151,16 +152,20 @@ def test_biased(dtype, shape, images, threads, request):
         torch.randn(out),
     )
     assert convs.fit_inference(x, made)
-    twin = slow_conv(made, x)(x.double()) + bias.double()[:, None, None]
-    rectified = slow_conv(made, x)(x.double().relu()) + bias.double()[:, None, None]
+    with torch.no_grad():
+        made.weight.mul_(torch.tensor([mask >> tap & 1 for tap in range(9)]).view(3, 3))
+    assert convs.taps_of(made.weight) == mask
+    twin = slow_conv(made, x, (mask,))(x.double()) + bias.double()[:, None, None]
+    rectified = slow_conv(made, x, (mask,))(x.double().relu()) + bias.double()[:, None, None]
     add = image(twin.shape, dtype, 3).detach()
-    weights = convs.arranged(made.weight, x, stride)
+    tiles = convs.tiled(x, stride, (mask,))
+    weights = convs.arranged(made.weight, dtype, tiles=tiles)
     for first, added, relu, slow in (
         (False, None, False, twin),
         (True, None, True, rectified.relu()),
         (False, add, True, (twin + add.double()).relu()),
     ):
-        y = convs.biased(x, weights, bias, stride, relu_first=first, add=added, relu=relu)
+        y = convs.biased(x, weights, bias, stride, mask, tiles=tiles, relu_first=first, add=added, relu=relu)
         check(y, slow.detach(), dtype, (first, relu))
 
 

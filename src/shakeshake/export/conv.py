@@ -22,67 +22,69 @@ class FusedConv(nn.Conv2d):
     """
 
     _packed_of: Hashable = None
-    _packed: Mapping[Hashable, tuple[Tensor, ...]] = {}
+    _packed: Mapping[Hashable, Any] = {}
 
     def forward(self, x: Tensor, add: Tensor | None = None, relu: bool = False, relu_first: bool = False) -> Tensor:
-        alone = self._alone(x)
-        if alone and self.bias is not None and convs.fit_inference(x, self):
-            how = x.dtype, convs.tiled(x, self.stride[0])
-            weight, bias = self._packed_once(how, lambda: self._arrange(x))
-            return convs.biased(x, weight, bias, self.stride[0], relu_first=relu_first, add=add, relu=relu)
+        weight, bias = self._parameters["weight"], self._parameters["bias"]
+        assert weight is not None
+        if alone := _alone(x, weight):
+            self._forget_if_not_of(weight, bias)
+            if bias is not None and convs.fit_inference(x, self):
+                return self._by_kernel(x, weight, bias, add=add, relu=relu, relu_first=relu_first)
         if relu_first:
             x = F.relu(x)
         if not (alone and _packs(x.dtype)):
             y = super().forward(x)
             y = y if add is None else y + add
             return F.relu(y) if relu else y
+        return self._by_primitive(x, weight, bias, add, relu)
+
+    def _by_kernel(self, x: Tensor, weight: Tensor, bias: Tensor, **how: Any) -> Tensor:
+        taps, floats = self._once("bias", lambda: (convs.taps_of(weight), bias.detach().float()))
+        tiles = convs.tiled(x, self.stride[0], (taps,))
+        words = self._once(tiles, lambda: convs.arranged(weight, x.dtype, tiles=tiles))
+        return convs.biased(x, words, floats, self.stride[0], taps, tiles=tiles, **how)
+
+    def _by_primitive(self, x: Tensor, weight: Tensor, bias: Tensor | None, add: Tensor | None, relu: bool) -> Tensor:
         shape = (self.padding, self.stride, self.dilation, self.groups)
-        last = "relu" if relu else "none"
-        (weight,) = self._packed_once(x.shape, lambda: self._reorder(x.shape))
-        run = torch.ops.mkldnn
+        run, last = torch.ops.mkldnn, "relu" if relu else "none"
+        how = (self.padding, self.stride, self.dilation, self.groups, list(x.shape))
+        packed = self._once(x.shape, lambda: run._reorder_convolution_weight(weight.detach(), *how))
         if add is None:
-            return run._convolution_pointwise(x, weight, self.bias, *shape, last, [], None)
+            return run._convolution_pointwise(x, packed, bias, *shape, last, [], None)
         after = "relu" if relu else None
         if add is x:  # it is still read while the result is written
-            return run._convolution_pointwise.binary(x, add, weight, self.bias, *shape, "add", 1.0, after, [], None)
-        return run._convolution_pointwise_.binary(add, x, weight, self.bias, *shape, "add", 1.0, after, [], None)
+            return run._convolution_pointwise.binary(x, add, packed, bias, *shape, "add", 1.0, after, [], None)
+        return run._convolution_pointwise_.binary(add, x, packed, bias, *shape, "add", 1.0, after, [], None)
 
-    def _alone(self, x: Tensor) -> bool:
-        """On a CPU, and nobody records what is done."""
-        return (
-            type(x) is Tensor
-            and x.device.type == "cpu"
-            and x.dtype == self.weight.dtype
-            and len(x) > 0
-            and not torch.is_grad_enabled()
-            and not torch.is_autocast_enabled("cpu")
-            and not torch.compiler.is_compiling()
-            and not torch.jit.is_tracing()
-        )
-
-    def _packed_once(self, how: Hashable, pack: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        """The weight as it is packed in the last two ways, as long as it and the bias stay the same."""
-        of = (self.weight.dtype, *(_identity(t) for t in (self.weight, self.bias)))
+    def _forget_if_not_of(self, weight: Tensor, bias: Tensor | None) -> None:
+        of = weight.dtype, _identity(weight), _identity(bias)
         if self._packed_of != of:
             self._packed_of, self._packed = of, {}
-        if how not in self._packed:
-            self._packed = dict([*self._packed.items(), (how, pack())][-2:])
-        return self._packed[how]
 
-    def _arrange(self, x: Tensor) -> tuple[Tensor, ...]:
-        assert self.bias is not None
-        return convs.arranged(self.weight, x, self.stride[0]), self.bias.detach().float()
-
-    def _reorder(self, shape: torch.Size) -> tuple[Tensor, ...]:
-        return (
-            torch.ops.mkldnn._reorder_convolution_weight(
-                self.weight.detach(), self.padding, self.stride, self.dilation, self.groups, list(shape)
-            ),
-        )
+    def _once(self, what: Hashable, make: Callable[[], Any]) -> Any:
+        """What was made of the weight and the bias, which are as they were; the last few such things."""
+        if what not in self._packed:
+            self._packed = dict([*self._packed.items(), (what, make())][-4:])
+        return self._packed[what]
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy rearranges its weight for itself."""
         return {key: value for key, value in self.__dict__.items() if not key.startswith("_packed")}
+
+
+def _alone(x: Tensor, weight: Tensor) -> bool:
+    """On a CPU, and nobody records what is done."""
+    return (
+        type(x) is Tensor
+        and x.device.type == "cpu"
+        and x.dtype == weight.dtype
+        and len(x) > 0
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+    )
 
 
 def _identity(tensor: Tensor | None) -> tuple[int, int | None] | None:

@@ -228,10 +228,10 @@ void shake_conv_summed(int half, const void* x, int64_t n, int64_t h, int64_t w,
 
 // x: (n, h, w, in). added, y: (n, ceil(h / stride), ceil(w / stride), out); nothing may be added.
 void shake_conv_biased(int half, const void* x, int64_t n, int64_t h, int64_t w, int64_t in, int64_t out, int64_t stride,
-                       int64_t tiled, int64_t front, const void* weights, const float* bias, const void* added,
-                       int64_t rectified, void* y, int threads) {
+                       int64_t tiled, int64_t front, int64_t taps, const void* weights, const float* bias,
+                       const void* added, int64_t rectified, void* y, int threads) {
   const Shape s{n, h, w, in, (h + stride - 1) / stride, (w + stride - 1) / stride, out, stride, tiled};
-  EITHER(half, convolve<T>((const T*)x, {ALL_TAPS}, s, {front, nullptr, nullptr}, (const Word*)weights,
+  EITHER(half, convolve<T>((const T*)x, {taps}, s, {front, nullptr, nullptr}, (const Word*)weights,
                            Biased<T>{bias, (const T*)added, rectified != 0, (T*)y, s}, threads))
 }
 

@@ -125,26 +125,44 @@ def tiled(x: Tensor, stride: int, taps: Sequence[int] = (ALL_TAPS,)) -> bool:
     )
 
 
-def arranged(weight: Tensor, x: Tensor, stride: int) -> Tensor:
-    """Weights (out, in, 3, 3) in the order in which biased() reads them for ``x``: another if tiled() says so."""
+def taps_of(weight: Tensor) -> int:
+    """Which of the taps of a weight (out, in, 3, 3) are not zero, as head() takes them."""
+    return sum(1 << tap for tap, there in enumerate(weight.detach().ne(0).flatten(2).any(0).any(0).tolist()) if there)
+
+
+def arranged(weight: Tensor, dtype: torch.dtype, *, tiles: bool) -> Tensor:
+    """Weights (out, in, 3, 3) in the order in which biased() reads them for feature maps of ``dtype``.
+
+    tiles: what tiled() says of the feature maps.
+    """
     weights = (weight.detach().float().contiguous(memory_format=torch.channels_last),)
-    return _arranged(weights, x.dtype, tiles=tiled(x, stride), back=False)
+    return _arranged(weights, dtype, tiles=tiles, back=False)
 
 
 def biased(
-    x: Tensor, weights: Tensor, bias: Tensor, stride: int, *, relu_first: bool, add: Tensor | None, relu: bool
+    x: Tensor,
+    weights: Tensor,
+    bias: Tensor,
+    stride: int,
+    taps: int,
+    *,
+    tiles: bool,
+    relu_first: bool,
+    add: Tensor | None,
+    relu: bool,
 ) -> Tensor:
     """relu(conv(relu(x)) + bias + add), each of the three that is asked for; without gradients.
 
-    weights: from arranged(). bias: (out,), float32.
+    weights: from arranged(). bias: (out,), float32. taps: from taps_of(). tiles: what tiled() says of ``x``.
     """
     x = x.contiguous(memory_format=torch.channels_last)
-    n, _, h, w = x.shape
-    shape = n, bias.shape[0], -(-h // stride), -(-w // stride)
+    n, into, h, w = x.shape
+    out = len(bias)
+    shape = n, out, -(-h // stride), -(-w // stride)
     y = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
     add = None if add is None else add.contiguous(memory_format=torch.channels_last)
-    size, before = (*_shape(x), len(bias), stride, int(tiled(x, stride))), RELU if relu_first else NOTHING
-    call("conv_biased", x, x, *size, before, weights, bias, add, int(relu), y)
+    size, before = (n, h, w, into, out, stride, int(tiles)), RELU if relu_first else NOTHING
+    call("conv_biased", x, x, *size, before, taps, weights, bias, add, int(relu), y)
     return y
 
 
