@@ -1,4 +1,4 @@
-"""How fast this machine trains and uses a network, beside what its convolutions alone would allow."""
+"""How fast this machine trains and uses a network, beside what torch's convolutions alone would allow."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def measure(
     rounds: int = 10,
     device: str = "auto",
 ) -> dict[str, Any]:
-    """Training step, its convolutions alone, the data pipeline, inference as it is and fused: seconds and images/s.
+    """Training step, torch's convolutions alone, the data pipeline, inference as it is and fused: seconds and images/s.
 
     Everything runs in this process, interleaved. Raises InputError for sizes below 1, and as create_model().
     """
@@ -119,16 +119,16 @@ def as_lines(measured: dict[str, Any]) -> Iterator[str]:
         yield f"{row['name']:<30}{row['images']:>7}{row['milliseconds']:>11.2f}{row['images_per_second']:>11.1f}"
     for precision in PRECISIONS:
         yield (
-            f"{precision}: the convolutions alone would take {measured['share_of_limit'][precision]:.0%} of a training "
-            f"step, the data take {measured['share_of_data'][precision]:.1%}"
+            f"{precision}: torch's convolutions alone would take {measured['share_of_limit'][precision]:.0%} of a "
+            f"training step, the data take {measured['share_of_data'][precision]:.1%}"
         )
 
 
 def convolutions(network: nn.Module, batch: int, precision: str, device: torch.device) -> Step:
-    """A step of the network's convolutions and nothing else: forward, gradient of the input, gradient of the weight.
+    """A step of the network's convolutions and nothing else, by torch: forward, gradients of the input and the weight.
 
-    In channels_last, the memory format that training uses; the first one needs no gradient of its input. What is
-    left of a training step beside this is what an implementation can still remove.
+    In channels_last, the memory format that training uses; the first one needs no gradient of its input. A training
+    step that has these convolutions takes at least as long; one with convolutions of its own may take less.
     """
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     seen: list[tuple[nn.Conv2d, Tensor]] = []

@@ -97,7 +97,7 @@ def doctor(arguments: Sequence[str]) -> int:
 def bench(arguments: Sequence[str]) -> int:
     parser = door(
         "bench",
-        "A training step beside its convolutions alone, the data pipeline, inference as it is and fused.\n"
+        "A training step beside torch's convolutions alone, the data pipeline, inference as it is and fused.\n"
         "Interleaved in one process; medians. Run it on a machine that is otherwise idle.",
     )
     parser.add_argument("--model", default="shake_resnet26_2x32d", metavar="N", help="default shake_resnet26_2x32d")

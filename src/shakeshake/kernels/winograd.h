@@ -4,7 +4,7 @@
 // A tile of 4x4 outputs is computed as products of polynomials are: the 6x6 pixels that it is made of and the 3x3 weights
 // are evaluated at 36 points, multiplied there, summed over channels, and what is found is interpolated. In each
 // direction the points are 0, +-sqrt(1/2), +-sqrt(2) and infinity. For these rounding errors are the smallest that were
-// found: less than twice those of the sum as it is written. All is done in float, also with feature maps in bfloat16.
+// found, about twice those of the sum as it is written (benchmarks/winograd_points.py). All is done in float, also with feature maps in bfloat16.
 
 #pragma once
 #include "conv.h"
