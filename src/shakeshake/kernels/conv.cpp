@@ -104,14 +104,14 @@ __attribute__((noinline)) void add_up(const Word* x, const Word* weights, const 
 
 // y_j = conv(before(x), w_j), or with `back` y = sum over i of the transposed convolution of x_i. taps: those that each
 // output, or each input, has. `after` is given the sums, up to PIXELS pixels of WIDE channels at a time, and writes them.
-template <class T, int STRIDE, class After>
+template <class T, int STRIDE>
 void convolve_strided(const std::vector<const T*>& xs, const std::vector<int64_t>& taps, const Shape& s, bool back,
                       const Before& before, const Word* weights, const After& after, int threads) {
   const int64_t outputs = back ? 1 : int64_t(taps.size());
   std::vector<Phase> all = phases(s, back);
   int64_t rows = 0, columns = 0, tiles = 0;  // the most of a phase; all
   // With few images their rows are shared out, too, unless something is summed up over an image.
-  const int64_t bands = After::SUMS || back ? 1 : std::min((threads + s.images - 1) / s.images, s.out_height);
+  const int64_t bands = after.sums || back ? 1 : std::min((threads + s.images - 1) / s.images, s.out_height);
   for (const Phase& phase : all) {
     rows = std::max(rows, (phase.rows + bands - 1) / bands), columns = std::max(columns, phase.across() * PIXELS);
     tiles += (phase.rows + bands - 1) / bands * phase.across();
@@ -155,23 +155,23 @@ void convolve_strided(const std::vector<const T*>& xs, const std::vector<int64_t
   }
 }
 
-template <class T, class After>
+template <class T>
 void convolve(const T* x, const std::vector<int64_t>& taps, const Shape& s, const Before& before, const Word* weights,
               const After& after, int threads) {
   if (s.tiled)
-    winograd<T, After>({x}, int64_t(taps.size()), s, before, (const float*)weights, after, threads);
+    winograd<T>({x}, int64_t(taps.size()), s, before, (const float*)weights, after, threads);
   else if (s.stride == 1)
-    convolve_strided<T, 1, After>({x}, taps, s, false, before, weights, after, threads);
+    convolve_strided<T, 1>({x}, taps, s, false, before, weights, after, threads);
   else
-    convolve_strided<T, 2, After>({x}, taps, s, false, before, weights, after, threads);
+    convolve_strided<T, 2>({x}, taps, s, false, before, weights, after, threads);
 }
 
-template <class T, class After>
+template <class T>
 void convolve_back(const std::vector<const T*>& dys, const std::vector<int64_t>& taps, const Shape& s, const Word* weights,
                    const After& after, int threads) {
   const Before nothing{NOTHING, nullptr, nullptr};
   if (s.tiled)
-    winograd<T, After>(dys, 1, s, nothing, (const float*)weights, after, threads);
+    winograd<T>(dys, 1, s, nothing, (const float*)weights, after, threads);
   else
     convolve_strided<T, 1>(dys, taps, s, true, nothing, weights, after, threads);
 }
@@ -228,8 +228,8 @@ void shake_conv_summed(int half, const void* x, int64_t n, int64_t h, int64_t w,
 
 // x: (n, h, w, in). added, y: (n, ceil(h / stride), ceil(w / stride), out); nothing may be added.
 void shake_conv_biased(int half, const void* x, int64_t n, int64_t h, int64_t w, int64_t in, int64_t out, int64_t stride,
-                       int64_t tiled, int64_t front, int64_t taps, const void* weights, const float* bias,
-                       const void* added, int64_t rectified, void* y, int threads) {
+                       int64_t tiled, int64_t front, int64_t taps, const void* weights, const float* bias, const void* added,
+                       int64_t rectified, void* y, int threads) {
   const Shape s{n, h, w, in, (h + stride - 1) / stride, (w + stride - 1) / stride, out, stride, tiled};
   EITHER(half, convolve<T>((const T*)x, {taps}, s, {front, nullptr, nullptr}, (const Word*)weights,
                            Biased<T>{bias, (const T*)added, rectified != 0, (T*)y, s}, threads))

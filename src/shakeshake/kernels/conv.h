@@ -20,6 +20,7 @@ using bf16 = uint16_t;
 
 constexpr int64_t BLOCK = 16;  // words
 constexpr int64_t WIDE = 32;   // channels that are written together: two registers of floats
+constexpr int PIXELS = 8;      // next to each other in a row, that are written together
 constexpr int TAPS = 9;        // of a kernel of 3x3; which of them there are is told by as many bits
 
 template <class T>
@@ -220,6 +221,41 @@ class Ahead {
   } ranges[MOST];
   int count = 0, now = 0;
   int64_t all = 0, at_once = 0;
+};
+
+// ---- what is done with the sums
+
+// One of the structures of conv_after.h: called seldom enough for its type to be forgotten.
+class After {
+ public:
+  const bool sums;  // whether it sums up over an image, whose pixels it then has to get in order
+
+  template <class What>
+  After(const What& what) : sums(What::SUMS), what(&what), write(write_of<What>), fetch_(fetch_of<What>) {}
+
+  // n: image. Its first pixel, how many pixels further the next one is, and how many there are, at most PIXELS. The output
+  // and its first channel. sum: WIDE for each pixel.
+  void operator()(int64_t n, int64_t pixel, int64_t step, int64_t valid, int64_t output, int64_t o, const float* sum) const {
+    write(what, n, pixel, step, valid, output, o, sum);
+  }
+
+  // Adds what will be read and written of some pixels, counted through all images.
+  void fetch(int64_t first, int64_t pixels, Ahead& ahead) const { fetch_(what, first, pixels, ahead); }
+
+ private:
+  template <class What>
+  static void write_of(const void* what, int64_t n, int64_t pixel, int64_t step, int64_t valid, int64_t output, int64_t o,
+                       const float* sum) {
+    ((const What*)what)->write(n, pixel, step, valid, output, o, sum);
+  }
+  template <class What>
+  static void fetch_of(const void* what, int64_t first, int64_t pixels, Ahead& ahead) {
+    ((const What*)what)->fetch(first, pixels, ahead);
+  }
+
+  const void* what;
+  void (*write)(const void*, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, const float*);
+  void (*fetch_)(const void*, int64_t, int64_t, Ahead&);
 };
 
 // half: 1 for bfloat16, 0 for float.

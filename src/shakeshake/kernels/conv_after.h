@@ -1,12 +1,7 @@
-// What is done with the sums of a convolution: each of these writes them somewhere.
-//
-// Called with: the image; the first pixel, how many pixels further the next one is, and how many there are; the output
-// and its first channel; the sums.
+// What is done with the sums of a convolution: each of these writes them somewhere, as After of conv.h says.
 
 #pragma once
 #include "conv.h"
-
-constexpr int PIXELS = 8;  // next to each other in a row, written together
 
 // y = the convolution, and of each image's channels: the first pixel, and sum and sum of squares around it.
 template <class T>
@@ -20,8 +15,7 @@ struct Summed {
     for (T* y : ys) ahead.add_pixels(y, first, pixels, s.out, true);
   }
 
-  INLINE void operator()(int64_t n, int64_t pixel, int64_t step, int64_t valid, int64_t output, int64_t o,
-                         const float* sum) const {
+  void write(int64_t n, int64_t pixel, int64_t step, int64_t valid, int64_t output, int64_t o, const float* sum) const {
     T* to = ys[output] + (n * s.out_pixels() + pixel) * s.out + o;
     float* moments = sums + (output * s.images + n) * 3 * s.out + o;
 #pragma GCC unroll 2
@@ -57,7 +51,7 @@ struct Masked {
     ahead.add_pixels(g, first, pixels, s.out, true);
   }
 
-  INLINE void operator()(int64_t n, int64_t pixel, int64_t step, int64_t valid, int64_t, int64_t o, const float* sum) const {
+  void write(int64_t n, int64_t pixel, int64_t step, int64_t valid, int64_t, int64_t o, const float* sum) const {
     float* totals = sums + n * 2 * s.out + o;
     int64_t at = (n * s.out_pixels() + pixel) * s.out + o;
 #pragma GCC unroll 2
@@ -93,7 +87,7 @@ struct Forked {
     ahead.add_pixels(dx, first, pixels, s.out, true);
   }
 
-  INLINE void operator()(int64_t n, int64_t pixel, int64_t step, int64_t valid, int64_t, int64_t o, const float* sum) const {
+  void write(int64_t n, int64_t pixel, int64_t step, int64_t valid, int64_t, int64_t o, const float* sum) const {
     const int64_t at = (n * s.out_pixels() + pixel) * s.out + o;
     for (int64_t p = 0; p < valid; ++p) {
 #pragma GCC unroll 2
@@ -123,7 +117,7 @@ struct Biased {
     ahead.add_pixels(y, first, pixels, s.out, true);
   }
 
-  INLINE void operator()(int64_t n, int64_t pixel, int64_t step, int64_t valid, int64_t, int64_t o, const float* sum) const {
+  void write(int64_t n, int64_t pixel, int64_t step, int64_t valid, int64_t, int64_t o, const float* sum) const {
     const int64_t at = (n * s.out_pixels() + pixel) * s.out + o;
     for (int64_t p = 0; p < valid; ++p)
 #pragma GCC unroll 2

@@ -120,7 +120,7 @@ def tiled(x: Tensor, stride: int, taps: Sequence[int] = (ALL_TAPS,)) -> bool:
     return (
         stride == 1
         and all(mask == ALL_TAPS for mask in taps)
-        and tiles >= (32 if half else 16)
+        and tiles >= (64 if half else 16)
         and n * h * w >= (0.7 if half else 0.4) * tiles * TILE**2
     )
 

@@ -6,9 +6,48 @@
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
 #include "winograd.h"
 
-#include "conv_after.h"
-
 namespace {
+
+// 16 channels of a pixel after what stands in front of the convolution.
+template <int FRONT, class T>
+INLINE __m512 after_front(const T* x, const Before& before, int64_t channel) {
+  const __m512 v = load(x + channel);
+  if (FRONT == AFFINE_RELU) return relu(_mm512_fmadd_ps(v, load(before.scale + channel), load(before.shift + channel)));
+  return FRONT == RELU ? relu(v) : v;
+}
+
+// 16 channels of tiles at all points. Down first: what that gives for a column serves two
+// tiles where they overlap.
+template <int FRONT, class T>
+void evaluate_block(const T* x, const Shape& s, const Before& before, int64_t channel, const Tiles& tiles, float* to,
+                    int64_t side) {
+  const int64_t columns = tiles.across() * TILE + 2;
+  float* strip = (float*)scratch<3>(columns * PATCH * BLOCK);
+  for (int64_t r = 0; r < tiles.rows; ++r) {
+    const T* image = x + tiles.image(r) * s.pixels() * s.in;
+    const int64_t top = tiles.top(r) - 1;
+    const int64_t above = top < 0, below = std::min(PATCH, s.height - top);  // rows of the image
+    for (int64_t c = 0; c < columns; ++c) {
+      const T* pixel = image + (top * s.width + c - 1) * s.in;
+      const auto get = [&](int64_t i) { return after_front<FRONT>(pixel + i * s.width * s.in, before, channel); };
+      const auto get_if_there = [&](int64_t i) { return i >= above && i < below ? get(i) : _mm512_setzero_ps(); };
+      const auto put = [&](int64_t i, __m512 v) { _mm512_store_ps(strip + (c * PATCH + i) * BLOCK, v); };
+      if (c == 0 || c > s.width)
+        evaluate([&](int64_t) { return _mm512_setzero_ps(); }, put);
+      else if (above == 0 && below == PATCH)
+        evaluate(get, put);
+      else
+        evaluate(get_if_there, put);
+    }
+    for (int64_t c = 0; c < tiles.across(); ++c) {
+      const int64_t tile = r * tiles.across() + c;
+      float* at = to + tile / SIDE * side + tile % SIDE * BLOCK;
+      for (int64_t i = 0; i < PATCH; ++i)
+        evaluate([&](int64_t j) { return _mm512_load_ps(strip + ((c * TILE + j) * PATCH + i) * BLOCK); },
+                 [&](int64_t j, __m512 v) { _mm512_store_ps(at + (i * PATCH + j) * of_point(BLOCK), v); });
+    }
+  }
+}
 
 // At one point: sums over `blocks` blocks of channels for SIDE tiles and WIDE outputs. A function of its own, so that the
 // sums stay in registers and nothing else does.
@@ -45,9 +84,7 @@ INLINE void interpolate_tile(const float* values, float* to) {
 }
 
 // WIDE outputs of all tiles, two tiles at a time, given to `after`.
-template <class After>
-void interpolate_tiles(const float* values, const Tiles& tiles, int64_t output, int64_t o,
-                       const After& after) {
+void interpolate_tiles(const float* values, const Tiles& tiles, int64_t output, int64_t o, const After& after) {
   alignas(64) float sums[TILE * PIXELS * WIDE];
   for (int64_t r = 0; r < tiles.rows; ++r)
     for (int64_t c = 0; c < tiles.across(); c += 2) {
@@ -64,16 +101,31 @@ void interpolate_tiles(const float* values, const Tiles& tiles, int64_t output, 
 
 }  // namespace
 
-template <class T, class After>
+template <class T>
+void evaluate_tiles(const T* x, const Shape& s, const Before& before, int64_t channel, int64_t channels, const Tiles& tiles,
+                    float* to, int64_t side) {
+  for (const int64_t end = channel + channels; channel < end; channel += BLOCK, to += of_points(BLOCK))
+    if (before.kind == AFFINE_RELU)
+      evaluate_block<AFFINE_RELU>(x, s, before, channel, tiles, to, side);
+    else if (before.kind == RELU)
+      evaluate_block<RELU>(x, s, before, channel, tiles, to, side);
+    else
+      evaluate_block<NOTHING>(x, s, before, channel, tiles, to, side);
+}
+
+template void evaluate_tiles(const float*, const Shape&, const Before&, int64_t, int64_t, const Tiles&, float*, int64_t);
+template void evaluate_tiles(const bf16*, const Shape&, const Before&, int64_t, int64_t, const Tiles&, float*, int64_t);
+
+template <class T>
 void winograd(const std::vector<const T*>& xs, int64_t outputs, const Shape& s, const Before& before, const float* weights,
               const After& after, int threads) {
   const int64_t inputs = int64_t(xs.size()), channels = inputs * s.in, wides = (s.out + WIDE - 1) / WIDE;
   const Tiles image(s, 0, (s.height + TILE - 1) / TILE);
   const int64_t all = s.images * image.rows, fair = (all + threads - 1) / threads;
   // Some images, or a piece of one. Where something is summed up over an image, one thread has all of it in order.
-  const int64_t rows = std::max<int64_t>(1, std::min(AT_ONCE / image.across(), After::SUMS ? all : fair));
+  const int64_t rows = std::max<int64_t>(1, std::min(AT_ONCE / image.across(), after.sums ? all : fair));
   const int64_t step = rows >= image.rows ? rows / image.rows * image.rows : rows;
-  const int64_t task = After::SUMS ? std::max(step, image.rows) : step;
+  const int64_t task = after.sums ? std::max(step, image.rows) : step;
   const int64_t of_image = std::max(step, image.rows);  // pieces do not reach into the next image
   const int64_t pieces = (of_image + task - 1) / task, tasks = (all + of_image - 1) / of_image * pieces;
 #pragma omp parallel for schedule(static) num_threads(threads)
@@ -108,14 +160,10 @@ void winograd(const std::vector<const T*>& xs, int64_t outputs, const Shape& s, 
   }
 }
 
-#define FOR(T, AFTER)                                                                                                       \
-  template void winograd(const std::vector<const T*>&, int64_t, const Shape&, const Before&, const float*, const AFTER<T>&, \
-                         int);
-#define FOR_BOTH(AFTER) FOR(float, AFTER) FOR(bf16, AFTER)
-FOR_BOTH(Summed)
-FOR_BOTH(Masked)
-FOR_BOTH(Forked)
-FOR_BOTH(Biased)
+template void winograd(const std::vector<const float*>&, int64_t, const Shape&, const Before&, const float*, const After&,
+                       int);
+template void winograd(const std::vector<const bf16*>&, int64_t, const Shape&, const Before&, const float*, const After&,
+                       int);
 
 void winograd_arrange(const float* w, int64_t out, int64_t in, bool back, int64_t first, int64_t blocks, float* to,
                       int threads) {

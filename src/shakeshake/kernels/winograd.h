@@ -4,7 +4,8 @@
 // A tile of 4x4 outputs is computed as products of polynomials are: the 6x6 pixels that it is made of and the 3x3 weights
 // are evaluated at 36 points, multiplied there, summed over channels, and what is found is interpolated. In each
 // direction the points are 0, +-sqrt(1/2), +-sqrt(2) and infinity. For these rounding errors are the smallest that were
-// found, about twice those of the sum as it is written (benchmarks/winograd_points.py). All is done in float, also with feature maps in bfloat16.
+// found, about twice those of the sum as it is written (benchmarks/winograd_points.py). All is done in float, also with
+// feature maps in bfloat16.
 
 #pragma once
 #include "conv.h"
@@ -12,8 +13,8 @@
 constexpr int64_t TILE = 4;          // outputs, in each direction
 constexpr int64_t PATCH = TILE + 2;  // pixels that these are made of, and points
 constexpr int64_t POINTS = PATCH * PATCH;
-constexpr int64_t AT_ONCE = 32;      // tiles, about: their values at all points stay in the second cache
-constexpr int64_t SIDE = 8;          // what is multiplied by a register of weights, one after the other
+constexpr int64_t AT_ONCE = 32;  // tiles, about: their values at all points stay in the second cache
+constexpr int64_t SIDE = 8;      // what is multiplied by a register of weights, one after the other
 
 constexpr float NEAR = 0.70710678f, FAR = 1.41421356f;   // the points beside 0 and infinity; their squares are 1/2 and 2
 constexpr float OF_NEAR = -2.0f / 3, OF_FAR = 1.0f / 6;  // 1 / the product of the distances to other points, of weights
@@ -117,64 +118,15 @@ struct Tiles {
   int64_t pixel(int64_t row) const { return (row / down() * height + std::min(row % down() * TILE, height)) * width; }
 };
 
-// 16 channels of a pixel after what stands in front of the convolution.
-template <int FRONT, class T>
-INLINE __m512 after_front(const T* x, const Before& before, int64_t channel) {
-  const __m512 v = load(x + channel);
-  if (FRONT == AFFINE_RELU) return relu(_mm512_fmadd_ps(v, load(before.scale + channel), load(before.shift + channel)));
-  return FRONT == RELU ? relu(v) : v;
-}
-
-// 16 channels of tiles at all points; sides are `side` words apart. Down first: what that gives for a column serves two
-// tiles where they overlap.
-template <int FRONT, class T>
-void evaluate_block(const T* x, const Shape& s, const Before& before, int64_t channel, const Tiles& tiles, float* to,
-                    int64_t side) {
-  const int64_t columns = tiles.across() * TILE + 2;
-  float* strip = (float*)scratch<3>(columns * PATCH * BLOCK);
-  for (int64_t r = 0; r < tiles.rows; ++r) {
-    const T* image = x + tiles.image(r) * s.pixels() * s.in;
-    const int64_t top = tiles.top(r) - 1;
-    const int64_t above = top < 0, below = std::min(PATCH, s.height - top);  // rows of the image
-    for (int64_t c = 0; c < columns; ++c) {
-      const T* pixel = image + (top * s.width + c - 1) * s.in;
-      const auto get = [&](int64_t i) { return after_front<FRONT>(pixel + i * s.width * s.in, before, channel); };
-      const auto get_if_there = [&](int64_t i) { return i >= above && i < below ? get(i) : _mm512_setzero_ps(); };
-      const auto put = [&](int64_t i, __m512 v) { _mm512_store_ps(strip + (c * PATCH + i) * BLOCK, v); };
-      if (c == 0 || c > s.width)
-        evaluate([&](int64_t) { return _mm512_setzero_ps(); }, put);
-      else if (above == 0 && below == PATCH)
-        evaluate(get, put);
-      else
-        evaluate(get_if_there, put);
-    }
-    for (int64_t c = 0; c < tiles.across(); ++c) {
-      const int64_t tile = r * tiles.across() + c;
-      float* at = to + tile / SIDE * side + tile % SIDE * BLOCK;
-      for (int64_t i = 0; i < PATCH; ++i)
-        evaluate([&](int64_t j) { return _mm512_load_ps(strip + ((c * TILE + j) * PATCH + i) * BLOCK); },
-                 [&](int64_t j, __m512 v) { _mm512_store_ps(at + (i * PATCH + j) * of_point(BLOCK), v); });
-    }
-  }
-}
-
-// Some blocks of channels of tiles at all points.
-template <class T>
-void evaluate_tiles(const T* x, const Shape& s, const Before& before, int64_t channel, int64_t channels, const Tiles& tiles,
-                    float* to, int64_t side) {
-  for (const int64_t end = channel + channels; channel < end; channel += BLOCK, to += of_points(BLOCK))
-    if (before.kind == AFFINE_RELU)
-      evaluate_block<AFFINE_RELU>(x, s, before, channel, tiles, to, side);
-    else if (before.kind == RELU)
-      evaluate_block<RELU>(x, s, before, channel, tiles, to, side);
-    else
-      evaluate_block<NOTHING>(x, s, before, channel, tiles, to, side);
-}
-
 // ---- what the files beside this one have
 
+// Some blocks of channels of tiles at all points; sides are `side` words apart.
+template <class T>
+void evaluate_tiles(const T* x, const Shape& s, const Before& before, int64_t channel, int64_t channels, const Tiles& tiles,
+                    float* to, int64_t side);
+
 // As convolve() and convolve_back() of conv.cpp.
-template <class T, class After>
+template <class T>
 void winograd(const std::vector<const T*>& xs, int64_t outputs, const Shape& s, const Before& before, const float* weights,
               const After& after, int threads);
 

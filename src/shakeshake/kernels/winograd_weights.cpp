@@ -143,8 +143,8 @@ void winograd_gradient(const T* x, const std::vector<const T*>& dys, const Shape
             const int64_t following = o + 1 < last ? o + 1 : wide;
             const Tiles& of = o + 1 < last ? tiles : next;
             Ahead ahead;
-            ahead.add_channels(dys[following / wides] + of.first_pixel() * s.out + following % wides * WIDE, WIDE, of.pixels(),
-                               s.out);
+            ahead.add_channels(dys[following / wides] + of.first_pixel() * s.out + following % wides * WIDE, WIDE,
+                               of.pixels(), s.out);
             if (o + 1 == last) ahead.add_channels(x + next.first_pixel() * s.in + channel, channels, next.pixels(), s.in);
             ahead.spread(POINTS * channels / SIDE);
             for (int64_t p = 0; p < POINTS; ++p)
