@@ -12,6 +12,7 @@ from shakeshake.models.registry import FAMILIES
 
 NETWORKS = [
     ("shake_resnet14_2x4d", {}),
+    ("shake_resnet14_2x32d", {}),  # wide enough for convolutions of our own
     ("shake_resnet8_3x4d", {"skip_shift": "mirrored"}),
     ("shake_resnet8_2x4d", {"activation": "post"}),
     ("shake_resnet8_2x4d_a", {}),
@@ -58,9 +59,10 @@ def test_fused_is_equal(name, options, side):
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items()), "the model is as it was"
 
 
-def test_a_packed_weight_is_not_a_stale_one():
+@pytest.mark.parametrize("name", ["shake_resnet8_2x4d", "shake_resnet8_2x32d"])
+def test_a_packed_weight_is_not_a_stale_one(name):
     """Inputs of another shape, weights that change, another precision, a copy, a graph: after the first call, too."""
-    model = trained("shake_resnet8_2x4d").eval()
+    model = trained(name).eval()
     fused = ss.fuse(model)
     images = torch.randn(3, 3, 32, 32)
     with torch.inference_mode():
