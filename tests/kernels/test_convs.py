@@ -1,6 +1,7 @@
 """The convolutions of blocks compute what their slow twins do, for any number of threads, and leave others to torch."""
 
 import copy
+from itertools import product
 
 import pytest
 import torch
@@ -30,7 +31,17 @@ HEADS = [
     (32, 64, 1, 23, 22),
     (96, 160, 1, 15, 16),
 ]
-TAILS = [(32, 32, 5, 5), (64, 96, 2, 16), (128, 32, 1, 1), (32, 64, 23, 22), (96, 160, 15, 16)]
+NARROW = [(48, 16, 1, 16, 16), (16, 48, 1, 16, 16)]  # by tiles alone
+TWO_PATHS = 1 << 4 | 1 << 8  # taps of a skip of two paths
+TAILS = [
+    (32, 32, 5, 5),
+    (64, 96, 2, 16),
+    (128, 32, 1, 1),
+    (32, 64, 23, 22),
+    (96, 160, 15, 16),
+    (48, 16, 16, 16),
+    (16, 48, 16, 16),
+]
 
 
 def image(shape, dtype, seed):
@@ -72,9 +83,10 @@ def head(x, *made, keep=True):
     return convs.head(x, [m.weight for m in made], [convs.ALL_TAPS] * len(made), made[0].stride[0], keep=keep)
 
 
-@pytest.mark.parametrize("last", [1 << 4 | 1 << 8, convs.ALL_TAPS], ids=["two paths", "three branches"])
+@pytest.mark.parametrize(
+    ("shape", "last"), [*product(HEADS, (TWO_PATHS, convs.ALL_TAPS)), *product(NARROW, (convs.ALL_TAPS,))]
+)
 @pytest.mark.parametrize("keep", [True, False])
-@pytest.mark.parametrize("shape", HEADS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_head(dtype, shape, keep, last):
     into, out, stride, height, width = shape
@@ -84,7 +96,7 @@ def test_head(dtype, shape, keep, last):
     with torch.no_grad():
         for each, tap in zip(made, there, strict=True):
             each.weight.mul_(tap)
-    assert convs.fit_head(x, made)
+    assert convs.fit_head(x, made, taps)
     slow_x = x.detach().double().requires_grad_()
     twins = [slow_conv(each, x, taps) for each in made]
 
@@ -135,12 +147,13 @@ def test_tail(dtype, shape, known):
     assert bn.num_batches_tracked == 1
 
 
-@pytest.mark.parametrize("mask", [convs.ALL_TAPS, 1 << 4], ids=["3x3", "1x1"])
+@pytest.mark.parametrize(
+    ("shape", "mask", "images"),
+    [*product(HEADS, (convs.ALL_TAPS, 1 << 4), (1, 5)), *product(NARROW, (convs.ALL_TAPS,), (5,))],
+)
 @pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("images", [1, 5])
-@pytest.mark.parametrize("shape", HEADS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_biased(dtype, shape, images, threads, mask, request):
+def test_biased(dtype, shape, mask, images, threads, request):
     """With one image and several threads each thread has some of the rows."""
     before = torch.get_num_threads()
     request.addfinalizer(lambda: torch.set_num_threads(before))
@@ -151,7 +164,7 @@ def test_biased(dtype, shape, images, threads, mask, request):
         conv(into, out, stride, 2),
         torch.randn(out),
     )
-    assert convs.fit_inference(x, made)
+    assert convs.fit_inference(x, made, mask)
     with torch.no_grad():
         made.weight.mul_(torch.tensor([mask >> tap & 1 for tap in range(9)]).view(3, 3))
     assert convs.taps_of(made.weight) == mask
@@ -242,6 +255,7 @@ def test_others_are_left_to_torch(dtype):
         conv(32, 32, 1, 2).to(torch.bfloat16),
     ]
     assert not any(convs.fit_tail(x, other) for other in others)
-    assert not convs.fit_head(x, [conv(32, 32, 1, 2), conv(32, 32, 2, 2)])
-    assert not convs.fit_head(x, [conv(16, 32, 1, 2), conv(16, 64, 1, 2)])
-    assert not convs.fit_head(x, [conv(48, 32, 1, 2)])
+    taps = [convs.ALL_TAPS]
+    assert not convs.fit_head(x, [conv(32, 32, 1, 2), conv(32, 32, 2, 2)], taps)
+    assert not convs.fit_head(x, [conv(16, 32, 1, 2), conv(16, 64, 1, 2)], taps)
+    assert not convs.fit_head(x, [conv(48, 32, 1, 2)], taps)

@@ -29,8 +29,9 @@ class FusedConv(nn.Conv2d):
         assert weight is not None
         if alone := _alone(x, weight):
             self._forget_if_not_of(weight, bias)
-            if bias is not None and convs.fit_inference(x, self):
-                return self._by_kernel(x, weight, bias, add=add, relu=relu, relu_first=relu_first)
+            taps = self._once("taps", lambda: convs.taps_of(weight))
+            if bias is not None and convs.fit_inference(x, self, taps):
+                return self._by_kernel(x, weight, bias, taps, add=add, relu=relu, relu_first=relu_first)
         if relu_first:
             x = F.relu(x)
         if not (alone and _packs(x.dtype)):
@@ -39,10 +40,9 @@ class FusedConv(nn.Conv2d):
             return F.relu(y) if relu else y
         return self._by_primitive(x, weight, bias, add, relu)
 
-    def _by_kernel(self, x: Tensor, weight: Tensor, bias: Tensor, **how: Any) -> Tensor:
-        taps, floats = self._once("bias", lambda: (convs.taps_of(weight), bias.detach().float()))
+    def _by_kernel(self, x: Tensor, weight: Tensor, bias: Tensor, taps: int, **how: Any) -> Tensor:
         tiles = convs.tiled(x, self.stride[0], (taps,))
-        words = self._once(tiles, lambda: convs.arranged(weight, x.dtype, tiles=tiles))
+        words, floats = self._once(tiles, lambda: (convs.arranged(weight, x.dtype, tiles=tiles), bias.detach().float()))
         return convs.biased(x, words, floats, self.stride[0], taps, tiles=tiles, **how)
 
     def _by_primitive(self, x: Tensor, weight: Tensor, bias: Tensor | None, add: Tensor | None, relu: bool) -> Tensor:

@@ -2,7 +2,7 @@
 //
 // Tensors are channels_last, float or bfloat16. All is done in words of 32 bits: a float, or two bfloat16 channels side
 // by side, which one instruction multiplies and adds up in float. A block is 64 bytes of channels, a register: 16 floats
-// or 32 bfloat16. Channels of inputs come in multiples of 16, those of outputs in multiples of 32.
+// or 32 bfloat16. Channels come in multiples of 16, those that conv.cpp and conv_weights.cpp write in multiples of 32.
 
 #pragma once
 #include <immintrin.h>

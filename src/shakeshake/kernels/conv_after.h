@@ -1,4 +1,5 @@
-// What is done with the sums of a convolution: each of these writes them somewhere, as After of conv.h says.
+// What is done with the sums of a convolution: each of these writes them somewhere, as After of conv.h says. Of WIDE
+// channels only the first 16 may be there.
 
 #pragma once
 #include "conv.h"
@@ -19,7 +20,7 @@ struct Summed {
     T* to = ys[output] + (n * s.out_pixels() + pixel) * s.out + o;
     float* moments = sums + (output * s.images + n) * 3 * s.out + o;
 #pragma GCC unroll 2
-    for (int v = 0; v < 2; ++v, to += 16, moments += 16) {
+    for (int v = 0; v < 2 && o + v * 16 < s.out; ++v, to += 16, moments += 16) {
       const bool first = pixel == 0;
       const __m512 origin = first ? stored(to, load(sum + v * 16)) : load(moments);
       __m512 total = first ? _mm512_setzero_ps() : load(moments + s.out);
@@ -55,7 +56,7 @@ struct Masked {
     float* totals = sums + n * 2 * s.out + o;
     int64_t at = (n * s.out_pixels() + pixel) * s.out + o;
 #pragma GCC unroll 2
-    for (int v = 0; v < 2; ++v, at += 16, o += 16, totals += 16) {
+    for (int v = 0; v < 2 && o < s.out; ++v, at += 16, o += 16, totals += 16) {
       const __m512 scales = load(scale + o), shifts = load(shift + o), means = load(mean + o), invstds = load(invstd + o);
       __m512 total = pixel ? load(totals) : _mm512_setzero_ps();
       __m512 normed = pixel ? load(totals + s.out) : _mm512_setzero_ps();
@@ -91,8 +92,7 @@ struct Forked {
     const int64_t at = (n * s.out_pixels() + pixel) * s.out + o;
     for (int64_t p = 0; p < valid; ++p) {
 #pragma GCC unroll 2
-      for (int v = 0; v < 2; ++v) {
-        if (o + v * 16 >= s.out) break;  // the input of a stage has 16 channels
+      for (int v = 0; v < 2 && o + v * 16 < s.out; ++v) {
         const int64_t i = at + p * step * s.out + v * 16;
         const __mmask16 passed = _mm512_cmp_ps_mask(load(x + i), _mm512_setzero_ps(), _CMP_GT_OQ);
         const __m512 own = dskip ? load(dskip + i) : _mm512_setzero_ps();
@@ -121,7 +121,7 @@ struct Biased {
     const int64_t at = (n * s.out_pixels() + pixel) * s.out + o;
     for (int64_t p = 0; p < valid; ++p)
 #pragma GCC unroll 2
-      for (int v = 0; v < 2; ++v) {
+      for (int v = 0; v < 2 && o + v * 16 < s.out; ++v) {
         const int64_t i = at + p * step * s.out + v * 16;
         __m512 value = _mm512_add_ps(load(sum + p * WIDE + v * 16), load(bias + o + v * 16));
         if (added) value = _mm512_add_ps(value, load(added + i));

@@ -23,7 +23,10 @@ from torch.autograd.function import once_differentiable
 from .build import library
 from .fused import Sums, call, finish, normalisation
 
-BLOCK, WIDE = 16, 32  # of conv.h: channels of inputs come in multiples of the one, of outputs in multiples of the other
+BLOCK, WIDE = (
+    16,
+    32,
+)  # of conv.h: channels come in multiples of the one for tiles, else of the other; inputs may have 16
 TAPS, ALL_TAPS = 9, 2**9 - 1
 TILE, POINTS = 4, 36  # of winograd.h: outputs in each direction, and what they are multiplied at
 NOTHING, RELU, AFFINE_RELU = range(3)  # what stands in front of a convolution, as conv.cpp numbers it
@@ -44,34 +47,46 @@ def _amx() -> bool:
         return False
 
 
-def fit_head(x: Tensor, convs: Sequence[nn.Conv2d]) -> bool:
-    """Whether head() can compute these."""
+def fit_head(x: Tensor, convs: Sequence[nn.Conv2d], taps: Sequence[int]) -> bool:
+    """Whether head() can compute these, with all of their taps, and whatever else ``taps`` stands for."""
     first = convs[0]
     return (
         _fit(x, convs, ((1, 1), (2, 2)))
         and all(conv.stride == first.stride and conv.weight.shape == first.weight.shape for conv in convs)
-        and (first.in_channels % WIDE == 0 or first.in_channels == BLOCK)
+        and _fit_channels(x, first, taps)
     )
 
 
 def fit_tail(x: Tensor, conv: nn.Conv2d) -> bool:
     """Whether tail() can compute this one."""
-    return _fit(x, (conv,), ((1, 1),)) and conv.in_channels % WIDE == 0
+    return _fit(x, (conv,), ((1, 1),)) and _fit_channels(x, conv, (ALL_TAPS,))
 
 
 def _fit(x: Tensor, convs: Sequence[nn.Conv2d], strides: tuple[tuple[int, int], ...]) -> bool:
     return there(x.dtype) and all(
+        _fit_kernel(conv, strides)
+        and conv.bias is None
+        and conv.weight.dtype == torch.float32
+        and conv.weight.is_contiguous(memory_format=torch.channels_last)
+        for conv in convs
+    )
+
+
+def _fit_kernel(conv: nn.Conv2d, strides: tuple[tuple[int, int], ...]) -> bool:
+    return (
         conv.kernel_size == (3, 3)
         and conv.stride in strides
         and conv.padding == (1, 1)
         and conv.dilation == (1, 1)
         and conv.groups == 1
-        and conv.bias is None
-        and conv.out_channels % WIDE == 0
-        and conv.weight.dtype == torch.float32
-        and conv.weight.is_contiguous(memory_format=torch.channels_last)
-        for conv in convs
     )
+
+
+def _fit_channels(x: Tensor, conv: nn.Conv2d, taps: Sequence[int]) -> bool:
+    into, out = conv.in_channels, conv.out_channels
+    if tiled(x, conv.stride[0], taps):
+        return into % BLOCK == 0 and out % BLOCK == 0
+    return (into % WIDE == 0 or into == BLOCK) and out % WIDE == 0
 
 
 def head(
@@ -93,18 +108,13 @@ def tail(x: Tensor, sums: Sums | None, bn: nn.BatchNorm2d, conv: nn.Conv2d) -> t
     return _Tail.apply(x.contiguous(memory_format=torch.channels_last), sums, bn.weight, bn.bias, conv.weight, bn)
 
 
-def fit_inference(x: Tensor, conv: nn.Conv2d) -> bool:
-    """Whether biased() can compute this one. Its bias and weights may be of the type of ``x``."""
+def fit_inference(x: Tensor, conv: nn.Conv2d, taps: int) -> bool:
+    """Whether biased() can compute this one, whose taps are those. Its bias and weights may be of the type of ``x``."""
     return (
         x.dtype in (torch.float32, torch.bfloat16)
         and there(x.dtype)
-        and conv.kernel_size == (3, 3)
-        and conv.stride in ((1, 1), (2, 2))
-        and conv.padding == (1, 1)
-        and conv.dilation == (1, 1)
-        and conv.groups == 1
-        and conv.out_channels % WIDE == 0
-        and (conv.in_channels % WIDE == 0 or conv.in_channels == BLOCK)
+        and _fit_kernel(conv, ((1, 1), (2, 2)))
+        and _fit_channels(x, conv, (taps,))
     )
 
 

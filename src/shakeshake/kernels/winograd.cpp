@@ -83,15 +83,15 @@ INLINE void interpolate_tile(const float* values, float* to) {
                 [&](int64_t j, __m512 v) { _mm512_store_ps(to + (i * PIXELS + j) * WIDE, v); });
 }
 
-// WIDE outputs of all tiles, two tiles at a time, given to `after`.
-void interpolate_tiles(const float* values, const Tiles& tiles, int64_t output, int64_t o, const After& after) {
+// Outputs of all tiles, up to WIDE `channels` from `o` on, two tiles at a time, given to `after`.
+void interpolate_tiles(const float* values, const Tiles& tiles, int64_t output, int64_t o, int64_t channels, const After& after) {
   alignas(64) float sums[TILE * PIXELS * WIDE];
   for (int64_t r = 0; r < tiles.rows; ++r)
     for (int64_t c = 0; c < tiles.across(); c += 2) {
       for (int64_t k = 0; k < 2 && c + k < tiles.across(); ++k) {
         const int64_t tile = r * tiles.across() + c + k;
         const float* at = values + tile / SIDE * of_points(WIDE) + tile % SIDE * WIDE;
-        for (int64_t v = 0; v < WIDE; v += 16) interpolate_tile(at + v, sums + k * TILE * WIDE + v);
+        for (int64_t v = 0; v < channels; v += 16) interpolate_tile(at + v, sums + k * TILE * WIDE + v);
       }
       const int64_t top = tiles.top(r), valid = std::min<int64_t>(PIXELS, tiles.width - c * TILE);
       for (int64_t i = 0; i < std::min(TILE, tiles.height - top); ++i)
@@ -154,7 +154,7 @@ void winograd(const std::vector<const T*>& xs, int64_t outputs, const Shape& s, 
               multiply(x + i * side + p * of_point(BLOCK), channels / BLOCK, w,
                        products + i * of_points(WIDE) + p * of_point(WIDE));
             }
-          interpolate_tiles(products, tiles, output, o, after);
+          interpolate_tiles(products, tiles, output, o, std::min(WIDE, s.out - o), after);
         }
     }
   }

@@ -42,7 +42,7 @@ void spread_tiles(const T* dy, const Shape& s, int64_t channel, const Tiles& til
         for (int64_t j = 0; j < TILE; ++j) {
           const T* pixel = image + (tiles.top(r) * s.width + c * TILE + j) * s.out;
           const auto get = [&](int64_t i) {
-            return i < below && j < right ? load(pixel + i * s.width * s.out) : _mm512_setzero_ps();
+            return i < below && j < right && channel + v < s.out ? load(pixel + i * s.width * s.out) : _mm512_setzero_ps();
           };
           spread(get, [&](int64_t i, __m512 value) { _mm512_store_ps(half + (i * TILE + j) * BLOCK, value); });
         }
@@ -113,7 +113,7 @@ void write(const float* from, const Layout& layout, int64_t parts, float* dw) {
 template <class T>
 void winograd_gradient(const T* x, const std::vector<const T*>& dys, const Shape& s, const Before& before,
                        const std::vector<float*>& dws, int threads) {
-  const int64_t wides = s.out / WIDE;  // of one output
+  const int64_t wides = (s.out + WIDE - 1) / WIDE;  // of one output
   const Layout layout{wides * int64_t(dys.size()), s.in};
   const int64_t tasks = Share(s.in, layout.wides, 1, 1).tasks();
   const int64_t parts = std::min(s.images, std::max<int64_t>({1, PARTS / tasks, SMALL / layout.size()}));
@@ -159,7 +159,7 @@ void winograd_gradient(const T* x, const std::vector<const T*>& dys, const Shape
 #pragma omp parallel for collapse(2) schedule(static) num_threads(threads)
   for (int64_t o = 0; o < layout.wides; ++o)
     for (int64_t i = 0; i < s.in; i += 4)
-      for (int64_t v = 0; v < WIDE; v += 16)
+      for (int64_t v = 0; v < std::min(WIDE, s.out - o % wides * WIDE); v += 16)
         write(sums + layout.at(o, 0, i) + v, layout, parts, dws[o / wides] + (o % wides * WIDE + v) * TAPS * s.in + i);
 }
 

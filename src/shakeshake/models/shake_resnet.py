@@ -103,10 +103,11 @@ class ShakeBlock(nn.Module):
         alpha, beta = self.shake.rule.draw(len(x), len(branches), device=x.device, generator=self.shake.generator)
         bns = [cast(nn.BatchNorm2d, branch.bn2) for branch in branches]
         ins: Sequence[tuple[Tensor, Tensor | None]]
-        if convs.fit_head(x, [branch.conv1 for branch in branches]):
-            weights, taps = [branch.conv1.weight for branch in branches], [convs.ALL_TAPS] * len(branches)
+        taps = [convs.ALL_TAPS] * len(branches) + ([] if self.skip is None else [self.skip.taps])
+        if convs.fit_head(x, [branch.conv1 for branch in branches], taps):
+            weights = [branch.conv1.weight for branch in branches]
             if self.skip is not None:
-                weights, taps = [*weights, self.skip.kernel()], [*taps, self.skip.taps]
+                weights = [*weights, self.skip.kernel()]
                 bns = [*bns, self.skip.bn]
                 alpha, beta = (F.pad(a, (0, 1), value=1.0) for a in (alpha, beta))
             skip, ins = convs.head(x, weights, taps, branches[0].conv1.stride[0], keep=self.skip is None)
