@@ -4,6 +4,9 @@
 #pragma once
 #include "conv.h"
 
+// Registers of the channels from `o` on that are there.
+INLINE int registers(const Shape& s, int64_t o) { return o + 16 < s.out ? 2 : 1; }
+
 // y = the convolution, and of each image's channels: the first pixel, and sum and sum of squares around it.
 template <class T>
 struct Summed {
@@ -19,8 +22,7 @@ struct Summed {
   void write(int64_t n, int64_t pixel, int64_t step, int64_t valid, int64_t output, int64_t o, const float* sum) const {
     T* to = ys[output] + (n * s.out_pixels() + pixel) * s.out + o;
     float* moments = sums + (output * s.images + n) * 3 * s.out + o;
-#pragma GCC unroll 2
-    for (int v = 0; v < 2 && o + v * 16 < s.out; ++v, to += 16, moments += 16) {
+    for (int v = 0; v < registers(s, o); ++v, to += 16, moments += 16) {
       const bool first = pixel == 0;
       const __m512 origin = first ? stored(to, load(sum + v * 16)) : load(moments);
       __m512 total = first ? _mm512_setzero_ps() : load(moments + s.out);
@@ -55,8 +57,7 @@ struct Masked {
   void write(int64_t n, int64_t pixel, int64_t step, int64_t valid, int64_t, int64_t o, const float* sum) const {
     float* totals = sums + n * 2 * s.out + o;
     int64_t at = (n * s.out_pixels() + pixel) * s.out + o;
-#pragma GCC unroll 2
-    for (int v = 0; v < 2 && o < s.out; ++v, at += 16, o += 16, totals += 16) {
+    for (int v = 0, count = registers(s, o); v < count; ++v, at += 16, o += 16, totals += 16) {
       const __m512 scales = load(scale + o), shifts = load(shift + o), means = load(mean + o), invstds = load(invstd + o);
       __m512 total = pixel ? load(totals) : _mm512_setzero_ps();
       __m512 normed = pixel ? load(totals + s.out) : _mm512_setzero_ps();
@@ -91,8 +92,7 @@ struct Forked {
   void write(int64_t n, int64_t pixel, int64_t step, int64_t valid, int64_t, int64_t o, const float* sum) const {
     const int64_t at = (n * s.out_pixels() + pixel) * s.out + o;
     for (int64_t p = 0; p < valid; ++p) {
-#pragma GCC unroll 2
-      for (int v = 0; v < 2 && o + v * 16 < s.out; ++v) {
+      for (int v = 0; v < registers(s, o); ++v) {
         const int64_t i = at + p * step * s.out + v * 16;
         const __mmask16 passed = _mm512_cmp_ps_mask(load(x + i), _mm512_setzero_ps(), _CMP_GT_OQ);
         const __m512 own = dskip ? load(dskip + i) : _mm512_setzero_ps();
@@ -120,8 +120,7 @@ struct Biased {
   void write(int64_t n, int64_t pixel, int64_t step, int64_t valid, int64_t, int64_t o, const float* sum) const {
     const int64_t at = (n * s.out_pixels() + pixel) * s.out + o;
     for (int64_t p = 0; p < valid; ++p)
-#pragma GCC unroll 2
-      for (int v = 0; v < 2 && o + v * 16 < s.out; ++v) {
+      for (int v = 0; v < registers(s, o); ++v) {
         const int64_t i = at + p * step * s.out + v * 16;
         __m512 value = _mm512_add_ps(load(sum + p * WIDE + v * 16), load(bias + o + v * 16));
         if (added) value = _mm512_add_ps(value, load(added + i));
