@@ -34,9 +34,9 @@ COMMANDS = {
 COMPILED = "first step, kernels compiled"
 
 
-def seconds(command: list[str], **environment: str) -> float:
+def seconds(command: list[str], **variables: str) -> float:
     begun = time.perf_counter()
-    subprocess.run([sys.executable, *command], stdout=subprocess.DEVNULL, check=True, env=os.environ | environment)
+    subprocess.run([sys.executable, *command], stdout=subprocess.DEVNULL, check=True, env=os.environ | variables)
     return time.perf_counter() - begun
 
 

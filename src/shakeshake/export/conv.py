@@ -23,15 +23,15 @@ class FusedConv(nn.Conv2d):
 
     _packed_of: Hashable = None
     _packed: Mapping[Hashable, Any] = {}
+    _packed_taps = 0
 
     def forward(self, x: Tensor, add: Tensor | None = None, relu: bool = False, relu_first: bool = False) -> Tensor:
         weight, bias = self._parameters["weight"], self._parameters["bias"]
         assert weight is not None
         if alone := _alone(x, weight):
             self._forget_if_not_of(weight, bias)
-            taps = self._once("taps", lambda: convs.taps_of(weight))
-            if bias is not None and convs.fit_inference(x, self, taps):
-                return self._by_kernel(x, weight, bias, taps, add=add, relu=relu, relu_first=relu_first)
+            if bias is not None and convs.fit_inference(x, self, self._packed_taps):
+                return self._by_kernel(x, weight, bias, add=add, relu=relu, relu_first=relu_first)
         if relu_first:
             x = F.relu(x)
         if not (alone and _packs(x.dtype)):
@@ -40,7 +40,8 @@ class FusedConv(nn.Conv2d):
             return F.relu(y) if relu else y
         return self._by_primitive(x, weight, bias, add, relu)
 
-    def _by_kernel(self, x: Tensor, weight: Tensor, bias: Tensor, taps: int, **how: Any) -> Tensor:
+    def _by_kernel(self, x: Tensor, weight: Tensor, bias: Tensor, **how: Any) -> Tensor:
+        taps = self._packed_taps
         tiles = convs.tiled(x, self.stride[0], (taps,))
         words, floats = self._once(tiles, lambda: (convs.arranged(weight, x.dtype, tiles=tiles), bias.detach().float()))
         return convs.biased(x, words, floats, self.stride[0], taps, tiles=tiles, **how)
@@ -48,8 +49,7 @@ class FusedConv(nn.Conv2d):
     def _by_primitive(self, x: Tensor, weight: Tensor, bias: Tensor | None, add: Tensor | None, relu: bool) -> Tensor:
         shape = (self.padding, self.stride, self.dilation, self.groups)
         run, last = torch.ops.mkldnn, "relu" if relu else "none"
-        how = (self.padding, self.stride, self.dilation, self.groups, list(x.shape))
-        packed = self._once(x.shape, lambda: run._reorder_convolution_weight(weight.detach(), *how))
+        packed = self._once(x.shape, lambda: run._reorder_convolution_weight(weight.detach(), *shape, list(x.shape)))
         if add is None:
             return run._convolution_pointwise(x, packed, bias, *shape, last, [], None)
         after = "relu" if relu else None
@@ -60,13 +60,20 @@ class FusedConv(nn.Conv2d):
     def _forget_if_not_of(self, weight: Tensor, bias: Tensor | None) -> None:
         of = weight.dtype, _identity(weight), _identity(bias)
         if self._packed_of != of:
-            self._packed_of, self._packed = of, {}
+            self._packed, self._packed_taps = {}, convs.taps_of(weight)
+            self._packed_of = of  # last: another thread that sees it finds the rest
 
     def _once(self, what: Hashable, make: Callable[[], Any]) -> Any:
-        """What was made of the weight and the bias, which are as they were; the last few such things."""
-        if what not in self._packed:
-            self._packed = dict([*self._packed.items(), (what, make())][-4:])
-        return self._packed[what]
+        """What was made of the weight and the bias, which are as they were; the last few such things are kept.
+
+        Several threads may use a network: each finds its own, whatever another has put in the place of what was kept.
+        """
+        kept = self._packed
+        if what in kept:
+            return kept[what]
+        made = make()
+        self._packed = dict([*kept.items(), (what, made)][-4:])
+        return made
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy rearranges its weight for itself."""

@@ -16,8 +16,7 @@ INLINE __m512 after_front(const T* x, const Before& before, int64_t channel) {
   return FRONT == RELU ? relu(v) : v;
 }
 
-// 16 channels of tiles at all points. Down first: what that gives for a column serves two
-// tiles where they overlap.
+// 16 channels of tiles at all points. Down first: what that gives for a column serves two tiles where they overlap.
 template <int FRONT, class T>
 void evaluate_block(const T* x, const Shape& s, const Before& before, int64_t channel, const Tiles& tiles, float* to,
                     int64_t side) {
@@ -84,7 +83,8 @@ INLINE void interpolate_tile(const float* values, float* to) {
 }
 
 // Outputs of all tiles, up to WIDE `channels` from `o` on, two tiles at a time, given to `after`.
-void interpolate_tiles(const float* values, const Tiles& tiles, int64_t output, int64_t o, int64_t channels, const After& after) {
+void interpolate_tiles(const float* values, const Tiles& tiles, int64_t output, int64_t o, int64_t channels,
+                       const After& after) {
   alignas(64) float sums[TILE * PIXELS * WIDE];
   for (int64_t r = 0; r < tiles.rows; ++r)
     for (int64_t c = 0; c < tiles.across(); c += 2) {
