@@ -160,7 +160,7 @@ def test_numbers_can_be_read_on_every_shade(browser, tmp_path, make_run, make_an
     assert min(contrasts) > 4.5
 
 
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [390, 970, 1280])
 def test_no_scrolling_sideways(browser, experiment_page, tmp_path, make_run, make_analysis, width):
     classes = [f"a class of a rather long name, number {i}" for i in range(20)]
     run = make_run(tmp_path / ("long_" * 20), model="shake_resnet26_2x32d")
