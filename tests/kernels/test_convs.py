@@ -178,7 +178,9 @@ def test_biased(dtype, shape, mask, images, threads, request):
         (True, None, True, rectified.relu()),
         (False, add, True, (twin + add.double()).relu()),
     ):
-        y = convs.biased(x, weights, bias, stride, mask, tiles=tiles, relu_first=first, add=added, relu=relu)
+        y = torch.full_like(twin, torch.nan, dtype=dtype, memory_format=torch.channels_last)
+        how = {"tiles": tiles, "relu_first": first, "add": added, "relu": relu}
+        convs.biased(x, y, weights, bias, stride, mask, **how)()
         check(y, slow.detach(), dtype, (first, relu))
 
 
@@ -245,7 +247,7 @@ def test_others_are_left_to_torch(dtype):
     assert convs.fit_tail(x, conv(32, 32, 1, 2))
     others = [
         conv(32, 32, 2, 2),
-        conv(48, 32, 1, 2),
+        conv(64, 32, 1, 2),  # of other channels than the input's
         conv(32, 48, 1, 2),
         nn.Conv2d(32, 32, 3, 1, 1, bias=True).to(memory_format=torch.channels_last),
         nn.Conv2d(32, 32, 3, 1, 1, groups=2, bias=False).to(memory_format=torch.channels_last),
@@ -255,7 +257,13 @@ def test_others_are_left_to_torch(dtype):
         conv(32, 32, 1, 2).to(torch.bfloat16),
     ]
     assert not any(convs.fit_tail(x, other) for other in others)
+    x48 = image((2, 48, 4, 4), dtype, 1)
+    assert not convs.fit_tail(x48, conv(48, 32, 1, 2))
     taps = [convs.ALL_TAPS]
-    assert not convs.fit_head(x, [conv(32, 32, 1, 2), conv(32, 32, 2, 2)], taps)
-    assert not convs.fit_head(x, [conv(16, 32, 1, 2), conv(16, 64, 1, 2)], taps)
-    assert not convs.fit_head(x, [conv(48, 32, 1, 2)], taps)
+    assert convs.fit_head(x, [conv(32, 32, 1, 2), conv(32, 32, 1, 3)], taps * 2)
+    assert not convs.fit_head(x, [conv(32, 32, 1, 2), conv(32, 32, 2, 2)], taps * 2)
+    assert not convs.fit_head(x, [conv(32, 32, 1, 2), conv(32, 64, 1, 2)], taps * 2)
+    assert not convs.fit_head(x48, [conv(48, 32, 1, 2)], taps)
+    assert not convs.fit_head(x, [conv(64, 32, 1, 2)], taps)
+    assert convs.fit_inference(x, conv(32, 32, 1, 2), convs.ALL_TAPS)
+    assert not convs.fit_inference(x, conv(64, 32, 1, 2), convs.ALL_TAPS)

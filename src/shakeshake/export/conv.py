@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels import convs
+from ..kernels.fused import Kernel
 
 
 class FusedConv(nn.Conv2d):
@@ -28,10 +29,14 @@ class FusedConv(nn.Conv2d):
     def forward(self, x: Tensor, add: Tensor | None = None, relu: bool = False, relu_first: bool = False) -> Tensor:
         weight, bias = self._parameters["weight"], self._parameters["bias"]
         assert weight is not None
-        if alone := _alone(x, weight):
+        if alone := unrecorded(x) and x.dtype == weight.dtype:
             self._forget_if_not_of(weight, bias)
-            if bias is not None and convs.fit_inference(x, self, self._packed_taps):
-                return self._by_kernel(x, weight, bias, add=add, relu=relu, relu_first=relu_first)
+            if self._fits(x, add):
+                x = x.contiguous(memory_format=torch.channels_last)
+                add = None if add is None else add.contiguous(memory_format=torch.channels_last)
+                y = torch.empty(self.output_shape(x), dtype=x.dtype, memory_format=torch.channels_last)
+                self._kernel(x, y, add, relu, relu_first)()
+                return y
         if relu_first:
             x = F.relu(x)
         if not (alone and _packs(x.dtype)):
@@ -40,11 +45,35 @@ class FusedConv(nn.Conv2d):
             return F.relu(y) if relu else y
         return self._by_primitive(x, weight, bias, add, relu)
 
-    def _by_kernel(self, x: Tensor, weight: Tensor, bias: Tensor, **how: Any) -> Tensor:
-        taps = self._packed_taps
-        tiles = convs.tiled(x, self.stride[0], (taps,))
+    def kernel(
+        self, x: Tensor, y: Tensor, add: Tensor | None, relu: bool = False, relu_first: bool = False
+    ) -> Kernel | None:
+        """What writes the result to ``y``, as often as it is called, or None where that is no kernel of ours.
+
+        x, y, add: channels_last; ``x`` such that unrecorded() is true of it.
+        """
+        weight = self._parameters["weight"]
+        assert weight is not None
+        self._forget_if_not_of(weight, self._parameters["bias"])
+        fits = x.dtype == weight.dtype and self._fits(x, add)
+        return self._kernel(x, y, add, relu, relu_first) if fits else None
+
+    def output_shape(self, x: Tensor) -> tuple[int, int, int, int]:
+        return convs.output_shape(x, self.out_channels, self.stride[0])
+
+    def _fits(self, x: Tensor, add: Tensor | None) -> bool:
+        return (
+            self._parameters["bias"] is not None
+            and convs.fit_inference(x, self, self._packed_taps)
+            and (add is None or (add.shape == self.output_shape(x) and add.dtype == x.dtype))
+        )
+
+    def _kernel(self, x: Tensor, y: Tensor, add: Tensor | None, relu: bool, relu_first: bool) -> Kernel:
+        weight, bias, stride, taps = self.weight, self.bias, self.stride[0], self._packed_taps
+        assert bias is not None
+        tiles = convs.tiled(x, stride, (taps,))
         words, floats = self._once(tiles, lambda: (convs.arranged(weight, x.dtype, tiles=tiles), bias.detach().float()))
-        return convs.biased(x, words, floats, self.stride[0], taps, tiles=tiles, **how)
+        return convs.biased(x, y, words, floats, stride, taps, tiles=tiles, relu_first=relu_first, add=add, relu=relu)
 
     def _by_primitive(self, x: Tensor, weight: Tensor, bias: Tensor | None, add: Tensor | None, relu: bool) -> Tensor:
         shape = (self.padding, self.stride, self.dilation, self.groups)
@@ -58,7 +87,7 @@ class FusedConv(nn.Conv2d):
         return run._convolution_pointwise_.binary(add, x, packed, bias, *shape, "add", 1.0, after, [], None)
 
     def _forget_if_not_of(self, weight: Tensor, bias: Tensor | None) -> None:
-        of = weight.dtype, _identity(weight), _identity(bias)
+        of = weight.dtype, identity(weight), identity(bias)
         if self._packed_of != of:
             self._packed, self._packed_taps = {}, convs.taps_of(weight)
             self._packed_of = of  # last: another thread that sees it finds the rest
@@ -80,12 +109,11 @@ class FusedConv(nn.Conv2d):
         return {key: value for key, value in self.__dict__.items() if not key.startswith("_packed")}
 
 
-def _alone(x: Tensor, weight: Tensor) -> bool:
-    """On a CPU, and nobody records what is done."""
+def unrecorded(x: Tensor) -> bool:
+    """Whether an input is on a CPU, and nobody records what is done with it."""
     return (
         type(x) is Tensor
         and x.device.type == "cpu"
-        and x.dtype == weight.dtype
         and len(x) > 0
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
@@ -94,7 +122,7 @@ def _alone(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-def _identity(tensor: Tensor | None) -> tuple[int, int | None] | None:
+def identity(tensor: Tensor | None) -> tuple[int, int | None] | None:
     """Another one whenever its values may be others."""
     if tensor is None:
         return None

@@ -16,6 +16,7 @@ from ..models.blocks import Stage, Trunk, TwoPathSkip
 from ..models.shake_resnet import Branch, ShakeBlock
 from ..models.shake_resnext import BottleneckBranch, ProjectionSkip, ShakeResNeXtBlock
 from .conv import FusedConv
+from .stages import FusedBlock, FusedStages
 
 
 def fuse(model: nn.Module) -> nn.Module:
@@ -36,42 +37,10 @@ def fuse(model: nn.Module) -> nn.Module:
         stem = dict(model.stem.named_children())
         assert isinstance(stem["conv"], nn.Conv2d)
         fused.stem = _fold(stem["conv"], stem.get("bn"))  # type: ignore[assignment]
-        fused.stages = nn.ModuleList(
-            nn.Sequential(*(fused_block(block) for block in stage.blocks))
-            for stage in model.stages
-            if isinstance(stage, Stage)
-        )
+        stages = [stage for stage in model.stages if isinstance(stage, Stage)]
+        blocks = [nn.Sequential(*(fused_block(block) for block in stage.blocks)) for stage in stages]
+        fused.stages = nn.ModuleList([FusedStages(blocks)])
         return copy.deepcopy(fused).requires_grad_(False).eval()
-
-
-class FusedBlock(nn.Module):
-    """skip(x) + convolutions(x), with ReLUs where the block had them.
-
-    relu_before: the block's own ReLU, before branches and a skip that is not the identity. relu_between: after each
-    convolution but the last; relu_after: after the sum. adds_skip: whether there is a skip at all.
-    """
-
-    def __init__(
-        self,
-        convs: Sequence[nn.Module],
-        skip: nn.Module | None,
-        *,
-        relu_before: bool,
-        relu_after: bool,
-        adds_skip: bool = True,
-    ) -> None:
-        super().__init__()
-        self.convs = nn.ModuleList(convs)
-        self.skip = skip
-        self.relu_before, self.relu_after, self.adds_skip = relu_before, relu_after, adds_skip
-
-    def forward(self, x: Tensor) -> Tensor:
-        y, first = x, {"relu_first": True} if self.relu_before else {}
-        skip = None if not self.adds_skip else x if self.skip is None else self.skip(x, **first)
-        *firsts, last = self.convs
-        for conv in firsts:
-            y, first = conv(y, relu=True, **first), {}
-        return last(y, add=skip, relu=self.relu_after, **first)
 
 
 class FusedTransition(nn.Module):

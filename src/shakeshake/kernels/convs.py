@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from .build import library
-from .fused import Sums, call, finish, normalisation
+from .fused import Kernel, Sums, call, finish, normalisation
 
 BLOCK, WIDE = (
     16,
@@ -84,6 +84,8 @@ def _fit_kernel(conv: nn.Conv2d, strides: tuple[tuple[int, int], ...]) -> bool:
 
 def _fit_channels(x: Tensor, conv: nn.Conv2d, taps: Sequence[int]) -> bool:
     into, out = conv.in_channels, conv.out_channels
+    if x.shape[1] != into:
+        return False
     if tiled(x, conv.stride[0], taps):
         return into % BLOCK == 0 and out % BLOCK == 0
     return (into % WIDE == 0 or into == BLOCK) and out % WIDE == 0
@@ -151,6 +153,7 @@ def arranged(weight: Tensor, dtype: torch.dtype, *, tiles: bool) -> Tensor:
 
 def biased(
     x: Tensor,
+    y: Tensor,
     weights: Tensor,
     bias: Tensor,
     stride: int,
@@ -160,20 +163,21 @@ def biased(
     relu_first: bool,
     add: Tensor | None,
     relu: bool,
-) -> Tensor:
-    """relu(conv(relu(x)) + bias + add), each of the three that is asked for; without gradients.
+) -> Kernel:
+    """What writes relu(conv(relu(x)) + bias + add), each of the three that is asked for, to ``y``; without gradients.
 
-    weights: from arranged(). bias: (out,), float32. taps: from taps_of(). tiles: what tiled() says of ``x``.
+    x, y, add: channels_last, ``y`` of the shape that output_shape() says. weights: from arranged(). bias: (out,),
+    float32. taps: from taps_of(). tiles: what tiled() says of ``x``.
     """
-    x = x.contiguous(memory_format=torch.channels_last)
     n, into, h, w = x.shape
-    out = len(bias)
-    shape = n, out, -(-h // stride), -(-w // stride)
-    y = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
-    add = None if add is None else add.contiguous(memory_format=torch.channels_last)
-    size, before = (n, h, w, into, out, stride, int(tiles)), RELU if relu_first else NOTHING
-    call("conv_biased", x, x, *size, before, taps, weights, bias, add, int(relu), y)
-    return y
+    size, before = (n, h, w, into, len(bias), stride, int(tiles)), RELU if relu_first else NOTHING
+    return Kernel("conv_biased", x, x, *size, before, taps, weights, bias, add, int(relu), y)
+
+
+def output_shape(x: Tensor, out: int, stride: int) -> tuple[int, int, int, int]:
+    """(N, out, H, W) of a convolution of ``x``."""
+    n, _, h, w = x.shape
+    return n, out, -(-h // stride), -(-w // stride)
 
 
 class _Head(torch.autograd.Function):
@@ -239,11 +243,10 @@ def _convolve(
     x: Tensor, weights: Sequence[Tensor], taps: list[int], stride: int, front: int, found: Tensor | None
 ) -> tuple[Tensor, ...]:
     """The convolutions of an input, and (outputs, N, 3, channels) sums of them."""
-    n, _, h, w = x.shape
-    shape = n, len(weights[0]), -(-h // stride), -(-w // stride)
+    shape = output_shape(x, len(weights[0]), stride)
     ys = [torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last) for _ in weights]
     tiles = tiled(x, stride, taps)
-    sums, read = torch.empty(len(weights), n, 3, shape[1]), _arranged(weights, x.dtype, tiles=tiles, back=False)
+    sums, read = torch.empty(len(weights), len(x), 3, shape[1]), _arranged(weights, x.dtype, tiles=tiles, back=False)
     size, before = (*_shape(x), shape[1], stride, int(tiles)), (front, *_scale_and_shift(found))
     call("conv_summed", x, x, *size, *before, len(weights), taps, read, ys, sums)
     return *ys, sums

@@ -95,14 +95,28 @@ def relu_fork(x: Tensor, branches: int) -> tuple[Tensor, ...]:
     return _Fork.apply(x, branches)
 
 
-def call(name: str, like: Tensor, *arguments: Any) -> None:
-    """Call a kernel in the type of ``like``; the last argument is the number of threads.
+class Kernel:
+    """A kernel with its arguments, to be called as often as wanted, in the type of ``like``.
 
-    Tensors go by their address, None as none, floats and integers as C's, lists of tensors or integers as arrays.
+    Tensors, which are kept, go by their address, None as none, floats and integers as C's, lists of tensors or integers
+    as arrays. The last argument is the number of threads.
     """
-    given = [v.data_ptr() if isinstance(v, Tensor) else _array(v) if isinstance(v, list) else v for v in arguments]
-    function = _functions.get(name) or _function(name, arguments)
-    function(like.dtype == torch.bfloat16, *given, torch.get_num_threads())
+
+    __slots__ = ("arguments", "function", "given")
+
+    def __init__(self, name: str, like: Tensor, *arguments: Any) -> None:
+        given = [v.data_ptr() if isinstance(v, Tensor) else _array(v) if isinstance(v, list) else v for v in arguments]
+        self.arguments = arguments
+        self.function = _functions.get(name) or _function(name, arguments)
+        self.given = (like.dtype == torch.bfloat16, *given, torch.get_num_threads())
+
+    def __call__(self) -> None:
+        self.function(*self.given)
+
+
+def call(name: str, like: Tensor, *arguments: Any) -> None:
+    """Call a kernel once."""
+    Kernel(name, like, *arguments)()
 
 
 _functions: dict[str, Any] = {}  # those called before: finding one anew costs as much as calling it
