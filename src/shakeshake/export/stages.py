@@ -61,7 +61,7 @@ class FusedStages(nn.Sequential):
         self._prepared = {}
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.numel() * x.itemsize > FEW or not unrecorded(x):
+        if not unrecorded(x) or x.numel() * x.itemsize > FEW:  # in this order: a graph takes any number of images
             return super().forward(x)
         ready = self._taken_or_made(x)
         if ready is None:
