@@ -5,7 +5,8 @@
 
 All do what a user of theirs does: forward, cross-entropy, backward, SGD with Nesterov momentum. The peers' networks
 run as they come (fp32, their own memory format); ours runs as `shakeshake train` runs it, in fp32 and in bf16, the
-batch already on the device. The same allocator, threads and batch for all; the order within a round changes.
+batch already on the device, and as it does on a CPU where no compiler makes the kernels. The same allocator, threads
+and batch for all; the order within a round changes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,14 @@ from shakeshake.bench import interleaved, trainer_on_noise, training_step
 from shakeshake.train.device import choose_device
 from shakeshake.train.record import environment, write_results
 
+# Precision, and whether there are kernels.
+OURS = {
+    "fp32": ("fp32", True),
+    "bf16": ("bf16", True),
+    "fp32 without kernels": ("fp32", False),
+    "bf16 without kernels": ("bf16", False),
+}
+
 
 def theirs(name: str, batch: int, device: torch.device) -> Callable[[], None]:
     network = PEERS[name]().to(device).train()
@@ -38,8 +47,13 @@ def theirs(name: str, batch: int, device: torch.device) -> Callable[[], None]:
     return step
 
 
-def ours(precision: str, batch: int, device: torch.device) -> Callable[[], None]:
-    return training_step(trainer_on_noise(MODEL, "S-S-I", batch, precision, str(device)))
+def ours(precision: str, batch: int, device: torch.device, kernels: bool) -> Callable[[], None]:
+    trainer = trainer_on_noise(MODEL, "S-S-I", batch, precision, str(device))
+    if not kernels:
+        for module in trainer.network.modules():
+            if hasattr(module, "fused"):
+                module.fused = False
+    return training_step(trainer)
 
 
 def main() -> None:
@@ -47,12 +61,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--only", default="pytorchcv,archai,fp32,bf16")
+    parser.add_argument("--only", default=",".join((*PEERS, *OURS)))
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     device = choose_device(given.device)
     makers: dict[str, Callable] = {p: (lambda p=p: theirs(p, given.batch_size, device)) for p in PEERS}
-    makers |= {p: (lambda p=p: ours(p, given.batch_size, device)) for p in ("fp32", "bf16")}
+    makers |= {n: (lambda how=how: ours(how[0], given.batch_size, device, how[1])) for n, how in OURS.items()}
     steps = {name: makers[name]() for name in given.only.split(",")}
 
     seconds = interleaved(steps, given.rounds, device)
@@ -69,7 +83,7 @@ def main() -> None:
         "environment": environment(device=str(device), threads=torch.get_num_threads()),
     }
     for name in steps:
-        print(f"{name:<12}{result['images_per_second'][name]:>8.1f} images/s  {ratios[name]:.2f}")
+        print(f"{name:<22}{result['images_per_second'][name]:>8.1f} images/s  {ratios[name]:.2f}")
     if given.out:
         write_results(given.out, result)
 

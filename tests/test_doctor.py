@@ -1,10 +1,12 @@
 """`shakeshake doctor`: what it finds is there, what it advises follows from what it finds."""
 
 import re
+import time
 import tomllib
 from importlib import metadata
 from pathlib import Path
 
+import pytest
 import torch
 
 from shakeshake import doctor
@@ -48,13 +50,30 @@ def test_advice_follows_from_what_is_found():
         ({"threads": 1}, "1 of 2 cores"),
         ({"speed": {"fp32": 100.0, "bf16": 150.0}}, "--precision bf16, 1.5 times"),
         ({"speed": {"fp32": 150.0, "bf16": 100.0}, "precision": "bf16"}, "--precision fp32, 1.5 times"),
-        ({"load": 0.5}, "50%"),
+        ({"load": 0.4}, "measure on: others keep 40%"),
+        ({"load": 0.5, "speed": {}}, "OMP_NUM_THREADS=1: others keep 50%"),
+        ({"load": 0.6, "threads": 8, "cores": 8}, "OMP_NUM_THREADS=3"),
+        ({"load": 0.6, "threads": 1, "cores": 1}, "measure on"),
         ({"free": 2**20}, "disk"),
         ({"absent": ["ray"]}, "shakeshake[ray]"),
     ):
         (advice,) = doctor.what_would_help(**FINE | changed)
         assert expected in advice
     assert not list(doctor.what_would_help(**FINE | {"on_cpu": False, "kernels": "none", "threads": 1}))
+
+
+def test_the_others_are_all_but_oneself(monkeypatch):
+    if Path("/proc/stat").exists():
+        before, until = doctor._busy_seconds(), time.process_time() + 0.3
+        while time.process_time() < until:
+            pass
+        assert doctor._busy_seconds() - before > 0.2
+    cores, seconds = 4, 0.01
+    busy, own = iter([100.0, 100.0 + 3 * seconds]), iter([5.0, 5.0 + seconds])
+    monkeypatch.setattr(doctor, "_busy_seconds", lambda: next(busy))
+    monkeypatch.setattr(doctor.time, "process_time", lambda: next(own))
+    monkeypatch.setattr(doctor.os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+    assert doctor.taken_by_others(seconds) == pytest.approx(2 / cores)
 
 
 def test_every_extra_says_what_it_gives():
