@@ -26,11 +26,15 @@ class SGD:
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
-        """One update. Every parameter has a gradient, in its own memory format, as autograd leaves it."""
+        """One update. Every parameter has a gradient."""
+        orders = [_order(p) for p in self.parameters]
         torch._fused_sgd_(
-            tuple(self.parameters),
-            tuple(p.grad for p in self.parameters),  # type: ignore[misc]
-            self.buffers,
+            [p.permute(order) for p, order in zip(self.parameters, orders, strict=True)],
+            [
+                p.grad.permute(order).contiguous()  # type: ignore[union-attr]
+                for p, order in zip(self.parameters, orders, strict=True)
+            ],
+            [m.permute(order) for m, order in zip(self.buffers, orders, strict=bool(self.buffers))],
             weight_decay=self.weight_decay,
             momentum=self.momentum,
             lr=lr,
@@ -51,3 +55,12 @@ class SGD:
     def load_state_dict(self, buffers: Sequence[Tensor]) -> None:
         for buffer, saved in zip(self.buffers, buffers, strict=True):
             buffer.copy_(saved)
+
+
+def _order(p: Tensor) -> tuple[int, ...]:
+    """The dimensions of a parameter as they lie in memory.
+
+    The fused update reads and writes memory in its order, whatever the order of dimensions is, and where that is not
+    the usual one it also makes a copy of the gradient, for nothing.
+    """
+    return (0, 2, 3, 1) if p.dim() == 4 and not p.is_contiguous() else tuple(range(p.dim()))
