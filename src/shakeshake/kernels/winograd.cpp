@@ -48,27 +48,29 @@ void evaluate_block(const T* x, const Shape& s, const Before& before, int64_t ch
   }
 }
 
-// At one point: sums over `blocks` blocks of channels for SIDE tiles and WIDE outputs. A function of its own, so that the
-// sums stay in registers and nothing else does.
+// At one point: sums over `blocks` blocks of channels for SIDE tiles and 16 outputs or WIDE, in one register or two. A
+// function of its own, so that the sums stay in registers and nothing else does.
+template <int REGISTERS>
 __attribute__((noinline)) void multiply(const float* x, int64_t blocks, const float* weights, float* to) {
-  __m512 sum[SIDE][2];
+  __m512 sum[SIDE][REGISTERS];
 #pragma GCC unroll 8
-  for (int t = 0; t < SIDE; ++t) sum[t][0] = sum[t][1] = _mm512_setzero_ps();
+  for (int t = 0; t < SIDE; ++t)
+    for (int v = 0; v < REGISTERS; ++v) sum[t][v] = _mm512_setzero_ps();
   for (int64_t b = 0; b < blocks; ++b, x += of_points(BLOCK), weights += BLOCK * WIDE) {
 #pragma GCC unroll 16
     for (int k = 0; k < BLOCK; ++k) {
-      const __m512i w0 = _mm512_load_si512(weights + k * WIDE), w1 = _mm512_load_si512(weights + k * WIDE + 16);
+      __m512i w[REGISTERS];
+      for (int v = 0; v < REGISTERS; ++v) w[v] = _mm512_load_si512(weights + k * WIDE + v * 16);
 #pragma GCC unroll 8
       for (int t = 0; t < SIDE; ++t) {
-        const __m512i v = everywhere((const Word*)&x[t * BLOCK + k]);
-        sum[t][0] = multiply_add(float(), sum[t][0], w0, v);
-        sum[t][1] = multiply_add(float(), sum[t][1], w1, v);
+        const __m512i value = everywhere((const Word*)&x[t * BLOCK + k]);
+        for (int v = 0; v < REGISTERS; ++v) sum[t][v] = multiply_add(float(), sum[t][v], w[v], value);
       }
     }
   }
 #pragma GCC unroll 8
   for (int t = 0; t < SIDE; ++t)
-    for (int v = 0; v < 2; ++v) _mm512_store_ps(to + t * WIDE + v * 16, sum[t][v]);
+    for (int v = 0; v < REGISTERS; ++v) _mm512_store_ps(to + t * WIDE + v * 16, sum[t][v]);
 }
 
 // 16 outputs of a tile, in rows of PIXELS pixels of WIDE channels.
@@ -148,11 +150,12 @@ void winograd(const std::vector<const T*>& xs, int64_t outputs, const Shape& s, 
       const float* w = weights;
       for (int64_t output = 0; output < outputs; ++output)
         for (int64_t o = 0; o < s.out; o += WIDE) {
+          const auto multiplied = o + 16 < s.out ? multiply<2> : multiply<1>;
           for (int64_t p = 0; p < POINTS; ++p, w += channels * WIDE)
             for (int64_t i = 0; i < tiles.sides(); ++i) {
               ahead.some();
-              multiply(x + i * side + p * of_point(BLOCK), channels / BLOCK, w,
-                       products + i * of_points(WIDE) + p * of_point(WIDE));
+              multiplied(x + i * side + p * of_point(BLOCK), channels / BLOCK, w,
+                         products + i * of_points(WIDE) + p * of_point(WIDE));
             }
           interpolate_tiles(products, tiles, output, o, std::min(WIDE, s.out - o), after);
         }

@@ -28,12 +28,12 @@ struct Share {
   int64_t in, all;
 };
 
-// WIDE channels of the gradients of tiles at all points.
+// WIDE channels of the gradients of tiles at all points, as far as there are so many.
 template <class T>
 void spread_tiles(const T* dy, const Shape& s, int64_t channel, const Tiles& tiles, float* to) {
   for (int64_t r = 0; r < tiles.rows; ++r)
     for (int64_t c = 0; c < tiles.across(); ++c)
-      for (int64_t v = 0; v < WIDE; v += 16) {
+      for (int64_t v = 0; v < std::min(WIDE, s.out - channel); v += 16) {
         const int64_t tile = r * tiles.across() + c;
         float* at = to + tile / SIDE * of_points(WIDE) + tile % SIDE * WIDE + v;
         const T* image = dy + tiles.image(r) * s.out_pixels() * s.out + channel + v;
@@ -42,7 +42,7 @@ void spread_tiles(const T* dy, const Shape& s, int64_t channel, const Tiles& til
         for (int64_t j = 0; j < TILE; ++j) {
           const T* pixel = image + (tiles.top(r) * s.width + c * TILE + j) * s.out;
           const auto get = [&](int64_t i) {
-            return i < below && j < right && channel + v < s.out ? load(pixel + i * s.width * s.out) : _mm512_setzero_ps();
+            return i < below && j < right ? load(pixel + i * s.width * s.out) : _mm512_setzero_ps();
           };
           spread(get, [&](int64_t i, __m512 value) { _mm512_store_ps(half + (i * TILE + j) * BLOCK, value); });
         }
@@ -52,19 +52,20 @@ void spread_tiles(const T* dy, const Shape& s, int64_t channel, const Tiles& til
       }
 }
 
-// Adds what tiles contribute at one point to SIDE input channels and WIDE output channels.
+// Adds what tiles contribute at one point to SIDE input channels and 16 output channels or WIDE, in one register or two.
+template <int REGISTERS>
 __attribute__((noinline)) void add(const float* x, int64_t side, const float* dy, int64_t tiles, float* sums) {
-  __m512 sum[SIDE][2];
+  __m512 sum[SIDE][REGISTERS];
 #pragma GCC unroll 8
   for (int i = 0; i < SIDE; ++i)
-    for (int v = 0; v < 2; ++v) sum[i][v] = _mm512_load_ps(sums + i * WIDE + v * 16);
+    for (int v = 0; v < REGISTERS; ++v) sum[i][v] = _mm512_load_ps(sums + i * WIDE + v * 16);
   const auto add_tile = [&](int64_t t) __attribute__((always_inline)) {
-    const __m512i d0 = _mm512_load_si512(dy + t * WIDE), d1 = _mm512_load_si512(dy + t * WIDE + 16);
+    __m512i d[REGISTERS];
+    for (int v = 0; v < REGISTERS; ++v) d[v] = _mm512_load_si512(dy + t * WIDE + v * 16);
 #pragma GCC unroll 8
     for (int i = 0; i < SIDE; ++i) {
-      const __m512i v = everywhere((const Word*)&x[t * BLOCK + i]);
-      sum[i][0] = multiply_add(float(), sum[i][0], d0, v);
-      sum[i][1] = multiply_add(float(), sum[i][1], d1, v);
+      const __m512i value = everywhere((const Word*)&x[t * BLOCK + i]);
+      for (int v = 0; v < REGISTERS; ++v) sum[i][v] = multiply_add(float(), sum[i][v], d[v], value);
     }
   };
   for (; tiles >= SIDE; tiles -= SIDE, x += side, dy += of_points(WIDE)) {
@@ -74,7 +75,7 @@ __attribute__((noinline)) void add(const float* x, int64_t side, const float* dy
   for (int64_t t = 0; t < tiles; ++t) add_tile(t);
 #pragma GCC unroll 8
   for (int i = 0; i < SIDE; ++i)
-    for (int v = 0; v < 2; ++v) _mm512_store_ps(sums + i * WIDE + v * 16, sum[i][v]);
+    for (int v = 0; v < REGISTERS; ++v) _mm512_store_ps(sums + i * WIDE + v * 16, sum[i][v]);
 }
 
 // Where the sums of a part stand: WIDE output channels, then points, then input channels.
@@ -147,11 +148,12 @@ void winograd_gradient(const T* x, const std::vector<const T*>& dys, const Shape
                                of.pixels(), s.out);
             if (o + 1 == last) ahead.add_channels(x + next.first_pixel() * s.in + channel, channels, next.pixels(), s.in);
             ahead.spread(POINTS * channels / SIDE);
+            const auto added = o % wides * WIDE + 16 < s.out ? add<2> : add<1>;
             for (int64_t p = 0; p < POINTS; ++p)
               for (int64_t i = 0; i < channels; i += SIDE) {
                 ahead.some();
-                add(values + i / BLOCK * of_points(BLOCK) + p * of_point(BLOCK) + i % BLOCK, side,
-                    gradient + p * of_point(WIDE), tiles.count(), own + layout.at(o, p, channel + i));
+                added(values + i / BLOCK * of_points(BLOCK) + p * of_point(BLOCK) + i % BLOCK, side,
+                      gradient + p * of_point(WIDE), tiles.count(), own + layout.at(o, p, channel + i));
               }
           }
         }

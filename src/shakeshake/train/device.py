@@ -1,4 +1,4 @@
-"""Which device and which precision a run gets: what `auto` means."""
+"""Which device and which precision a run gets, what `auto` means, and what is set on a device."""
 
 from __future__ import annotations
 
@@ -53,6 +53,14 @@ def choose_precision(name: str, device: torch.device) -> str:
 def autocast(precision: str, device: torch.device) -> AbstractContextManager:
     """The context in which the forward pass runs."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
+
+
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Seed the CPU's generator and those of the device's kind, which torch does for every kind that it knows."""
+    torch.random.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        module = torch.get_device_module(device)
+        getattr(module, "manual_seed_all", module.manual_seed)(seed)
 
 
 def keep_freed_memory() -> None:

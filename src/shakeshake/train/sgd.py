@@ -27,14 +27,10 @@ class SGD:
     @torch.no_grad()
     def step(self, lr: float) -> None:
         """One update. Every parameter has a gradient."""
-        orders = [_order(p) for p in self.parameters]
         torch._fused_sgd_(
-            [p.permute(order) for p, order in zip(self.parameters, orders, strict=True)],
-            [
-                p.grad.permute(order).contiguous()  # type: ignore[union-attr]
-                for p, order in zip(self.parameters, orders, strict=True)
-            ],
-            [m.permute(order) for m, order in zip(self.buffers, orders, strict=bool(self.buffers))],
+            [_in_memory(p, p) for p in self.parameters],
+            [_in_memory(p, p.grad).contiguous() for p in self.parameters],  # type: ignore[arg-type]
+            [_in_memory(m, m) for m in self.buffers],
             weight_decay=self.weight_decay,
             momentum=self.momentum,
             lr=lr,
@@ -57,10 +53,10 @@ class SGD:
             buffer.copy_(saved)
 
 
-def _order(p: Tensor) -> tuple[int, ...]:
-    """The dimensions of a parameter as they lie in memory.
+def _in_memory(like: Tensor, tensor: Tensor) -> Tensor:
+    """A tensor with its dimensions in the order in which those of ``like`` lie in memory.
 
     The fused update reads and writes memory in its order, whatever the order of dimensions is, and where that is not
     the usual one it also makes a copy of the gradient, for nothing.
     """
-    return (0, 2, 3, 1) if p.dim() == 4 and not p.is_contiguous() else tuple(range(p.dim()))
+    return tensor if like.is_contiguous() else tensor.permute(0, 2, 3, 1)

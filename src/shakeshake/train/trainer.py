@@ -18,7 +18,7 @@ from ..data.sources import ImageData
 from ..errors import InputError, RunError
 from ..kernels import fused as kernels
 from ..models.registry import create_model
-from .device import autocast, choose_device, choose_precision, keep_freed_memory
+from .device import autocast, choose_device, choose_precision, keep_freed_memory, seed_generators
 from .distributed import ALONE, Group
 from .initial import Initial
 from .recipe import Recipe
@@ -56,7 +56,7 @@ class Trainer:
         self.device = choose_device(recipe.device, group.local_rank if group.size > 1 else None)
         self.precision = choose_precision(recipe.precision, self.device)
         torch.backends.cudnn.deterministic = True  # a resumed run has to compute the same bits
-        torch.manual_seed(_seed(recipe.seed, "weights"))
+        seed_generators(_seed(recipe.seed, "weights"), self.device)
         self.network = create_model(
             recipe.model,
             num_classes=data.num_classes,
@@ -138,8 +138,9 @@ class Trainer:
         """One step of the optimiser: gradients of the batch's parts, averaged over its images."""
         # Every process draws its own coefficients; the first one as it would alone.
         own = (self.group.rank,) if self.group.rank else ()
-        torch.manual_seed(_seed(self.recipe.seed, "shake", self.step, *own))
-        self.in_step.train()
+        seed_generators(_seed(self.recipe.seed, "shake", self.step, *own), self.device)
+        if not self.network.training:
+            self.in_step.train()
         loss_sum, wrong = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         parts = batch.parts(self.recipe.bn_images)
         for number, part in enumerate(parts, start=1):
