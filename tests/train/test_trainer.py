@@ -1,6 +1,8 @@
 """One step of training against the same step written out, and what the options do."""
 
 import copy
+import json
+import time
 
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ import torch.nn.functional as F
 from shakeshake.core.rules import ShakeRule
 from shakeshake.data.sources import load_data
 from shakeshake.errors import InputError, RunError
+from shakeshake.train import trainer as trainer_module
+from shakeshake.train.loop import fit
 from shakeshake.train.recipe import Recipe
 from shakeshake.train.trainer import Trainer, evaluate
 
@@ -124,6 +128,20 @@ def test_a_run_that_is_not_finite_says_where(digits):
     trainer.train_step(next(batches))
     with pytest.raises(RunError, match=r"epoch 1, step 2 of 3: the loss is nan.*lr.*clip"):
         trainer.check_finite()
+
+
+def test_images_by_second_are_those_of_training(digits, monkeypatch, tmp_path):
+    """However long a test takes: most epochs of a run on few images are spent in it."""
+
+    def slow(*arguments):
+        time.sleep(0.5)
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(trainer_module, "evaluate", slow)
+    fit(SMALL.replace(epochs=2), tmp_path / "run", data=digits, quiet=True)
+    for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        assert row["seconds"] - len(digits.train.labels) / row["images_per_second"] > 0.4
 
 
 def test_a_batch_larger_than_the_data_is_refused(digits):

@@ -56,6 +56,7 @@ class Keeper:
         self.run, self.trainer, self.stop, self.minutes = run, trainer, stop, minutes
         self.looked = self.saved = time.perf_counter()
         self.end = self.looked + 60.0 * (math.inf if minutes is None else minutes)
+        self.trained = 0.0  # seconds of an epoch until its test begins
 
     def tick(self) -> None:
         """Between two steps: the place where a run may be saved and stopped."""
@@ -81,13 +82,19 @@ class Keeper:
             return f"by {signal.Signals(self.stop.signal).name}"
         return f"after {self.minutes:g} minutes" if self.looked >= self.end else "by a signal to another process"
 
-    def timing(self) -> dict[str, float | None]:
-        """Seconds of the epoch under way, its test included, training images by second, most memory so far in MiB."""
+    def test_begins(self) -> None:
+        """What follows in this epoch is no time of training. Waits for the device."""
+        float(self.trainer.losses[-1])
         self._count_seconds()
-        seconds, memory = self.trainer.seconds, peak_memory(self.trainer.device)
+        self.trained = self.trainer.seconds
+
+    def timing(self) -> dict[str, float | None]:
+        """Seconds of the epoch, its test included, training images by second of training, most memory so far in MiB."""
+        self._count_seconds()
+        memory = peak_memory(self.trainer.device)
         return {
-            "seconds": round(seconds, 3),
-            "images_per_second": round(len(self.trainer.data.train.labels) / seconds, 1),
+            "seconds": round(self.trainer.seconds, 3),
+            "images_per_second": round(len(self.trainer.data.train.labels) / self.trained, 1),
             "peak_memory": None if memory is None else round(memory / 2**20),
         }
 

@@ -181,6 +181,7 @@ def _loop(run: RunDirectory, trainer: Trainer, *, minutes: float | None, quiet: 
                 trainer.train_step(batch)
                 progress.step()
                 keeper.tick()
+            keeper.test_begins()
             row = trainer.finish_epoch(keeper.tick) | keeper.timing()
             if leads:
                 run.append_metrics(row)

@@ -35,7 +35,7 @@ class Progress:
         self.bar: Bar | None = None
         self.shown = 0.0
         self.last_row: dict[str, Any] = {}
-        self.started, self.first_step = time.perf_counter(), trainer.step
+        self.started, self.first_step, self.speed = time.perf_counter(), trainer.step, ""
 
     def __enter__(self) -> Progress:
         if not self.quiet:
@@ -88,8 +88,9 @@ class Progress:
             parts.append(f"train error {100 * float(trainer.wrong[:index].sum()) / (index * recipe.batch_size):.1f} %")
         if self.last_row.get("test_error") is not None:
             parts.append(f"test error {self.last_row['test_error']:.2f} %")
-        if steps := trainer.step - self.first_step:
-            parts.append(f"{steps * recipe.batch_size / (self.shown - self.started):.0f} images/s")
+        if index and (steps := trainer.step - self.first_step):
+            self.speed = f"{steps * recipe.batch_size / (self.shown - self.started):.0f} images/s"
+        parts.append(self.speed)
         self.bar.update(
             self.task,
             completed=trainer.step,
@@ -100,6 +101,7 @@ class Progress:
 
     def epoch(self, row: dict[str, Any]) -> None:
         self.last_row = row
+        self.started += row["seconds"] - len(self.trainer.data.train.labels) / row["images_per_second"]  # the test
         if self.bar is None and not self.quiet:
             test = (
                 ""
