@@ -123,6 +123,8 @@ def test_what_changes_is_prepared_anew():
             fused(x)
         block.convs[1] = copy.deepcopy(fused.stages[0][1][0].convs[1])
         assert changed()
+        fused.stages[0][1].append(copy.deepcopy(block))
+        assert changed()
         with block.convs[0].register_forward_pre_hook(lambda module, given: seen.append(1)):
             fused(x)
         assert seen

@@ -99,8 +99,9 @@ class _Prepared:
     def __init__(self, stages: nn.Module, x: Tensor, kernels: list[Kernel], y: Tensor) -> None:
         self.x, self.kernels, self.y = x, kernels, y
         self.modules = list(stages.modules())
-        self.children = [(m._modules, name, child) for m in self.modules for name, child in m._modules.items()]
-        self.parameters = [module._parameters for module in self.modules if module._parameters]
+        self.children = [(module._modules, dict(module._modules)) for module in self.modules if module._modules]
+        # With the tensors that were there: none of another value may come to lie where one of them did.
+        self.parameters = [(m._parameters, dict(m._parameters)) for m in self.modules if m._parameters]
         self.values = self._values()
 
     @classmethod
@@ -134,13 +135,13 @@ class _Prepared:
     def holds(self) -> bool:
         """Whether modules, weights and biases are those that were there, and no hook waits for a call."""
         return (
-            all(siblings.get(name) is child for siblings, name, child in self.children)
+            all(now == then for now, then in self.children)
             and not any(module._forward_hooks or module._forward_pre_hooks for module in self.modules)
             and self._values() == self.values
         )
 
     def _values(self) -> list[Hashable]:
-        return [identity(value) for parameters in self.parameters for value in parameters.values()]
+        return [identity(value) for parameters, _ in self.parameters for value in parameters.values()]
 
     def __call__(self, x: Tensor) -> Tensor:
         self.x.copy_(x)
