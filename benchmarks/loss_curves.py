@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from shakeshake.data.sources import load_data
+from shakeshake.kernels.fused import use
 from shakeshake.train.device import choose_device
 from shakeshake.train.recipe import Recipe
 from shakeshake.train.record import environment, write_results
@@ -30,9 +31,7 @@ OURS = {"plain fp32": ("fp32", False), "fp32": ("fp32", True), "bf16": ("bf16", 
 
 def trainer(recipe: Recipe, fused: bool) -> Trainer:
     made = Trainer(recipe, load_data("cifar10", train_size=recipe.train_size, seed=0))
-    for module in made.network.modules():
-        if hasattr(module, "fused"):
-            module.fused &= fused
+    use(made.network, wanted=fused)
     return made
 
 

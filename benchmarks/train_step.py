@@ -21,6 +21,7 @@ import torch.nn.functional as F
 
 from peers import MODEL, PEERS, versions
 from shakeshake.bench import interleaved, trainer_on_noise, training_step
+from shakeshake.kernels.fused import use
 from shakeshake.train.device import choose_device
 from shakeshake.train.record import environment, write_results
 
@@ -49,10 +50,7 @@ def theirs(name: str, batch: int, device: torch.device) -> Callable[[], None]:
 
 def ours(precision: str, batch: int, device: torch.device, kernels: bool) -> Callable[[], None]:
     trainer = trainer_on_noise(MODEL, "S-S-I", batch, precision, str(device))
-    if not kernels:
-        for module in trainer.network.modules():
-            if hasattr(module, "fused"):
-                module.fused = False
+    use(trainer.network, wanted=kernels)
     return training_step(trainer)
 
 

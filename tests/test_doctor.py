@@ -59,6 +59,7 @@ def test_advice_follows_from_what_is_found():
     ):
         (advice,) = doctor.what_would_help(**FINE | changed)
         assert expected in advice
+    assert not list(doctor.what_would_help(**FINE | {"load": 0.6, "threads": 1, "speed": {}})), "as it was advised"
     assert not list(doctor.what_would_help(**FINE | {"on_cpu": False, "kernels": "none", "threads": 1}))
 
 

@@ -121,7 +121,7 @@ def what_would_help(
         yield f"a quiet machine to measure on: {taken}"
     if on_cpu and kernels:
         yield f"fused kernels, with AVX-512 twice the speed in training: {kernels}"
-    if on_cpu and threads < cores:
+    if on_cpu and threads < cores and load < CROWDED:
         yield f"threads: torch uses {threads} of {cores} cores (OMP_NUM_THREADS, or what starts this process)"
     other = "fp32" if precision == "bf16" else "bf16"
     if speed and load <= BUSY and speed[other] > 1.1 * speed[precision]:

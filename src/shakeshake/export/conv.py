@@ -59,6 +59,7 @@ class FusedConv(nn.Conv2d):
         return self._kernel(x, y, add, relu, relu_first) if fits else None
 
     def output_shape(self, x: Tensor) -> tuple[int, int, int, int]:
+        """(N, C, H, W) of what a kernel writes for ``x``."""
         return convs.output_shape(x, self.out_channels, self.stride[0])
 
     def _fits(self, x: Tensor, add: Tensor | None) -> bool:

@@ -21,9 +21,9 @@ Sums = Tensor  # (N, 3, C): of each image and channel the first pixel, sum and s
 LANES = 16  # of cpu.cpp, at most: channels come in multiples of it
 
 
-def use(network: nn.Module) -> bool:
-    """Let the blocks of a network that can train by these kernels do so. Returns whether there are any kernels."""
-    there = library() is not None
+def use(network: nn.Module, wanted: bool = True) -> bool:
+    """Let the blocks of a network that can train by these kernels do so, or not. Returns whether they do."""
+    there = wanted and library() is not None
     for module in network.modules():
         if hasattr(module, "fused"):
             module.fused = there  # type: ignore[assignment]
