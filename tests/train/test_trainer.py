@@ -3,6 +3,7 @@
 import copy
 import json
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from shakeshake.core.rules import ShakeRule
 from shakeshake.data.sources import load_data
 from shakeshake.errors import InputError, RunError
 from shakeshake.train import trainer as trainer_module
+from shakeshake.train.device import choose_precision
 from shakeshake.train.loop import fit
 from shakeshake.train.recipe import Recipe
 from shakeshake.train.trainer import Trainer, evaluate
@@ -44,6 +46,15 @@ def test_a_step_is_sgd_with_weight_decay_on_every_parameter(digits, nesterov):
                 p.sub_(lr * (g + 0.9 * v if nesterov else v))
     for (name, ours), theirs in zip(trainer.network.named_parameters(), slow.parameters(), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-5), name
+
+
+@pytest.mark.parametrize(
+    ("avx512", "amx", "chosen"), [(True, False, "bf16"), (False, True, "bf16"), (False, False, "fp32")]
+)
+def test_an_older_torch_tells_in_which_precision_the_cpu_computes(monkeypatch, avx512, amx, chosen):
+    older = SimpleNamespace(_is_avx512_bf16_supported=lambda: avx512, _is_amx_tile_supported=lambda: amx)
+    monkeypatch.setattr(torch, "cpu", older)
+    assert choose_precision("auto", torch.device("cpu")) == chosen
 
 
 def test_parts_of_a_batch_have_statistics_and_coefficients_of_their_own(digits, monkeypatch):
@@ -86,10 +97,11 @@ def test_the_average_of_the_weights_is_what_is_tested(digits):
     expected = {}
     for batch in trainer.loader.epoch(0):
         trainer.train_step(batch)
-        now = {k: p.detach().clone() for k, p in trainer.network.named_parameters()}
+        now = {k: v.clone() for k, v in trainer.network.state_dict().items()}
         expected = {k: 0.5 * expected[k] + 0.5 * v for k, v in now.items()} if expected else now
-    for name, value in trainer.tested_network.named_parameters():
-        assert torch.allclose(value, expected[name], atol=1e-6), name
+    for name, value in trainer.tested_network.state_dict().items():
+        counter = name.endswith("num_batches_tracked")
+        assert torch.allclose(value, now[name] if counter else expected[name], atol=1e-6), name
     tested = evaluate(trainer.tested_network, trainer.tests, "fp32", trainer.device)
     assert trainer.finish_epoch()["test_error"] is None or tested["error"] >= 0
 

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches, on any device. The random numbers come in as arguments: see loader.Plan."""
+"""Augmentation of whole batches, on any device. The random numbers come in as arguments: see Loader.epoch."""
 
 from __future__ import annotations
 

@@ -104,11 +104,15 @@ class Loader:
 
         shuffled = random.permutation(n)
         order = even_order(self._labels, (self.seed, epoch)) if self.even else shuffled
+        # What the steps need of the epoch goes to the device now: a copy at every step would wait for the one before.
+        labels = self.labels[on_device(order)]
         # All are drawn whatever is switched on, so that switching one on leaves the others as they were.
         mirrored = on_device(random.random(n) < 0.5)
         corner = on_device(random.integers(0, 2 * how.crop + 1, (2, n)))
         hole = on_device(random.integers(0, (height, width), (n, 2)))
-        shares = random.beta(how.mixup, how.mixup, self.steps_per_epoch) if how.mixup else None
+        shares = None
+        if how.mixup:
+            shares = on_device(random.beta(how.mixup, how.mixup, self.steps_per_epoch).astype(np.float32))
 
         def cut(step: int) -> tuple[int, slice, slice]:
             """Of a step: images in all, which of them are this process's, which are to be augmented here."""
@@ -119,12 +123,12 @@ class Loader:
 
         whole = shares is not None or self.policy is not None
         steps = range(first_step, self.steps_per_epoch)
-        fetched = self.pixels.batches(order[cut(step)[2]] for step in steps)
+        fetched = self.pixels.batches(order, (cut(step)[2] for step in steps))
         for step, images in zip(steps, fetched, strict=True):
             total, mine, at = cut(step)
             if self.policy is not None:
                 images = self.policy(images, (self.seed, epoch, step))
-            x, y = augment.normalise(images, self.mean, self.std), self.labels[on_device(order[at])]
+            x, y = augment.normalise(images, self.mean, self.std), labels[at]
             if how.flip:
                 x = augment.flip(x, mirrored[at])
             if how.crop:
@@ -134,8 +138,7 @@ class Loader:
             batch = Batch(x, y, total)
             if shares is not None:  # the order is random already, so the batch backwards is a random partner
                 partner = torch.arange(len(y) - 1, -1, -1, device=y.device)
-                share = torch.tensor(shares[step], dtype=x.dtype, device=x.device)
-                batch = Batch(augment.mixup(x, partner, share), y, total, y[partner], share)
+                batch = Batch(augment.mixup(x, partner, shares[step]), y, total, y[partner], shares[step])
             yield batch.piece(mine) if whole else batch
 
     def piece_of(self, images: int) -> slice:
@@ -147,6 +150,6 @@ class Loader:
     def plain(self, batch_size: int = 256) -> Iterator[Batch]:
         """All images once in their own order, normalised and not augmented: for evaluation."""
         pieces = [slice(first, first + batch_size) for first in range(0, len(self.labels), batch_size)]
-        for at, images in zip(pieces, self.pixels.batches(pieces), strict=True):
+        for at, images in zip(pieces, self.pixels.batches(None, pieces), strict=True):
             y = self.labels[at]
             yield Batch(augment.normalise(images, self.mean, self.std), y, len(y))

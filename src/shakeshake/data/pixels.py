@@ -21,8 +21,11 @@ class Pixels(Protocol):
 
     shape: tuple[int, ...]
 
-    def batches(self, chosen: Iterable[np.ndarray | slice]) -> Iterator[Tensor]:
-        """The images of each array of indices, or slice: (n, C, H, W) uint8 on the device."""
+    def batches(self, order: np.ndarray | None, pieces: Iterable[slice]) -> Iterator[Tensor]:
+        """The images of each piece of an order, by default their own: (n, C, H, W) uint8 on the device.
+
+        Nothing here waits for the device once the first batch is there.
+        """
 
 
 def pixels_of(images: np.ndarray | Rows, device: torch.device | str) -> Pixels:
@@ -35,9 +38,10 @@ class OnDevice:
         self.images = torch.from_numpy(images).to(device)
         self.shape = tuple(images.shape)
 
-    def batches(self, chosen: Iterable[np.ndarray | slice]) -> Iterator[Tensor]:
-        for at in chosen:
-            yield self.images[at if isinstance(at, slice) else torch.from_numpy(at).to(self.images.device)]
+    def batches(self, order: np.ndarray | None, pieces: Iterable[slice]) -> Iterator[Tensor]:
+        chosen = None if order is None else torch.from_numpy(order).to(self.images.device)
+        for piece in pieces:
+            yield self.images[piece if chosen is None else chosen[piece]]
 
 
 class InFile:
@@ -47,14 +51,15 @@ class InFile:
     """
 
     def __init__(self, images: Rows, device: torch.device | str) -> None:
-        self.images, self.device, self.shape = images, device, images.shape
+        self.images, self.device, self.shape = images, torch.device(device), images.shape
         self._file = getattr(images.array, "_mmap", None) if hasattr(mmap, "MADV_WILLNEED") else None
         if self._file is not None:
             self._file.madvise(mmap.MADV_RANDOM)
 
-    def batches(self, chosen: Iterable[np.ndarray | slice]) -> Iterator[Tensor]:
+    def batches(self, order: np.ndarray | None, pieces: Iterable[slice]) -> Iterator[Tensor]:
         asked: deque[np.ndarray | slice] = deque()
-        for at in chosen:
+        for piece in pieces:
+            at = piece if order is None else order[piece]
             self._ask_for(at)
             asked.append(at)
             if len(asked) > AHEAD:
@@ -63,7 +68,10 @@ class InFile:
             yield self._read(asked.popleft())
 
     def _read(self, at: np.ndarray | slice) -> Tensor:
-        return torch.from_numpy(self.images[at]).to(self.device)
+        images = torch.from_numpy(self.images[at])
+        if self.device.type == "cuda":  # from pinned memory it is copied while the device computes
+            return images.pin_memory().to(self.device, non_blocking=True)
+        return images.to(self.device)
 
     def _ask_for(self, at: np.ndarray | slice) -> None:
         if self._file is None:

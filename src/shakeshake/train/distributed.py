@@ -10,11 +10,13 @@ import contextlib
 import datetime
 import gc
 import importlib
+import inspect
 import os
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -97,7 +99,11 @@ class Group:
         """The network whose backward pass averages gradients over the processes. Begins with the leader's weights."""
         if self.size == 1:
             return network
-        return nn.parallel.DistributedDataParallel(network, forward_sync_buffers=False, gradient_as_bucket_view=True)
+        replicas = nn.parallel.DistributedDataParallel
+        known = inspect.signature(replicas).parameters
+        name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # an older torch
+        options: dict[str, Any] = {name: False}
+        return replicas(network, gradient_as_bucket_view=True, **options)
 
     def averaging(self, network: nn.Module, now: bool) -> AbstractContextManager:
         """Whether this backward pass averages: only the last of a step has to."""

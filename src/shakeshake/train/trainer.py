@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..data.balance import class_weights
 from ..data.loader import Augmentation, Batch, Loader
@@ -18,6 +17,7 @@ from ..data.sources import ImageData
 from ..errors import InputError, RunError
 from ..kernels import fused as kernels
 from ..models.registry import create_model
+from .average import Average
 from .device import autocast, choose_device, choose_precision, keep_freed_memory, seed_generators
 from .distributed import ALONE, Group
 from .initial import Initial
@@ -70,11 +70,7 @@ class Trainer:
         self.kernels = self.device.type == "cpu" and kernels.use(self.network)
         if self.device.type == "cpu":
             keep_freed_memory()
-        self.ema = (
-            AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
-            if recipe.ema
-            else None
-        )
+        self.ema = Average(self.network, recipe.ema) if recipe.ema else None
         self.optimizer = SGD(
             self.network.parameters(),
             momentum=recipe.momentum,
@@ -118,7 +114,7 @@ class Trainer:
     @property
     def tested_network(self) -> nn.Module:
         """The network whose error counts: the average of the weights where there is one."""
-        return self.ema.module if self.ema is not None else self.network
+        return self.ema.network if self.ema is not None else self.network
 
     def lr_at(self, step: int) -> float:
         recipe = self.recipe
@@ -156,7 +152,7 @@ class Trainer:
         self.optimizer.step(self.lr_at(self.step))
         self.optimizer.zero_grad()
         if self.ema is not None:
-            self.ema.update_parameters(self.network)
+            self.ema.update(self.network)
         self.losses[self.index], self.wrong[self.index] = loss_sum, wrong
         self.index += 1
 
@@ -283,7 +279,7 @@ def evaluate(
             with autocast(precision, device):
                 logits = network(batch.images.contiguous(memory_format=torch.channels_last))
             loss += F.cross_entropy(logits.float(), batch.labels, reduction="sum")
-            wrong += torch.bincount(batch.labels[logits.argmax(dim=1) != batch.labels], minlength=classes)
+            wrong.index_add_(0, batch.labels, (logits.argmax(dim=1) != batch.labels).float())
         if number % group.size == group.size - 1:  # as often in every process
             tick()
     loss, wrong = group.add(loss, wrong)

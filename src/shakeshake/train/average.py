@@ -1,0 +1,45 @@
+"""The exponential moving average of a network's weights and of BN's running statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Average:
+    """``network``: after each ``update`` ``decay * average + (1 - decay) * now``, after the first one ``now``.
+
+    As torch's AveragedModel, whose state this one's state_dict() can be, but no update waits for the device.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network, self.decay, self.updates = deepcopy(network), decay, 0
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        for average, now in zip(_tensors(self.network), _tensors(network), strict=True):
+            if self.updates and average[0].is_floating_point():
+                torch._foreach_lerp_(average, now, 1.0 - self.decay)
+            else:  # the first time, and counters
+                torch._foreach_copy_(average, now)
+        self.updates += 1
+
+    def state_dict(self) -> dict[str, Tensor]:
+        weights = {f"module.{name}": value for name, value in self.network.state_dict().items()}
+        return {"n_averaged": torch.tensor(self.updates), **weights}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.updates = int(state["n_averaged"])
+        self.network.load_state_dict({k.removeprefix("module."): v for k, v in state.items() if k != "n_averaged"})
+
+
+def _tensors(network: nn.Module) -> list[list[Tensor]]:
+    """Weights and statistics, then counters, where there are any."""
+    tensors = [*network.parameters(), *network.buffers()]
+    floating = [x for x in tensors if x.is_floating_point()]
+    counters = [x for x in tensors if not x.is_floating_point()]
+    return [some for some in (floating, counters) if some]
