@@ -73,10 +73,12 @@ def test_bn_relu(dtype, shape, mean):
 
 
 @needs_kernels
+@pytest.mark.parametrize("ends", ["skip", "skip, ReLU", "ReLU", "as it is"])
 @pytest.mark.parametrize("level", ["Image", "Batch"])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_bn_mix(dtype, shape, level):
+def test_bn_mix(dtype, shape, level, ends):
+    skips, relu = "skip" in ends, "ReLU" in ends
     skip, x1, x2 = (image(shape, dtype, seed) for seed in (1, 2, 3))
     bns = norm(shape[1], 4), norm(shape[1], 5)
     gradient = image(shape, dtype, 6).detach()
@@ -85,16 +87,17 @@ def test_bn_mix(dtype, shape, level):
     slow_skip, slow1, slow2, one, two = doubled(skip, x1, x2, *bns)
 
     given = (alpha, beta) if level == "Image" else (alpha[0], beta[0])
-    out = fused.bn_mix(skip, (x1, x2), bns, *given, (None, None))
+    out = fused.bn_mix(skip if skips else None, (x1, x2), bns, *given, (None, None), relu=relu)
     out.backward(gradient)
     y1, y2 = one(slow1), two(slow2)
     a, b = (c.double()[:, :, None, None, None] for c in (alpha, beta))
-    value = slow_skip + a[:, 0] * y1 + a[:, 1] * y2
-    back = slow_skip + b[:, 0] * y1 + b[:, 1] * y2
-    back.backward(gradient.double())
+    value = slow_skip * skips + a[:, 0] * y1 + a[:, 1] * y2
+    back = slow_skip * skips + b[:, 0] * y1 + b[:, 1] * y2
+    # What the ReLU lets through is told by what came out of it: within rounding of 0 either is right.
+    back.backward(gradient.double() * (out > 0 if relu else 1.0))
 
-    check(out, value.detach(), dtype, "value")
-    for ours, slow in ((skip, slow_skip), (x1, slow1), (x2, slow2)):
+    check(out, (F.relu(value) if relu else value).detach(), dtype, "value")
+    for ours, slow in ((skip, slow_skip), (x1, slow1), (x2, slow2))[not skips :]:
         check(ours.grad, slow.grad, dtype, "gradient")
     for ours, slow in zip(bns, (one, two), strict=True):
         for name in ("weight", "bias"):
@@ -117,6 +120,18 @@ def test_relu_fork(dtype):
     check(x.grad, slow.grad, dtype, "gradient")
     own, one, two = (g.float() for g in gradients)
     assert torch.equal(x.grad, (own + (one + two) * (x > 0)).to(dtype)), "rounded otherwise than torch rounds"
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_share(dtype):
+    x = image((3, 16, 5, 5), dtype, 1)
+    gradients = [image(x.shape, dtype, seed).detach() for seed in (2, 3, 4)]
+    users = fused.share(x, 3)
+    assert all(torch.equal(user, x) for user in users)
+    torch.autograd.backward(users, gradients)
+    one, two, three = (g.float() for g in gradients)
+    assert torch.equal(x.grad, (one + two + three).to(dtype)), "rounded otherwise than torch rounds"
 
 
 @needs_kernels
@@ -149,6 +164,14 @@ def step(net, x):
         {"rule": "E-S-B"},
         {"rule": "S-M3-I", "name": "shake_resnet8_2x32d", "skip_shift": "mirrored"},
         {"rule": "S-E-B", "name": "shake_resnet8_3x16d"},
+        {"name": "shake_resnet8_2x16d_a"},
+        {"name": "shake_resnet8_2x16d_b"},
+        {"name": "shake_resnet8_2x16d_c"},
+        {"name": "shake_resnet8_2x16d", "activation": "post"},
+        {"name": "shake_resnext11_2x4x16d"},
+        {"name": "resnext11_2x32d"},
+        {"name": "resnet8"},
+        {"name": "wrn10_2"},
     ],
     ids=str,
 )
@@ -160,11 +183,14 @@ def test_a_network_trains_alike_either_way(built, convolutions, monkeypatch):
         memory_format=torch.channels_last
     )
     plain, ours = network(False, **built), network(True, **built)
+    called, kernel = [], fused.Kernel.__call__
+    monkeypatch.setattr(fused.Kernel, "__call__", lambda self: called.append(self) or kernel(self))
     assert torch.allclose(step(plain, x), step(ours, x), atol=1e-5)
     for (name, p), q in zip(plain.named_parameters(), ours.parameters(), strict=True):
         assert torch.allclose(p.grad, q.grad, rtol=0, atol=1e-3 * float(p.grad.abs().max())), name
     for (name, p), q in zip(plain.named_buffers(), ours.buffers(), strict=True):
         assert torch.allclose(p, q, rtol=1e-5, atol=1e-6), name
+    assert bool(called) == (built.get("name") != "shake_resnet8_2x16d_c"), "C has no BN, so nothing to fuse"
 
 
 @needs_kernels
@@ -172,7 +198,7 @@ def test_who_listens_hears_and_who_differs_is_served(monkeypatch):
     """Hooks, evaluation, frozen BN, other widths and dtypes take the plain way."""
     x = torch.randn(4, 3, 16, 16).contiguous(memory_format=torch.channels_last)
     net, calls = network(True), []
-    monkeypatch.setattr(fused, "bn_mix", lambda *a, real=fused.bn_mix: calls.append(1) or real(*a))
+    monkeypatch.setattr(fused, "bn_mix", lambda *a, real=fused.bn_mix, **k: calls.append(1) or real(*a, **k))
     step(net, x)
     assert len(calls) == 3  # one in each block
 

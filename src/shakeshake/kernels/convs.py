@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from .build import library
-from .fused import Kernel, Sums, call, finish, normalisation
+from .fused import Kernel, Sums, bn_relu, call, finish, normalisation
 
 BLOCK, WIDE = (
     16,
@@ -108,6 +108,11 @@ def tail(x: Tensor, sums: Sums | None, bn: nn.BatchNorm2d, conv: nn.Conv2d) -> t
     """conv(relu(bn(x))) in training mode, running statistics included, and its sums. sums: those of ``x``, if known."""
     bn.num_batches_tracked.add_(1)  # type: ignore[union-attr]
     return _Tail.apply(x.contiguous(memory_format=torch.channels_last), sums, bn.weight, bn.bias, conv.weight, bn)
+
+
+def bn_relu_conv(x: Tensor, sums: Sums | None, bn: nn.BatchNorm2d, conv: nn.Conv2d) -> tuple[Tensor, Sums | None]:
+    """conv(relu(bn(x))) in training mode: tail() where it can compute it, else torch's convolution, without sums."""
+    return tail(x, sums, bn, conv) if fit_tail(x, conv) else (conv(bn_relu(x, bn)), None)
 
 
 def fit_inference(x: Tensor, conv: nn.Conv2d, taps: int) -> bool:

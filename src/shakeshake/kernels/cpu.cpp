@@ -206,10 +206,11 @@ void affine_backward(const T* x, const T* g, int64_t images, int64_t pixels, int
       store(dx + r * c + i, load(scale + i) * load(g + r * c + i) + load(&add.a[i]) * load(x + r * c + i) + load(&add.k[i]));
 }
 
-// out = skip, if there is one, + the sum over k of alpha_k * bn_k(x_k), with alpha (images, inputs) and scale, shift (inputs, c).
+// out = skip, if there is one, + the sum over k of alpha_k * bn_k(x_k), with alpha (images, inputs) and scale, shift (inputs, c);
+// of it the ReLU, where `last_relu`.
 template <class T>
 void mix(const std::vector<const T*>& xs, const T* skip, int64_t images, int64_t pixels, int64_t c, const float* scale,
-         const float* shift, const float* alpha, T* out, int threads) {
+         const float* shift, const float* alpha, bool last_relu, T* out, int threads) {
   const int64_t inputs = int64_t(xs.size());
 #pragma omp parallel for collapse(2) schedule(static) num_threads(threads)
   for (int64_t n = 0; n < images; ++n)
@@ -219,32 +220,37 @@ void mix(const std::vector<const T*>& xs, const T* skip, int64_t images, int64_t
         Floats sum = skip ? load(skip + pixel + i) : Floats{};
         for (int64_t k = 0; k < inputs; ++k)
           sum += alpha[n * inputs + k] * (load(xs[k] + pixel + i) * load(scale + k * c + i) + load(shift + k * c + i));
-        store(out + pixel + i, sum);
+        store(out + pixel + i, last_relu ? relu(sum) : sum);
       }
     }
 }
 
+// out: what came of the ReLU, if there was one; then `masked` gets the gradient of what went into it, which is the skip's, too.
 template <class T>
-void mix_backward(const std::vector<const T*>& xs, const T* dout, int64_t images, int64_t pixels, int64_t c,
-                  const float* scale, const float* mean, const float* invstd, const float* beta,
+void mix_backward(const std::vector<const T*>& xs, const T* dout, const T* out, T* masked, int64_t images, int64_t pixels,
+                  int64_t c, const float* scale, const float* mean, const float* invstd, const float* beta,
                   const std::vector<T*>& dxs, float* dgamma, float* dbeta, int threads) {
   struct Known {
     Floats mean, invstd;
   };
   const int64_t inputs = int64_t(xs.size()), width = inputs * c;
   const int64_t each = blocks_of(pixels), blocks = images * each;
+  const T* gradient = out ? masked : dout;
   std::vector<double> partial(blocks * 2 * width), total(2 * width);
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t n = b / each, from = n * pixels + (b % each) * BLOCK, to = std::min((n + 1) * pixels, from + BLOCK);
     std::vector<double> sums(2 * c);
+    if (out)
+      for (int64_t i = from * c; i < to * c; i += LANES)
+        store(masked + i, load(out + i) > 0.0f ? load(dout + i) : Floats{});
     for (int64_t k = 0; k < inputs; ++k) {
       const T* x = xs[k];
       sum_block<2>(
           from, to, c, sums.data(),
           [=](int64_t i) { return Known{load(mean + k * c + i), load(invstd + k * c + i)}; },
           [=](const Known& known, int64_t at, Floats* s) {
-            const Floats g = load(dout + at);
+            const Floats g = load(gradient + at);
             s[0] += g;
             s[1] += g * ((load(x + at) - known.mean) * known.invstd);
           });
@@ -262,20 +268,22 @@ void mix_backward(const std::vector<const T*>& xs, const T* dout, int64_t images
       for (int64_t j = 0; j < inputs; ++j) {
         const float weight = beta[n * inputs + j];
         for (int64_t i = 0; i < c; i += LANES)
-          store(dxs[j] + pixel + i, weight * load(scale + j * c + i) * load(dout + pixel + i) +
+          store(dxs[j] + pixel + i, weight * load(scale + j * c + i) * load(gradient + pixel + i) +
                                         load(&add.a[j * c + i]) * load(xs[j] + pixel + i) + load(&add.k[j * c + i]));
       }
     }
 }
 
 // dx = dskip + (active > 0) * the sum of ds: the gradient of an input that goes on as it is and through a ReLU to branches.
+// Without an active one there was no ReLU, without a dskip nothing goes on as it is.
 template <class T>
 void fork_backward(const T* active, const T* dskip, const std::vector<const T*>& ds, int64_t n, T* dx, int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t i = 0; i < n; i += LANES) {
     Floats g = load(ds[0] + i);
     for (size_t k = 1; k < ds.size(); ++k) g += load(ds[k] + i);
-    store(dx + i, load(dskip + i) + (load(active + i) > 0.0f ? g : Floats{}));
+    if (active) g = load(active + i) > 0.0f ? g : Floats{};
+    store(dx + i, dskip ? load(dskip + i) + g : g);
   }
 }
 
@@ -327,15 +335,17 @@ void shake_affine_backward(int half, const void* x, const void* g, int64_t image
 }
 
 void shake_mix(int half, int64_t inputs, const void* const* xs, const void* skip, int64_t images, int64_t pixels, int64_t c,
-               const float* scale, const float* shift, const float* alpha, void* out, int threads) {
-  EITHER(half, mix(all_of<const T*>(xs, inputs), (const T*)skip, images, pixels, c, scale, shift, alpha, (T*)out, threads))
+               const float* scale, const float* shift, const float* alpha, int64_t last_relu, void* out, int threads) {
+  EITHER(half, mix(all_of<const T*>(xs, inputs), (const T*)skip, images, pixels, c, scale, shift, alpha, last_relu != 0,
+                   (T*)out, threads))
 }
 
-void shake_mix_backward(int half, int64_t inputs, const void* const* xs, const void* dout, int64_t images, int64_t pixels,
-                        int64_t c, const float* scale, const float* mean, const float* invstd, const float* beta,
-                        void* const* dxs, float* dgamma, float* dbeta, int threads) {
-  EITHER(half, mix_backward(all_of<const T*>(xs, inputs), (const T*)dout, images, pixels, c, scale, mean, invstd, beta,
-                            all_of<T*>(dxs, inputs), dgamma, dbeta, threads))
+void shake_mix_backward(int half, int64_t inputs, const void* const* xs, const void* dout, const void* out, void* masked,
+                        int64_t images, int64_t pixels, int64_t c, const float* scale, const float* mean,
+                        const float* invstd, const float* beta, void* const* dxs, float* dgamma, float* dbeta,
+                        int threads) {
+  EITHER(half, mix_backward(all_of<const T*>(xs, inputs), (const T*)dout, (const T*)out, (T*)masked, images, pixels, c,
+                            scale, mean, invstd, beta, all_of<T*>(dxs, inputs), dgamma, dbeta, threads))
 }
 
 void shake_fork_backward(int half, const void* active, const void* dskip, int64_t branches, const void* const* ds, int64_t n,

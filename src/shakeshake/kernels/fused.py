@@ -8,7 +8,7 @@ None of them can be differentiated twice.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,10 +30,12 @@ def use(network: nn.Module, wanted: bool = True) -> bool:
     return there
 
 
-def applies(x: Tensor, modules: Iterable[nn.Module]) -> bool:
-    """Whether a block with input ``x`` may run fused: training on a CPU, shapes as expected, nobody listening."""
+def applies(x: Tensor, block: nn.Module) -> bool:
+    """Whether a block with input ``x`` runs fused: training on a CPU, shapes as expected, nobody listening inside."""
     return (
-        not torch.compiler.is_compiling()
+        bool(block.fused)
+        and block.training
+        and not torch.compiler.is_compiling()
         and type(x) is Tensor
         and x.device.type == "cpu"
         and x.dtype == (torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32)
@@ -44,7 +46,7 @@ def applies(x: Tensor, modules: Iterable[nn.Module]) -> bool:
         and torch.is_grad_enabled()
         and not torch.jit.is_tracing()
         and not torch._C._are_functorch_transforms_active()
-        and all(_usual(module) for module in modules)
+        and all(_usual(module) for module in block.modules() if module is not block)
     )
 
 
@@ -75,8 +77,10 @@ def bn_mix(
     alpha: Tensor,
     beta: Tensor,
     sums: Sequence[Sums | None],
+    *,
+    relu: bool = False,
 ) -> Tensor:
-    """skip + mix((bn1(x1), bn2(x2), ...), alpha, beta) in training mode, running statistics included.
+    """skip + mix((bn1(x1), bn2(x2), ...), alpha, beta) in training mode, running statistics included; or its ReLU.
 
     skip, which may be none, and xs: (N, C, H, W), channels_last, of one dtype. alpha, beta: (N, B) or (B,). sums: of
     ``xs``, where known.
@@ -87,12 +91,17 @@ def bn_mix(
         bn.num_batches_tracked.add_(1)  # type: ignore[union-attr]
     xs = [x.contiguous(memory_format=torch.channels_last) for x in xs]
     skip = None if skip is None else skip.contiguous(memory_format=torch.channels_last)
-    return _BnMix.apply(skip, alpha, beta, bns, sums, *xs, *(bn.weight for bn in bns), *(bn.bias for bn in bns))
+    return _BnMix.apply(skip, alpha, beta, bns, sums, relu, *xs, *(bn.weight for bn in bns), *(bn.bias for bn in bns))
 
 
 def relu_fork(x: Tensor, branches: int) -> tuple[Tensor, ...]:
     """x, and relu(x) for each branch, whose gradients come back in one pass."""
     return _Fork.apply(x, branches)
+
+
+def share(x: Tensor, users: int) -> tuple[Tensor, ...]:
+    """x for each user, whose gradients come back in one pass. They must not change it."""
+    return _Share.apply(x, users)
 
 
 class Kernel:
@@ -198,6 +207,7 @@ class _BnMix(torch.autograd.Function):
         beta: Tensor,
         bns: Sequence[nn.BatchNorm2d],
         sums: Sequence[Sums | None],
+        relu: bool,
         *tensors: Tensor,
     ) -> Tensor:
         xs = list(tensors[: len(bns)])
@@ -205,25 +215,28 @@ class _BnMix(torch.autograd.Function):
         found = torch.stack([normalisation(*each) for each in zip(xs, bns, sums, strict=True)], dim=1)
         out = torch.empty_like(xs[0])
         images, channels, height, width = out.shape
-        call("mix", out, len(xs), xs, skip, images, height * width, channels, found[2], found[3], alpha, out)
-        ctx.save_for_backward(found, beta, *xs)
+        size = images, height * width, channels
+        call("mix", out, len(xs), xs, skip, *size, found[2], found[3], alpha, int(relu), out)
+        ctx.save_for_backward(found, beta, out if relu else None, *xs)
         ctx.skips = skip is not None
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
-        found, beta, *xs = ctx.saved_tensors
+        found, beta, out, *xs = ctx.saved_tensors
         mean, invstd, scale, _ = found
         dout = dout.contiguous(memory_format=torch.channels_last)
+        masked = None if out is None else torch.empty_like(out)
         dxs = [torch.empty_like(x) for x in xs]
         images, channels, height, width = dout.shape
         dweight, dbias = torch.empty(2, len(xs), channels)
         call(
-            *("mix_backward", dout, len(xs), xs, dout, images, height * width, channels, scale, mean, invstd, beta),
-            *(dxs, dweight, dbias),
+            *("mix_backward", dout, len(xs), xs, dout, out, masked, images, height * width, channels),
+            *(scale, mean, invstd, beta, dxs, dweight, dbias),
         )
-        return (dout if ctx.skips else None), None, None, None, None, *dxs, *dweight, *dbias
+        dskip = dout if masked is None else masked
+        return (dskip if ctx.skips else None), None, None, None, None, None, *dxs, *dweight, *dbias
 
 
 class _Fork(torch.autograd.Function):
@@ -240,4 +253,18 @@ class _Fork(torch.autograd.Function):
         dskip, *ds = (g.contiguous(memory_format=torch.channels_last) for g in gradients)
         dx = torch.empty_like(active)
         call("fork_backward", active, active, dskip, len(ds), ds, active.numel(), dx)
+        return dx, None
+
+
+class _Share(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, users: int) -> tuple[Tensor, ...]:
+        return tuple(x.view_as(x) for _ in range(users))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        ds = [g.contiguous(memory_format=torch.channels_last) for g in gradients]
+        dx = torch.empty_like(ds[0])
+        call("fork_backward", dx, None, None, len(ds), ds, dx.numel(), dx)
         return dx, None

@@ -39,12 +39,19 @@ class Branch(nn.Module):
             return x
         return self.bn2(self.conv2(F.relu(x, inplace=True)))
 
+    @property
+    def last_bn(self) -> nn.BatchNorm2d:
+        return cast(nn.BatchNorm2d, self.bn1 if self.convs == 1 else self.bn2)
+
     def tail(self, x: Tensor, sums: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """conv2(relu(bn1(x))) by fused kernels. sums: what they know of ``x``; returned are those of the result."""
+        """conv2(relu(bn1(x))) by fused kernels. sums: what they know of ``x``; returned are those of the result.
+
+        A branch of one convolution has no such part: it is what goes in.
+        """
+        if self.convs == 1:
+            return x, sums
         assert isinstance(self.bn1, nn.BatchNorm2d)
-        if convs.fit_tail(x, self.conv2):
-            return convs.tail(x, sums, self.bn1, self.conv2)
-        return self.conv2(kernels.bn_relu(x, self.bn1)), None
+        return convs.bn_relu_conv(x, sums, self.bn1, self.conv2)
 
 
 class ShakeBlock(nn.Module):
@@ -54,7 +61,7 @@ class ShakeBlock(nn.Module):
     passes x itself, before the ReLU. Without the skip the block is shake(branch1(relu(x)), branch2(relu(x))).
     With ``relu_after`` the sum goes through another ReLU.
 
-    ``fused`` (kernels.fused.use) lets it train by fused kernels where they apply: branches of two convolutions.
+    ``fused`` (kernels.fused.use) lets it train by fused kernels where they apply.
     """
 
     fused = False
@@ -80,12 +87,17 @@ class ShakeBlock(nn.Module):
         self.shake = ShakeShake(rule)
         two_paths = skip and in_channels != out_channels
         self.skip = TwoPathSkip(in_channels, out_channels, stride, skip_shift) if two_paths else None
-        self.adds_skip, self.relu_after = skip, relu_after
-        self.plain = convs == 2 and bn and skip and not relu_after
+        self.adds_skip, self.relu_after, self.has_bn = skip, relu_after, bn
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.fused and self.plain and self.training and kernels.applies(x, self._parts()):
-            return self._fused(x)
+        if self.has_bn and kernels.applies(x, self):
+            alpha, beta = self.shake.rule.draw(
+                len(x), len(self.branches), device=x.device, generator=self.shake.generator
+            )
+            branches = cast(list[Branch], list(self.branches))
+            return train_fused(
+                x, branches, self.skip, alpha, beta, adds_skip=self.adds_skip, relu_after=self.relu_after
+            )
         active = F.relu(x)
         skip = x if self.skip is None else self.skip(active)
         y = self.shake(*(branch(active) for branch in self.branches))
@@ -93,32 +105,47 @@ class ShakeBlock(nn.Module):
             y = skip + y
         return F.relu(y) if self.relu_after else y
 
-    def _parts(self) -> list[nn.Module]:
-        """What the fused kernels take the place of."""
-        return [self.shake, *self.branches.modules(), *(() if self.skip is None else self.skip.modules())]
 
-    def _fused(self, x: Tensor) -> Tensor:
-        """The same by fused kernels. A skip of two paths is one more branch, whose coefficients are 1."""
-        branches = cast(list[Branch], list(self.branches))
-        alpha, beta = self.shake.rule.draw(len(x), len(branches), device=x.device, generator=self.shake.generator)
-        bns = [cast(nn.BatchNorm2d, branch.bn2) for branch in branches]
-        ins: Sequence[tuple[Tensor, Tensor | None]]
-        taps = [convs.ALL_TAPS] * len(branches) + ([] if self.skip is None else [self.skip.taps])
-        if convs.fit_head(x, [branch.conv1 for branch in branches], taps):
-            weights = [branch.conv1.weight for branch in branches]
-            if self.skip is not None:
-                weights = [*weights, self.skip.kernel()]
-                bns = [*bns, self.skip.bn]
-                alpha, beta = (F.pad(a, (0, 1), value=1.0) for a in (alpha, beta))
-            skip, ins = convs.head(x, weights, taps, branches[0].conv1.stride[0], keep=self.skip is None)
-        else:
-            skip, *actives = kernels.relu_fork(x, len(branches))
-            if self.skip is not None:
-                skip = self.skip(actives[0])
-            ins = [(branch.conv1(active), None) for branch, active in zip(branches, actives, strict=True)]
-        outs = [branch.tail(*known) for branch, known in zip(branches, ins, strict=False)]
-        outs += ins[len(branches) :]
-        return kernels.bn_mix(skip, [y for y, _ in outs], bns, alpha, beta, [sums for _, sums in outs])
+def train_fused(
+    x: Tensor,
+    branches: Sequence[Branch],
+    skip: nn.Module | None,
+    alpha: Tensor,
+    beta: Tensor,
+    *,
+    adds_skip: bool = True,
+    relu_after: bool = False,
+) -> Tensor:
+    """What a block of such branches does in training, by fused kernels.
+
+    A skip of two paths is one more branch, whose coefficients are 1. Another one takes what the branches take: where a
+    block ends in a ReLU, ``x`` has come from one.
+    """
+    taps = [convs.ALL_TAPS] * len(branches)
+    two_paths = skip if isinstance(skip, TwoPathSkip) else None
+    if two_paths is not None:
+        taps = [*taps, two_paths.taps]
+    bns = [branch.last_bn for branch in branches]
+    ins: Sequence[tuple[Tensor, Tensor | None]]
+    kept: Tensor | None
+    if convs.fit_head(x, [branch.conv1 for branch in branches], taps):
+        weights = [branch.conv1.weight for branch in branches]
+        if two_paths is not None:
+            weights = [*weights, two_paths.kernel()]
+            bns = [*bns, two_paths.bn]
+            alpha, beta = (F.pad(a, (0, 1), value=1.0) for a in (alpha, beta))
+        kept, ins = convs.head(x, weights, taps, branches[0].conv1.stride[0], keep=adds_skip and two_paths is None)
+    else:
+        kept, *actives = kernels.relu_fork(x, len(branches))
+        if two_paths is not None:
+            kept = two_paths(actives[0])
+        ins = [(branch.conv1(active), None) for branch, active in zip(branches, actives, strict=True)]
+    if skip is not None and two_paths is None:
+        kept = skip(kept)
+    outs = [branch.tail(*known) for branch, known in zip(branches, ins, strict=False)]
+    outs += ins[len(branches) :]
+    ys, sums = zip(*outs, strict=True)
+    return kernels.bn_mix(kept if adds_skip else None, ys, bns, alpha, beta, sums, relu=relu_after)
 
 
 class ShakeResNet(Trunk):
