@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from peers import MODEL, PEERS, versions
 from shakeshake.bench import interleaved, trainer_on_noise, training_step
@@ -34,8 +35,8 @@ OURS = {
 }
 
 
-def theirs(name: str, batch: int, device: torch.device) -> Callable[[], None]:
-    network = PEERS[name]().to(device).train()
+def theirs(network: nn.Module, batch: int, device: torch.device) -> Callable[[], None]:
+    network = network.to(device).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
     images = torch.randn(batch, 3, 32, 32, device=device)
     labels = torch.randint(0, 10, (batch,), device=device)
@@ -48,8 +49,8 @@ def theirs(name: str, batch: int, device: torch.device) -> Callable[[], None]:
     return step
 
 
-def ours(precision: str, batch: int, device: torch.device, kernels: bool) -> Callable[[], None]:
-    trainer = trainer_on_noise(MODEL, "S-S-I", batch, precision, str(device))
+def ours(precision: str, kernels: bool, batch: int, device: torch.device, model: str = MODEL) -> Callable[[], None]:
+    trainer = trainer_on_noise(model, "S-S-I", batch, precision, str(device))
     use(trainer.network, wanted=kernels)
     return training_step(trainer)
 
@@ -63,8 +64,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     device = choose_device(given.device)
-    makers: dict[str, Callable] = {p: (lambda p=p: theirs(p, given.batch_size, device)) for p in PEERS}
-    makers |= {n: (lambda how=how: ours(how[0], given.batch_size, device, how[1])) for n, how in OURS.items()}
+    makers: dict[str, Callable] = {p: (lambda p=p: theirs(PEERS[p](), given.batch_size, device)) for p in PEERS}
+    makers |= {n: (lambda how=how: ours(*how, given.batch_size, device)) for n, how in OURS.items()}
     steps = {name: makers[name]() for name in given.only.split(",")}
 
     seconds = interleaved(steps, given.rounds, device)
