@@ -134,7 +134,7 @@ void convolve_strided(const std::vector<const T*>& xs, const std::vector<int64_t
           padded + i * each * plane);
     Ahead ahead;
     if (bands == 1 && n + 1 < s.images) {
-      for (const T* x : xs) ahead.add_pixels(x, (n + 1) * s.pixels(), s.pixels(), s.in);
+      for (const T* x : xs) ahead.add_pixels(x, (n + 1) * s.pixels(), s.pixels(), s.in, s.in);
       after.fetch((n + 1) * s.out_pixels(), s.out_pixels(), ahead);
       ahead.spread(tiles * outputs * wides);
     }
@@ -203,6 +203,9 @@ void arrange(const float* w, int64_t out, int64_t in, bool back, int64_t first, 
     }
 }
 
+// Words of one group's weights at all points.
+int64_t words_of_weights(const Shape& s) { return s.in * ((s.out + WIDE - 1) / WIDE) * WIDE * POINTS; }
+
 }  // namespace
 
 extern "C" {
@@ -217,13 +220,17 @@ void shake_conv_arrange(int half, const float* w, int64_t out, int64_t in, int64
     EITHER(half, arrange<T>(w, out, in, back, first, blocks, (Word*)to, threads))
 }
 
-// x: (n, h, w, in). ys: as many as there are `outputs`, each (n, ceil(h / stride), ceil(w / stride), out).
+// x: (n, h, w, in). ys: as many as there are `outputs`, each (n, ceil(h / stride), ceil(w / stride), out). Grouped ones are
+// by tiles, with one output.
 void shake_conv_summed(int half, const void* x, int64_t n, int64_t h, int64_t w, int64_t in, int64_t out, int64_t stride,
-                       int64_t tiled, int64_t front, const float* scale, const float* shift, int64_t outputs,
+                       int64_t tiled, int64_t groups, int64_t front, const float* scale, const float* shift, int64_t outputs,
                        const int64_t* taps, const void* weights, void* const* ys, float* sums, int threads) {
-  const Shape s{n, h, w, in, (h + stride - 1) / stride, (w + stride - 1) / stride, out, stride, tiled};
-  EITHER(half, convolve<T>((const T*)x, {taps, taps + outputs}, s, {front, scale, shift}, (const Word*)weights,
-                           Summed<T>{all_of<T*>(ys, outputs), sums, s}, threads))
+  const int64_t down = (h + stride - 1) / stride, right = (w + stride - 1) / stride;
+  const Shape s{n, h, w, in / groups, down, right, out / groups, stride, tiled, groups};
+  for (int64_t g = 0; g < groups; ++g)
+    EITHER(half, convolve<T>((const T*)x + g * s.in, {taps, taps + outputs}, s, of_group({front, scale, shift}, s, g),
+                             (const Word*)weights + g * words_of_weights(s),
+                             Summed<T>{all_of<T*>(ys, outputs, g * s.out), sums + g * s.out, s}, threads))
 }
 
 // x: (n, h, w, in). added, y: (n, ceil(h / stride), ceil(w / stride), out); nothing may be added.
@@ -237,11 +244,17 @@ void shake_conv_biased(int half, const void* x, int64_t n, int64_t h, int64_t w,
 
 // u, g: (n, h, w, in). dy: (n, h, w, out).
 void shake_conv_masked(int half, const void* dy, int64_t n, int64_t h, int64_t w, int64_t in, int64_t out, int64_t tiled,
-                       const void* weights, const void* u, const float* scale, const float* shift, const float* mean,
-                       const float* invstd, void* g, float* sums, int threads) {
-  const Shape s{n, h, w, out, h, w, in, 1, tiled};
-  EITHER(half, convolve_back<T>({(const T*)dy}, {ALL_TAPS}, s, (const Word*)weights,
-                                Masked<T>{(const T*)u, scale, shift, mean, invstd, (T*)g, sums, s}, threads))
+                       int64_t groups, const void* weights, const void* u, const float* scale, const float* shift,
+                       const float* mean, const float* invstd, void* g, float* sums, int threads) {
+  const Shape s{n, h, w, out / groups, h, w, in / groups, 1, tiled, groups};
+  for (int64_t group = 0; group < groups; ++group) {
+    const int64_t first = group * s.out;
+    EITHER(half,
+           convolve_back<T>({(const T*)dy + group * s.in}, {ALL_TAPS}, s, (const Word*)weights + group * words_of_weights(s),
+                            Masked<T>{(const T*)u + first, scale + first, shift + first, mean + first, invstd + first,
+                                      (T*)g + first, sums + first, s},
+                            threads))
+  }
 }
 
 // x, dskip, dx: (n, h, w, in); dskip may be absent. dys: as many as there are `outputs`, as the ys above.

@@ -33,11 +33,15 @@ constexpr int64_t blocks_of(int64_t channels) {
   return (channels + channels_of_block<T>() - 1) / channels_of_block<T>();
 }
 
-// A convolution of 3x3 with padding 1, or its gradient: what is read, and what is written.
+// A convolution of 3x3 with padding 1, or its gradient: what is read, and what is written. Of a grouped one, which is by
+// tiles, one group: its channels stand among those of the others.
 struct Shape {
   int64_t images, height, width, in, out_height, out_width, out;
   int64_t stride, tiled;  // tiled: by winograd.h
+  int64_t groups = 1;
 
+  int64_t in_all() const { return in * groups; }  // channels from one pixel to the next
+  int64_t out_all() const { return out * groups; }
   int64_t pixels() const { return height * width; }
   int64_t out_pixels() const { return out_height * out_width; }
 };
@@ -91,6 +95,10 @@ struct Before {
   int64_t kind;
   const float *scale, *shift;
 };
+
+inline Before of_group(const Before& before, const Shape& s, int64_t group) {
+  return before.scale ? Before{before.kind, before.scale + group * s.in, before.shift + group * s.in} : before;
+}
 
 INLINE __m512 relu(__m512 v) {  // what is not a number stays one
   return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_NLE_UQ), v);
@@ -191,12 +199,16 @@ class Ahead {
     all += lines;
   }
   template <class T>
-  void add_pixels(const T* image, int64_t first, int64_t pixels, int64_t channels, bool write = false) {
-    add(image + first * channels, 64, pixels * channels * int64_t(sizeof(T)) / 64, write);
+  void add_pixels(const T* image, int64_t first, int64_t pixels, int64_t channels, int64_t all_channels,
+                  bool write = false) {
+    if (channels == all_channels)
+      add(image + first * channels, 64, pixels * channels * int64_t(sizeof(T)) / 64, write);
+    else
+      add_channels(image + first * all_channels, channels, pixels, all_channels, write);
   }
   template <class T>
-  void add_channels(const T* pixel, int64_t channels, int64_t pixels, int64_t all_channels) {
-    for (int64_t c = 0; c < channels; c += channels_of_block<T>()) add(pixel + c, all_channels * sizeof(T), pixels);
+  void add_channels(const T* pixel, int64_t channels, int64_t pixels, int64_t all_channels, bool write = false) {
+    for (int64_t c = 0; c < channels; c += channels_of_block<T>()) add(pixel + c, all_channels * sizeof(T), pixels, write);
   }
   void spread(int64_t calls) { at_once = (all + calls - 1) / calls; }
 

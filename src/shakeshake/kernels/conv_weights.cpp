@@ -218,12 +218,15 @@ void weights_gradient(const T* x, const std::vector<const T*>& dys, const std::v
 
 // x: (n, h, w, in). dys: as many as there are `outputs`, each (n, ceil(h / stride), ceil(w / stride), out).
 extern "C" void shake_conv_weights(int half, const void* x, int64_t n, int64_t h, int64_t w, int64_t in, int64_t out,
-                                   int64_t stride, int64_t tiled, int64_t front, const float* scale, const float* shift,
-                                   int64_t outputs, const int64_t* taps, const void* const* dys, float* const* dws,
-                                   int threads) {
-  const Shape s{n, h, w, in, (h + stride - 1) / stride, (w + stride - 1) / stride, out, stride, tiled};
-  EITHER(half, weights_gradient<T>((const T*)x, all_of<const T*>(dys, outputs), {taps, taps + outputs}, s,
-                                   {front, scale, shift}, all_of<float*>(dws, outputs), threads))
+                                   int64_t stride, int64_t tiled, int64_t groups, int64_t front, const float* scale,
+                                   const float* shift, int64_t outputs, const int64_t* taps, const void* const* dys,
+                                   float* const* dws, int threads) {
+  const int64_t down = (h + stride - 1) / stride, right = (w + stride - 1) / stride;
+  const Shape s{n, h, w, in / groups, down, right, out / groups, stride, tiled, groups};
+  for (int64_t g = 0; g < groups; ++g)
+    EITHER(half, weights_gradient<T>((const T*)x + g * s.in, all_of<const T*>(dys, outputs, g * s.out),
+                                     {taps, taps + outputs}, s, of_group({front, scale, shift}, s, g),
+                                     all_of<float*>(dws, outputs, g * s.out * TAPS * s.in), threads))
 }
 
 #endif

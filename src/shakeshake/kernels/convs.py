@@ -52,6 +52,7 @@ def fit_head(x: Tensor, convs: Sequence[nn.Conv2d], taps: Sequence[int]) -> bool
     first = convs[0]
     return (
         _fit(x, convs, ((1, 1), (2, 2)))
+        and first.groups == 1
         and all(conv.stride == first.stride and conv.weight.shape == first.weight.shape for conv in convs)
         and _fit_channels(x, first, taps)
     )
@@ -73,22 +74,16 @@ def _fit(x: Tensor, convs: Sequence[nn.Conv2d], strides: tuple[tuple[int, int], 
 
 
 def _fit_kernel(conv: nn.Conv2d, strides: tuple[tuple[int, int], ...]) -> bool:
-    return (
-        conv.kernel_size == (3, 3)
-        and conv.stride in strides
-        and conv.padding == (1, 1)
-        and conv.dilation == (1, 1)
-        and conv.groups == 1
-    )
+    return conv.kernel_size == (3, 3) and conv.stride in strides and conv.padding == (1, 1) and conv.dilation == (1, 1)
 
 
 def _fit_channels(x: Tensor, conv: nn.Conv2d, taps: Sequence[int]) -> bool:
-    into, out = conv.in_channels, conv.out_channels
-    if x.shape[1] != into:
+    into, out = conv.in_channels // conv.groups, conv.out_channels // conv.groups
+    if x.shape[1] != conv.in_channels:
         return False
     if tiled(x, conv.stride[0], taps):
         return into % BLOCK == 0 and out % BLOCK == 0
-    return (into % WIDE == 0 or into == BLOCK) and out % WIDE == 0
+    return conv.groups == 1 and (into % WIDE == 0 or into == BLOCK) and out % WIDE == 0
 
 
 def head(
@@ -107,7 +102,8 @@ def head(
 def tail(x: Tensor, sums: Sums | None, bn: nn.BatchNorm2d, conv: nn.Conv2d) -> tuple[Tensor, Sums]:
     """conv(relu(bn(x))) in training mode, running statistics included, and its sums. sums: those of ``x``, if known."""
     bn.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-    return _Tail.apply(x.contiguous(memory_format=torch.channels_last), sums, bn.weight, bn.bias, conv.weight, bn)
+    x = x.contiguous(memory_format=torch.channels_last)
+    return _Tail.apply(x, sums, bn.weight, bn.bias, conv.weight, conv.groups, bn)
 
 
 def bn_relu_conv(x: Tensor, sums: Sums | None, bn: nn.BatchNorm2d, conv: nn.Conv2d) -> tuple[Tensor, Sums | None]:
@@ -121,6 +117,7 @@ def fit_inference(x: Tensor, conv: nn.Conv2d, taps: int) -> bool:
         x.dtype in (torch.float32, torch.bfloat16)
         and there(x.dtype)
         and _fit_kernel(conv, ((1, 1), (2, 2)))
+        and conv.groups == 1
         and _fit_channels(x, conv, (taps,))
     )
 
@@ -213,11 +210,19 @@ class _Head(torch.autograd.Function):
 class _Tail(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, sums: Sums | None, weight: Tensor, bias: Tensor, conv: Tensor, bn: nn.BatchNorm2d
+        ctx: Any,
+        x: Tensor,
+        sums: Sums | None,
+        weight: Tensor,
+        bias: Tensor,
+        conv: Tensor,
+        groups: int,
+        bn: nn.BatchNorm2d,
     ) -> tuple[Tensor, Tensor]:
         found = normalisation(x, bn, sums)
-        y, sums_of_y = _convolve(x, (conv,), [ALL_TAPS], 1, AFFINE_RELU, found)
+        y, sums_of_y = _convolve(x, (conv,), [ALL_TAPS], 1, AFFINE_RELU, found, groups)
         ctx.save_for_backward(x, found, conv)
+        ctx.groups = groups
         sums_of_y = sums_of_y[0]
         ctx.mark_non_differentiable(sums_of_y)
         return y, sums_of_y
@@ -230,12 +235,12 @@ class _Tail(torch.autograd.Function):
         dy = dy.contiguous(memory_format=torch.channels_last)
         g, sums = torch.empty_like(x), torch.empty(len(x), 2, x.shape[1])
         tiles = tiled(x, 1)
-        read = _arranged((conv,), x.dtype, tiles=tiles, back=True)
-        size = (*_shape(x), len(conv), int(tiles))
+        read = _arranged((conv,), x.dtype, tiles=tiles, back=True, groups=ctx.groups)
+        size = (*_shape(x), len(conv), int(tiles), ctx.groups)
         call("conv_masked", x, dy, *size, read, x, scale, shift, mean, invstd, g, sums)
-        (dconv,) = _weights_gradient(x, [dy], [conv], [ALL_TAPS], 1, AFFINE_RELU, found)
+        (dconv,) = _weights_gradient(x, [dy], [conv], [ALL_TAPS], 1, AFFINE_RELU, found, ctx.groups)
         dx, dweight, dbias = finish(x, g, sums, scale, mean, invstd)
-        return dx, None, dweight, dbias, dconv, None
+        return dx, None, dweight, dbias, dconv, None, None
 
 
 def _shape(x: Tensor) -> tuple[int, int, int, int]:
@@ -245,14 +250,21 @@ def _shape(x: Tensor) -> tuple[int, int, int, int]:
 
 
 def _convolve(
-    x: Tensor, weights: Sequence[Tensor], taps: list[int], stride: int, front: int, found: Tensor | None
+    x: Tensor,
+    weights: Sequence[Tensor],
+    taps: list[int],
+    stride: int,
+    front: int,
+    found: Tensor | None,
+    groups: int = 1,
 ) -> tuple[Tensor, ...]:
     """The convolutions of an input, and (outputs, N, 3, channels) sums of them."""
     shape = output_shape(x, len(weights[0]), stride)
     ys = [torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last) for _ in weights]
     tiles = tiled(x, stride, taps)
-    sums, read = torch.empty(len(weights), len(x), 3, shape[1]), _arranged(weights, x.dtype, tiles=tiles, back=False)
-    size, before = (*_shape(x), shape[1], stride, int(tiles)), (front, *_scale_and_shift(found))
+    sums = torch.empty(len(weights), len(x), 3, shape[1])
+    read = _arranged(weights, x.dtype, tiles=tiles, back=False, groups=groups)
+    size, before = (*_shape(x), shape[1], stride, int(tiles), groups), (front, *_scale_and_shift(found))
     call("conv_summed", x, x, *size, *before, len(weights), taps, read, ys, sums)
     return *ys, sums
 
@@ -265,13 +277,14 @@ def _weights_gradient(
     stride: int,
     front: int,
     found: Tensor | None,
+    groups: int = 1,
 ) -> list[Tensor]:
     """Gradients of the taps that there are, and zero for the others."""
     dweights = [
         torch.empty_like(weight) if mask == ALL_TAPS else torch.zeros_like(weight)
         for weight, mask in zip(weights, taps, strict=True)
     ]
-    size = (*_shape(x), len(weights[0]), stride, int(tiled(x, stride, taps)))
+    size = (*_shape(x), len(weights[0]), stride, int(tiled(x, stride, taps)), groups)
     before = (front, *_scale_and_shift(found))
     call("conv_weights", x, x, *size, *before, len(weights), taps, dys, dweights)
     return dweights
@@ -281,11 +294,14 @@ def _scale_and_shift(found: Tensor | None) -> tuple[Tensor | None, Tensor | None
     return (None, None) if found is None else (found[2], found[3])
 
 
-def _arranged(weights: Sequence[Tensor], dtype: torch.dtype, *, tiles: bool, back: bool) -> Tensor:
+def _arranged(weights: Sequence[Tensor], dtype: torch.dtype, *, tiles: bool, back: bool, groups: int = 1) -> Tensor:
     """Weights in the order in which they are read, for tiles at all points in float32.
 
-    Forward the outputs of several stand one after the other; back, the inputs of several are added up.
+    Forward the outputs of several stand one after the other; back, the inputs of several are added up. Those of the
+    groups of one, which is by tiles, stand one after the other either way.
     """
+    if groups > 1:
+        weights = weights[0].chunk(groups)
     out, into = weights[0].shape[:2]
     read, written = (out, into) if back else (into, out)
     if tiles:
@@ -297,7 +313,8 @@ def _arranged(weights: Sequence[Tensor], dtype: torch.dtype, *, tiles: bool, bac
     words = words[-words.data_ptr() // 4 % BLOCK :]  # aligned to 64 bytes
     like = words.new_empty(0, dtype=dtype)
     for number, weight in enumerate(weights):
-        first, among = (number * blocks, len(weights) * blocks) if back else (0, blocks)
-        to = words if back else words[number * each :]
+        added_up = back and groups == 1
+        first, among = (number * blocks, len(weights) * blocks) if added_up else (0, blocks)
+        to = words if added_up else words[number * each :]
         call("conv_arrange", like, weight, out, into, int(tiles), int(back), first, among, to)
     return words

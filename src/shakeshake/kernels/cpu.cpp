@@ -80,8 +80,8 @@ inline void sum_block(int64_t from, int64_t to, int64_t c, double* out, Constant
   }
 }
 
-// From the sums over all rows of a gradient, and of it times the normalised input: BN's own gradients, and what every element
-// of the input's needs beside scale * gradient, so that mean and variance count: a * x + k.
+// From the sums over all rows of a gradient, and of it times the normalised input: BN's own gradients, and what every
+// element of the input's needs beside scale * gradient, so that mean and variance count: a * x + k.
 struct Corrections {
   std::vector<float> a, k;
 
@@ -206,8 +206,8 @@ void affine_backward(const T* x, const T* g, int64_t images, int64_t pixels, int
       store(dx + r * c + i, load(scale + i) * load(g + r * c + i) + load(&add.a[i]) * load(x + r * c + i) + load(&add.k[i]));
 }
 
-// out = skip, if there is one, + the sum over k of alpha_k * bn_k(x_k), with alpha (images, inputs) and scale, shift (inputs, c);
-// of it the ReLU, where `last_relu`.
+// out = skip, if there is one, + the sum over k of alpha_k * bn_k(x_k), with alpha (images, inputs) and scale, shift
+// (inputs, c); of it the ReLU, where `last_relu`.
 template <class T>
 void mix(const std::vector<const T*>& xs, const T* skip, int64_t images, int64_t pixels, int64_t c, const float* scale,
          const float* shift, const float* alpha, bool last_relu, T* out, int threads) {
@@ -225,7 +225,8 @@ void mix(const std::vector<const T*>& xs, const T* skip, int64_t images, int64_t
     }
 }
 
-// out: what came of the ReLU, if there was one; then `masked` gets the gradient of what went into it, which is the skip's, too.
+// out: what came of the ReLU, if there was one; then `masked` gets the gradient of what went into it, which is the skip's,
+// too.
 template <class T>
 void mix_backward(const std::vector<const T*>& xs, const T* dout, const T* out, T* masked, int64_t images, int64_t pixels,
                   int64_t c, const float* scale, const float* mean, const float* invstd, const float* beta,
@@ -242,13 +243,11 @@ void mix_backward(const std::vector<const T*>& xs, const T* dout, const T* out, 
     const int64_t n = b / each, from = n * pixels + (b % each) * BLOCK, to = std::min((n + 1) * pixels, from + BLOCK);
     std::vector<double> sums(2 * c);
     if (out)
-      for (int64_t i = from * c; i < to * c; i += LANES)
-        store(masked + i, load(out + i) > 0.0f ? load(dout + i) : Floats{});
+      for (int64_t i = from * c; i < to * c; i += LANES) store(masked + i, load(out + i) > 0.0f ? load(dout + i) : Floats{});
     for (int64_t k = 0; k < inputs; ++k) {
       const T* x = xs[k];
       sum_block<2>(
-          from, to, c, sums.data(),
-          [=](int64_t i) { return Known{load(mean + k * c + i), load(invstd + k * c + i)}; },
+          from, to, c, sums.data(), [=](int64_t i) { return Known{load(mean + k * c + i), load(invstd + k * c + i)}; },
           [=](const Known& known, int64_t at, Floats* s) {
             const Floats g = load(gradient + at);
             s[0] += g;
@@ -330,8 +329,8 @@ void shake_affine_relu_backward(int half, const void* x, const void* dy, int64_t
 void shake_affine_backward(int half, const void* x, const void* g, int64_t images, int64_t pixels, int64_t c,
                            const float* sums, const float* scale, const float* mean, const float* invstd, void* dx,
                            float* dgamma, float* dbeta, int threads) {
-  EITHER(half, affine_backward((const T*)x, (const T*)g, images, pixels, c, sums, scale, mean, invstd, (T*)dx, dgamma,
-                               dbeta, threads))
+  EITHER(half, affine_backward((const T*)x, (const T*)g, images, pixels, c, sums, scale, mean, invstd, (T*)dx, dgamma, dbeta,
+                               threads))
 }
 
 void shake_mix(int half, int64_t inputs, const void* const* xs, const void* skip, int64_t images, int64_t pixels, int64_t c,
@@ -342,8 +341,7 @@ void shake_mix(int half, int64_t inputs, const void* const* xs, const void* skip
 
 void shake_mix_backward(int half, int64_t inputs, const void* const* xs, const void* dout, const void* out, void* masked,
                         int64_t images, int64_t pixels, int64_t c, const float* scale, const float* mean,
-                        const float* invstd, const float* beta, void* const* dxs, float* dgamma, float* dbeta,
-                        int threads) {
+                        const float* invstd, const float* beta, void* const* dxs, float* dgamma, float* dbeta, int threads) {
   EITHER(half, mix_backward(all_of<const T*>(xs, inputs), (const T*)dout, (const T*)out, (T*)masked, images, pixels, c,
                             scale, mean, invstd, beta, all_of<T*>(dxs, inputs), dgamma, dbeta, threads))
 }

@@ -64,10 +64,13 @@ def _usual(module: nn.Module) -> bool:
     )
 
 
-def bn_relu(x: Tensor, bn: nn.BatchNorm2d) -> Tensor:
-    """relu(bn(x)) in training mode, running statistics included. x: (N, C, H, W), channels_last."""
+def bn_relu(x: Tensor, bn: nn.BatchNorm2d, sums: Sums | None = None) -> Tensor:
+    """relu(bn(x)) in training mode, running statistics included.
+
+    x: (N, C, H, W), channels_last. sums: of it, where known.
+    """
     bn.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-    return _BnRelu.apply(x.contiguous(memory_format=torch.channels_last), bn.weight, bn.bias, bn)
+    return _BnRelu.apply(x.contiguous(memory_format=torch.channels_last), bn.weight, bn.bias, bn, sums)
 
 
 def bn_mix(
@@ -176,8 +179,8 @@ def finish(
 
 class _BnRelu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, bn: nn.BatchNorm2d) -> Tensor:
-        found = normalisation(x, bn)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, bn: nn.BatchNorm2d, sums: Sums | None) -> Tensor:
+        found = normalisation(x, bn, sums)
         y = torch.empty_like(x)
         call("affine_relu", x, x, x.numel() // x.shape[1], x.shape[1], found[2], found[3], y)
         ctx.save_for_backward(x, found)
@@ -195,7 +198,7 @@ class _BnRelu(torch.autograd.Function):
             *("affine_relu_backward", x, x, dy, x.numel() // channels, channels, scale, shift, mean, invstd),
             *(dx, dweight, dbias),
         )
-        return dx, dweight, dbias, None
+        return dx, dweight, dbias, None, None
 
 
 class _BnMix(torch.autograd.Function):

@@ -20,15 +20,15 @@ INLINE __m512 after_front(const T* x, const Before& before, int64_t channel) {
 template <int FRONT, class T>
 void evaluate_block(const T* x, const Shape& s, const Before& before, int64_t channel, const Tiles& tiles, float* to,
                     int64_t side) {
-  const int64_t columns = tiles.across() * TILE + 2;
+  const int64_t columns = tiles.across() * TILE + 2, row = s.width * s.in_all();
   float* strip = (float*)scratch<3>(columns * PATCH * BLOCK);
   for (int64_t r = 0; r < tiles.rows; ++r) {
-    const T* image = x + tiles.image(r) * s.pixels() * s.in;
+    const T* image = x + tiles.image(r) * s.pixels() * s.in_all();
     const int64_t top = tiles.top(r) - 1;
     const int64_t above = top < 0, below = std::min(PATCH, s.height - top);  // rows of the image
     for (int64_t c = 0; c < columns; ++c) {
-      const T* pixel = image + (top * s.width + c - 1) * s.in;
-      const auto get = [&](int64_t i) { return after_front<FRONT>(pixel + i * s.width * s.in, before, channel); };
+      const T* pixel = image + (top * s.width + c - 1) * s.in_all();
+      const auto get = [&](int64_t i) { return after_front<FRONT>(pixel + i * row, before, channel); };
       const auto get_if_there = [&](int64_t i) { return i >= above && i < below ? get(i) : _mm512_setzero_ps(); };
       const auto put = [&](int64_t i, __m512 v) { _mm512_store_ps(strip + (c * PATCH + i) * BLOCK, v); };
       if (c == 0 || c > s.width)
@@ -143,7 +143,7 @@ void winograd(const std::vector<const T*>& xs, int64_t outputs, const Shape& s, 
       Ahead ahead;
       if (first + step < all) {
         const Tiles next(s, first + step, std::min(step, all - first - step));
-        for (const T* each : xs) ahead.add_pixels(each, next.first_pixel(), next.pixels(), s.in);
+        for (const T* each : xs) ahead.add_pixels(each, next.first_pixel(), next.pixels(), s.in, s.in_all());
         after.fetch(next.first_pixel(), next.pixels(), ahead);
         ahead.spread(outputs * wides * POINTS * tiles.sides());
       }

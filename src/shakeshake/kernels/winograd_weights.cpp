@@ -36,14 +36,12 @@ void spread_tiles(const T* dy, const Shape& s, int64_t channel, const Tiles& til
       for (int64_t v = 0; v < std::min(WIDE, s.out - channel); v += 16) {
         const int64_t tile = r * tiles.across() + c;
         float* at = to + tile / SIDE * of_points(WIDE) + tile % SIDE * WIDE + v;
-        const T* image = dy + tiles.image(r) * s.out_pixels() * s.out + channel + v;
-        const int64_t below = s.height - tiles.top(r), right = s.width - c * TILE;
+        const T* image = dy + tiles.image(r) * s.out_pixels() * s.out_all() + channel + v;
+        const int64_t below = s.height - tiles.top(r), right = s.width - c * TILE, row = s.width * s.out_all();
         alignas(64) float half[PATCH * TILE * BLOCK];
         for (int64_t j = 0; j < TILE; ++j) {
-          const T* pixel = image + (tiles.top(r) * s.width + c * TILE + j) * s.out;
-          const auto get = [&](int64_t i) {
-            return i < below && j < right ? load(pixel + i * s.width * s.out) : _mm512_setzero_ps();
-          };
+          const T* pixel = image + (tiles.top(r) * s.width + c * TILE + j) * s.out_all();
+          const auto get = [&](int64_t i) { return i < below && j < right ? load(pixel + i * row) : _mm512_setzero_ps(); };
           spread(get, [&](int64_t i, __m512 value) { _mm512_store_ps(half + (i * TILE + j) * BLOCK, value); });
         }
         for (int64_t i = 0; i < PATCH; ++i)
@@ -144,9 +142,10 @@ void winograd_gradient(const T* x, const std::vector<const T*>& dys, const Shape
             const int64_t following = o + 1 < last ? o + 1 : wide;
             const Tiles& of = o + 1 < last ? tiles : next;
             Ahead ahead;
-            ahead.add_channels(dys[following / wides] + of.first_pixel() * s.out + following % wides * WIDE, WIDE,
-                               of.pixels(), s.out);
-            if (o + 1 == last) ahead.add_channels(x + next.first_pixel() * s.in + channel, channels, next.pixels(), s.in);
+            ahead.add_channels(dys[following / wides] + of.first_pixel() * s.out_all() + following % wides * WIDE, WIDE,
+                               of.pixels(), s.out_all());
+            if (o + 1 == last)
+              ahead.add_channels(x + next.first_pixel() * s.in_all() + channel, channels, next.pixels(), s.in_all());
             ahead.spread(POINTS * channels / SIDE);
             const auto added = o % wides * WIDE + 16 < s.out ? add<2> : add<1>;
             for (int64_t p = 0; p < POINTS; ++p)

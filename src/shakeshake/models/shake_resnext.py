@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..core.layers import ShakeShake
 from ..core.rules import ShakeRule
+from ..kernels import convs
 from ..kernels import fused as kernels
 from .blocks import Trunk, conv, make_stages, stem_conv
 
@@ -34,9 +35,8 @@ class BottleneckBranch(nn.Module):
 
     def before_bn(self, x: Tensor) -> tuple[Tensor, nn.BatchNorm2d]:
         """What goes into the last BN, by fused kernels, and that BN."""
-        x = kernels.bn_relu(self.conv1(x), self.bn1)
-        x = kernels.bn_relu(self.conv2(x), self.bn2)
-        return self.conv3(x), self.bn3
+        x, sums = convs.bn_relu_conv(self.conv1(x), None, self.bn1, self.conv2)
+        return self.conv3(kernels.bn_relu(x, self.bn2, sums)), self.bn3
 
 
 class ProjectionSkip(nn.Module):
