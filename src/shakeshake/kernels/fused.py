@@ -23,10 +23,10 @@ LANES = 16  # of cpu.cpp, at most: channels come in multiples of it
 
 def use(network: nn.Module, wanted: bool = True) -> bool:
     """Let the blocks of a network that can train by these kernels do so, or not. Returns whether they do."""
-    there = wanted and library() is not None
-    for module in network.modules():
-        if hasattr(module, "fused"):
-            module.fused = there  # type: ignore[assignment]
+    blocks = [module for module in network.modules() if hasattr(module, "fused")]
+    there = wanted and bool(blocks) and library() is not None
+    for block in blocks:
+        block.fused = there  # type: ignore[assignment]
     return there
 
 

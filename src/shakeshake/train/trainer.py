@@ -54,6 +54,8 @@ class Trainer:
             )
         self.recipe, self.data, self.group = recipe, data, group
         self.device = choose_device(recipe.device, group.local_rank if group.size > 1 else None)
+        if self.device.type == "cuda" and self.device.index is not None:
+            torch.cuda.set_device(self.device)  # of several, what names none, such as pinned memory, is this one's
         self.precision = choose_precision(recipe.precision, self.device)
         torch.backends.cudnn.deterministic = True  # a resumed run has to compute the same bits
         seed_generators(_seed(recipe.seed, "weights"), self.device)
