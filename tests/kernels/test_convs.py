@@ -41,9 +41,9 @@ TAILS = [
     (96, 160, 15, 16),
     (48, 16, 16, 16),
     (16, 48, 16, 16),
-    (64, 96, 23, 22, 2),  # groups
+    (64, 96, 15, 16, 2),  # groups
     (192, 64, 15, 16, 4),
-    (128, 384, 16, 16, 4),
+    (128, 192, 14, 14, 4),
 ]
 
 
@@ -79,7 +79,7 @@ def check_sums(sums, y):
     for a, b in zip(fused.normalisation(y, ours, sums), fused.normalisation(y, theirs), strict=True):
         assert torch.allclose(a, b, rtol=1e-5, atol=1e-5)
     assert torch.allclose(ours.running_mean, theirs.running_mean, rtol=1e-5, atol=1e-6)
-    assert torch.allclose(ours.running_var, theirs.running_var, rtol=2e-5, atol=1e-6)
+    assert torch.allclose(ours.running_var, theirs.running_var, rtol=1e-5, atol=1e-6)
 
 
 def head(x, *made, keep=True):
@@ -254,7 +254,8 @@ def test_others_are_left_to_torch(dtype):
         conv(64, 32, 1, 2),  # of other channels than the input's
         conv(32, 48, 1, 2),
         nn.Conv2d(32, 32, 3, 1, 1, bias=True).to(memory_format=torch.channels_last),
-        conv(32, 64, 1, 2, groups=2),  # groups are by tiles alone
+        conv(32, 32, 1, 2, groups=2),  # groups are by tiles alone
+        conv(32, 64, 1, 2, groups=2),
         nn.Conv2d(32, 32, 1, bias=False).to(memory_format=torch.channels_last),
         nn.Conv2d(32, 32, 3, 1, 2, dilation=2, bias=False).to(memory_format=torch.channels_last),
         nn.Conv2d(32, 32, 3, 1, 1, bias=False),  # its weights lie otherwise

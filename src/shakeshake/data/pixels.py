@@ -24,7 +24,7 @@ class Pixels(Protocol):
     def batches(self, order: np.ndarray | None, pieces: Iterable[slice]) -> Iterator[Tensor]:
         """The images of each piece of an order, by default their own: (n, C, H, W) uint8 on the device.
 
-        Nothing here waits for the device once the first batch is there.
+        Once the first batch is there, no other waits for what a CUDA device was asked to do before.
         """
 
 

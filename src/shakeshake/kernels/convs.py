@@ -14,7 +14,7 @@ import ctypes
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -182,14 +182,28 @@ def output_shape(x: Tensor, out: int, stride: int) -> tuple[int, int, int, int]:
     return n, out, -(-h // stride), -(-w // stride)
 
 
+class _How(NamedTuple):
+    """taps: of each output. front: what stands in front, with what normalisation() found where that is BN and ReLU."""
+
+    taps: list[int]
+    stride: int
+    front: int
+    found: Tensor | None = None
+    groups: int = 1
+
+    @property
+    def scale_and_shift(self) -> tuple[Tensor | None, Tensor | None]:
+        return (None, None) if self.found is None else (self.found[2], self.found[3])
+
+
 class _Head(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, taps: list[int], stride: int, keep: bool, *weights: Tensor
     ) -> tuple[Tensor | None, ...]:
-        *ys, sums = _convolve(x, weights, taps, stride, RELU, None)
+        ctx.how = _How(taps, stride, RELU)
+        *ys, sums = _convolve(x, weights, ctx.how)
         ctx.save_for_backward(x, *weights)
-        ctx.how = taps, stride
         ctx.mark_non_differentiable(sums)
         return (x if keep else None), *ys, sums
 
@@ -197,14 +211,14 @@ class _Head(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dskip: Tensor | None, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, *weights = ctx.saved_tensors
-        taps, stride = ctx.how
+        taps, stride, *_ = ctx.how
         dskip = None if dskip is None else dskip.contiguous(memory_format=torch.channels_last)
         dys = [g.contiguous(memory_format=torch.channels_last) for g in gradients[:-1]]
         tiles = tiled(x, stride, taps)
         dx, read = torch.empty_like(x), _arranged(weights, x.dtype, tiles=tiles, back=True)
         size = (*_shape(x), len(weights[0]), stride, int(tiles))
         call("conv_forked", x, x, *size, len(weights), taps, read, dys, dskip, dx)
-        return dx, None, None, None, *_weights_gradient(x, dys, weights, taps, stride, RELU, None)
+        return dx, None, None, None, *_weights_gradient(x, dys, weights, ctx.how)
 
 
 class _Tail(torch.autograd.Function):
@@ -220,7 +234,7 @@ class _Tail(torch.autograd.Function):
         bn: nn.BatchNorm2d,
     ) -> tuple[Tensor, Tensor]:
         found = normalisation(x, bn, sums)
-        y, sums_of_y = _convolve(x, (conv,), [ALL_TAPS], 1, AFFINE_RELU, found, groups)
+        y, sums_of_y = _convolve(x, (conv,), _How([ALL_TAPS], 1, AFFINE_RELU, found, groups))
         ctx.save_for_backward(x, found, conv)
         ctx.groups = groups
         sums_of_y = sums_of_y[0]
@@ -238,7 +252,8 @@ class _Tail(torch.autograd.Function):
         read = _arranged((conv,), x.dtype, tiles=tiles, back=True, groups=ctx.groups)
         size = (*_shape(x), len(conv), int(tiles), ctx.groups)
         call("conv_masked", x, dy, *size, read, x, scale, shift, mean, invstd, g, sums)
-        (dconv,) = _weights_gradient(x, [dy], [conv], [ALL_TAPS], 1, AFFINE_RELU, found, ctx.groups)
+        how = _How([ALL_TAPS], 1, AFFINE_RELU, found, ctx.groups)
+        (dconv,) = _weights_gradient(x, [dy], [conv], how)
         dx, dweight, dbias = finish(x, g, sums, scale, mean, invstd)
         return dx, None, dweight, dbias, dconv, None, None
 
@@ -249,49 +264,30 @@ def _shape(x: Tensor) -> tuple[int, int, int, int]:
     return n, h, w, c
 
 
-def _convolve(
-    x: Tensor,
-    weights: Sequence[Tensor],
-    taps: list[int],
-    stride: int,
-    front: int,
-    found: Tensor | None,
-    groups: int = 1,
-) -> tuple[Tensor, ...]:
+def _convolve(x: Tensor, weights: Sequence[Tensor], how: _How) -> tuple[Tensor, ...]:
     """The convolutions of an input, and (outputs, N, 3, channels) sums of them."""
+    taps, stride, front, _, groups = how
     shape = output_shape(x, len(weights[0]), stride)
     ys = [torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last) for _ in weights]
     tiles = tiled(x, stride, taps)
     sums = torch.empty(len(weights), len(x), 3, shape[1])
     read = _arranged(weights, x.dtype, tiles=tiles, back=False, groups=groups)
-    size, before = (*_shape(x), shape[1], stride, int(tiles), groups), (front, *_scale_and_shift(found))
+    size, before = (*_shape(x), shape[1], stride, int(tiles), groups), (front, *how.scale_and_shift)
     call("conv_summed", x, x, *size, *before, len(weights), taps, read, ys, sums)
     return *ys, sums
 
 
-def _weights_gradient(
-    x: Tensor,
-    dys: list[Tensor],
-    weights: Sequence[Tensor],
-    taps: list[int],
-    stride: int,
-    front: int,
-    found: Tensor | None,
-    groups: int = 1,
-) -> list[Tensor]:
+def _weights_gradient(x: Tensor, dys: list[Tensor], weights: Sequence[Tensor], how: _How) -> list[Tensor]:
     """Gradients of the taps that there are, and zero for the others."""
+    taps, stride, front, _, groups = how
     dweights = [
         torch.empty_like(weight) if mask == ALL_TAPS else torch.zeros_like(weight)
         for weight, mask in zip(weights, taps, strict=True)
     ]
     size = (*_shape(x), len(weights[0]), stride, int(tiled(x, stride, taps)), groups)
-    before = (front, *_scale_and_shift(found))
+    before = (front, *how.scale_and_shift)
     call("conv_weights", x, x, *size, *before, len(weights), taps, dys, dweights)
     return dweights
-
-
-def _scale_and_shift(found: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    return (None, None) if found is None else (found[2], found[3])
 
 
 def _arranged(weights: Sequence[Tensor], dtype: torch.dtype, *, tiles: bool, back: bool, groups: int = 1) -> Tensor:
