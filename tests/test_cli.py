@@ -32,6 +32,25 @@ def shakeshake(*arguments: object, code: int = 0, env: dict | None = None, cwd: 
     return done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", [["--help"], ["--version"], ["train", "--help"], ["models"]], ids=" ".join)
+def test_a_reader_that_is_gone_is_no_error(command, unbuffered):
+    """As in `shakeshake models | head`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "shakeshake", *command],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "finished"

@@ -35,8 +35,11 @@ def _terminated(number: int, frame: object) -> NoReturn:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns 0 done, 2 the user's mistake (one line), 130 interrupted, 1 anything else."""
-    if arguments is None:
-        arguments = sys.argv[1:]
+    given = sys.argv[1:] if arguments is None else arguments
+    return explained(lambda: _run(given))
+
+
+def _run(arguments: Sequence[str]) -> int:
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help"):
         print(_help())
@@ -44,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command == "--version":
         print(f"shakeshake {__version__}")
         return DONE
-    return explained(lambda: _door(command)(arguments[1:]))
+    return _door(command)(arguments[1:])
 
 
 def _door(command: str) -> Callable[[Sequence[str]], int]:

@@ -31,7 +31,7 @@ def explained(program: Callable[[], int]) -> int:
     0 done, 2 the user's mistake, 130 interrupted. What is not expected is raised: Python prints it and exits with 1.
     """
     try:
-        return program()
+        return _flushed(program)
     except InputError as error:
         _say(str(error))
         return USERS_MISTAKE
@@ -44,6 +44,17 @@ def explained(program: Callable[[], int]) -> int:
     except BrokenPipeError:  # `shakeshake models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
+
+
+def _flushed(program: Callable[[], int]) -> int:
+    """Run a program and send what it printed on its way: later nobody would catch that the reader is gone."""
+    try:
+        status = program()
+    except SystemExit:  # argparse's, after --help
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
+    return status
 
 
 def _say(text: str) -> None:
