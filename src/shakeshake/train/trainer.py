@@ -18,6 +18,7 @@ from ..errors import InputError, RunError
 from ..kernels import fused as kernels
 from ..models.registry import create_model
 from .average import Average
+from .compiled import compiled, step_begins
 from .device import autocast, choose_device, choose_precision, keep_freed_memory, seed_generators
 from .distributed import ALONE, Group
 from .initial import Initial
@@ -69,7 +70,7 @@ class Trainer:
         if initial is not None:
             initial.put_into(self.network)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.kernels = self.device.type == "cpu" and kernels.use(self.network)
+        self.kernels = self.device.type == "cpu" and recipe.compile == "none" and kernels.use(self.network)
         if self.device.type == "cpu":
             keep_freed_memory()
         self.ema = Average(self.network, recipe.ema) if recipe.ema else None
@@ -80,6 +81,7 @@ class Trainer:
             weight_decay=recipe.weight_decay,
         )
         self.in_step = group.in_step(self.network)
+        self.forward = compiled(self.in_step, recipe.compile, self.device)
         self.loader = Loader(
             data.train,
             data.mean,
@@ -139,12 +141,13 @@ class Trainer:
         seed_generators(_seed(self.recipe.seed, "shake", self.step, *own), self.device)
         if not self.network.training:
             self.in_step.train()
+        step_begins(self.recipe.compile)
         loss_sum, wrong = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         parts = batch.parts(self.recipe.bn_images)
         for number, part in enumerate(parts, start=1):
             with self.group.averaging(self.in_step, now=number == len(parts)):
                 with autocast(self.precision, self.device):
-                    logits = self.in_step(part.images)
+                    logits = self.forward(part.images)
                 loss = self._loss(logits.float(), part) * (len(part.labels) / part.total)
                 (loss * self.group.size).backward()  # the average over the processes is the sum then
             loss_sum += loss.detach()
