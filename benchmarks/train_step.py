@@ -23,7 +23,7 @@ from torch import nn
 from peers import MODEL, PEERS, versions
 from shakeshake.bench import interleaved, trainer_on_noise, training_step
 from shakeshake.kernels.fused import use
-from shakeshake.train.device import choose_device
+from shakeshake.train.device import autocast, choose_device
 from shakeshake.train.record import environment, write_results
 
 # Precision, and whether there are kernels.
@@ -35,7 +35,7 @@ OURS = {
 }
 
 
-def theirs(network: nn.Module, batch: int, device: torch.device) -> Callable[[], None]:
+def theirs(network: nn.Module, batch: int, device: torch.device, precision: str = "fp32") -> Callable[[], None]:
     network = network.to(device).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
     images = torch.randn(batch, 3, 32, 32, device=device)
@@ -43,7 +43,9 @@ def theirs(network: nn.Module, batch: int, device: torch.device) -> Callable[[],
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(network(images), labels).backward()
+        with autocast(precision, device):
+            logits = network(images)
+        F.cross_entropy(logits.float(), labels).backward()
         optimizer.step()
 
     return step

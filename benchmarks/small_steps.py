@@ -1,0 +1,169 @@
+"""What stands around the arithmetic of a step: every operation has to be asked for, which a GPU waits for.
+
+    pip install --no-deps pytorchcv
+    python benchmarks/small_steps.py --device cuda --out results/h200/small_steps.json
+    python benchmarks/small_steps.py --device cpu --model shake_resnet26_2x4d --pixels 8 --batch-size 8 --bn-images 4
+
+The step of `shakeshake train` in bf16 with plain operations, its batch cut into parts for batch normalisation; the same
+with all parts at once, each with statistics of its own; both compiled; and, on CUDA, recorded as one graph that is
+played again. Beside them pytorchcv's 26 2x32d in its own memory format, bf16 by autocast. Interleaved in one process,
+several steps for each measurement. On a CPU a network whose arithmetic is nothing shows how long asking takes.
+
+That all parts at once compute the same is checked first: losses under E-E-I, where nothing is random.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from types import MethodType
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from peers import pytorchcv
+from shakeshake.bench import interleaved, training_step
+from shakeshake.data.arrays import ImageData, Split
+from shakeshake.kernels.fused import use
+from shakeshake.train import trainer as trainer_module
+from shakeshake.train.device import choose_device, describe_device, peak_memory
+from shakeshake.train.recipe import Recipe
+from shakeshake.train.record import environment, write_results
+from shakeshake.train.trainer import Trainer
+from train_step import theirs
+
+MODES = ("none", "default", "reduce-overhead")
+CIFAR = 50_000  # images of an epoch
+
+
+def noise(images: int, pixels: int) -> ImageData:
+    drawn = np.random.default_rng(0)
+    some = Split(drawn.integers(0, 256, (images, 3, pixels, pixels), dtype=np.uint8), drawn.integers(0, 10, images))
+    return ImageData("noise", some, some, tuple("0123456789"), (127.5,) * 3, (64.0,) * 3)
+
+
+def all_at_once(network: nn.Module, parts: int) -> None:
+    """Batch normalisation by parts of the batch, for a network that gets it whole."""
+
+    def forward(bn: nn.BatchNorm2d, x: Tensor) -> Tensor:
+        if not bn.training:
+            return type(bn).forward(bn, x)
+        return torch.cat([type(bn).forward(bn, part) for part in x.tensor_split(parts)])
+
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.forward = MethodType(forward, module)  # type: ignore[method-assign]
+
+
+def trainer(recipe: Recipe, data: ImageData, *, whole: bool) -> Trainer:
+    assert recipe.bn_images is not None
+    made = Trainer(recipe.replace(bn_images=None) if whole else recipe, data)
+    use(made.network, wanted=False)
+    if whole:
+        all_at_once(made.network, -(-recipe.batch_size // recipe.bn_images))
+    return made
+
+
+def recorded(step: Callable[[], None], warm_up: int = 3) -> Callable[[], None]:
+    """A step as one CUDA graph: its learning rate and the place of its loss stay those of the recording."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(warm_up):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    seed, trainer_module.seed_generators = trainer_module.seed_generators, lambda *_: None
+    try:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            step()
+    finally:
+        trainer_module.seed_generators = seed
+
+    def play() -> None:
+        seed(0, torch.device("cuda"))
+        graph.replay()
+
+    return play
+
+
+def check(recipe: Recipe, pixels: int) -> float:
+    """Largest difference between the losses of three steps, parts one after the other and all at once."""
+    data, losses = noise(3 * recipe.batch_size, pixels), []
+    for whole in (False, True):
+        made = trainer(recipe.replace(rule="E-E-I", precision="fp32", compile="none", lr=0.01), data, whole=whole)
+        for batch in made.loader.epoch(0):
+            made.train_step(batch)
+        losses.append(made.losses)
+    difference = float((losses[0] - losses[1]).abs().max())
+    if not difference < 1e-2:
+        raise SystemExit(f"losses differ by {difference}: {losses}")
+    return difference
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", default="shake_resnet26_2x32d")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--bn-images", type=int, default=64)
+    parser.add_argument("--pixels", type=int, default=32)
+    parser.add_argument("--modes", default=",".join(MODES), help="of torch.compile (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=10, help="in each measurement (default %(default)s)")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--peer", action=argparse.BooleanOptionalAction, default=True, help="pytorchcv's step, too")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    device = choose_device(given.device)
+    sizes = {"batch_size": given.batch_size, "bn_images": given.bn_images, "crop": min(4, given.pixels // 8)}
+    recipe = Recipe(data="noise", model=given.model, precision="bf16", device=str(device), epochs=1, lr=1e-6)
+    recipe = recipe.replace(**sizes)
+    difference = check(recipe, given.pixels)
+    data, steps = noise(given.batch_size, given.pixels), {}
+    for mode in given.modes.split(","):
+        for layout, whole in (("one after the other", False), ("at once", True)):
+            name = f"parts {layout}" + (f", {mode}" if mode != "none" else "")
+            steps[name] = training_step(trainer(recipe.replace(compile=mode), data, whole=whole))
+            if device.type == "cuda" and mode != "reduce-overhead":
+                step = training_step(trainer(recipe.replace(compile=mode), data, whole=whole))
+                steps[f"{name}, recorded"] = recorded(step)
+    if given.peer:
+        steps["pytorchcv"] = theirs(pytorchcv(), given.batch_size, device, "bf16")
+
+    def several(step: Callable[[], None]) -> Callable[[], None]:
+        return lambda: [step() for _ in range(given.steps)] and None
+
+    seconds = interleaved({name: several(step) for name, step in steps.items()}, given.rounds, device)
+    seconds = {name: [s / given.steps for s in each] for name, each in seconds.items()}
+    first = next(iter(steps))
+    rows = {
+        name: {
+            "milliseconds": 1000.0 * (median := statistics.median(each)),
+            "seconds_per_epoch": median * CIFAR / given.batch_size,
+            f"speed_relative_to_{first}": statistics.median(a / b for a, b in zip(seconds[first], each, strict=True)),
+        }
+        for name, each in seconds.items()
+    }
+    for name, row in rows.items():
+        print(name.ljust(46), *(f"{value:10.2f}" for value in row.values()))
+    result = {
+        "model": given.model,
+        **sizes,
+        "pixels": given.pixels,
+        "rounds": given.rounds,
+        "steps": given.steps,
+        "largest_difference_of_losses": difference,
+        "rows": rows,
+        "seconds": seconds,
+        "peak_memory": peak_memory(device),
+        "environment": environment(device=describe_device(device), threads=torch.get_num_threads()),
+    }
+    if given.out:
+        write_results(given.out, result)
+
+
+if __name__ == "__main__":
+    main()
