@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 import shakeshake as ss
 from shakeshake.errors import InputError
@@ -82,6 +83,22 @@ def test_a_packed_weight_is_not_a_stale_one(name):
             assert torch.allclose(changed, slow(images), atol=1e-5)
         graph = torch.export.export(fused, (images,)).module()
     assert torch.allclose(changed, graph(images), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["shake_resnet8_2x4d", "shake_resnet8_2x32d"])
+@pytest.mark.parametrize("images", [1, 64])
+def test_no_other_weight_comes_to_lie_where_a_packed_one_lay(name, images):
+    """After ``weight.data = ...``, which leaves the version as it was: only the address tells that it is another."""
+    fused, x = ss.fuse(trained(name).eval()), torch.randn(images, 3, 32, 32)
+    weight = next(fused.stages.parameters())
+    with torch.no_grad():
+        fused(x)
+        before = StorageWeakRef(weight.untyped_storage())
+        weight.data = weight.data * 0.5
+        assert not before.expired()
+        again = ss.fuse(trained(name).eval())
+        again.load_state_dict(fused.state_dict())
+        assert torch.allclose(fused(x), again(x), atol=1e-5)
 
 
 def test_every_family_is_here():

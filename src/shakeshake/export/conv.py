@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ class FusedConv(nn.Conv2d):
     _packed_of: Hashable = None
     _packed: Mapping[Hashable, Any] = {}
     _packed_taps = 0
+    _packed_memory: Sequence[Tensor | None] = ()
 
     def forward(self, x: Tensor, add: Tensor | None = None, relu: bool = False, relu_first: bool = False) -> Tensor:
         weight, bias = self._parameters["weight"], self._parameters["bias"]
@@ -91,6 +92,7 @@ class FusedConv(nn.Conv2d):
         of = weight.dtype, identity(weight), identity(bias)
         if self._packed_of != of:
             self._packed, self._packed_taps = {}, convs.taps_of(weight)
+            self._packed_memory = [held(value) for value in (weight, bias)]
             self._packed_of = of  # last: another thread that sees it finds the rest
 
     def _once(self, what: Hashable, make: Callable[[], Any]) -> Any:
@@ -124,10 +126,15 @@ def unrecorded(x: Tensor) -> bool:
 
 
 def identity(tensor: Tensor | None) -> tuple[int, int | None] | None:
-    """Another one whenever its values may be others."""
+    """Another one whenever its values may be others, for as long as its memory is held()."""
     if tensor is None:
         return None
     return tensor.data_ptr(), None if tensor.is_inference() else tensor._version
+
+
+def held(tensor: Tensor | None) -> Tensor | None:
+    """Its memory: while this is kept, nothing else comes to lie there, not even by ``parameter.data = ...``."""
+    return None if tensor is None else tensor.detach()
 
 
 @functools.cache

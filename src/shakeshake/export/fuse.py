@@ -25,7 +25,8 @@ def fuse(model: nn.Module) -> nn.Module:
     BN is folded into the convolution in front of it; parallel branches become one convolution of their common input,
     and their mean one convolution of their joined channels, 1/N in its weights; the two paths of a skip become one 3x3
     convolution; average pooling goes in front of the 1x1 convolution that it follows. The model is left as it is; what
-    is returned has no gradients and is in evaluation mode.
+    is returned has no gradients and is in evaluation mode. Its weights can be changed in any way that torch counts;
+    ``parameter.data.mul_(...)`` is not counted, and what was packed of the weight before goes on being used.
 
     Raises InputError for a network that is not one of this package's.
     """

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels.fused import Kernel
-from .conv import FusedConv, identity, unrecorded
+from .conv import FusedConv, held, identity, unrecorded
 
 FEW = 2**18  # bytes of an input: eight images of 16 channels and 32 x 32 in bfloat16
 SHAPES = 8  # for which kernels are kept
@@ -100,8 +100,8 @@ class _Prepared:
         self.x, self.kernels, self.y = x, kernels, y
         self.modules = list(stages.modules())
         self.children = [(module._modules, dict(module._modules)) for module in self.modules if module._modules]
-        # With the tensors that were there: none of another value may come to lie where one of them did.
-        self.parameters = [(m._parameters, dict(m._parameters)) for m in self.modules if m._parameters]
+        self.parameters = [module._parameters for module in self.modules if module._parameters]
+        self.memory = [held(value) for parameters in self.parameters for value in parameters.values()]
         self.values = self._values()
 
     @classmethod
@@ -141,7 +141,7 @@ class _Prepared:
         )
 
     def _values(self) -> list[Hashable]:
-        return [identity(value) for parameters, _ in self.parameters for value in parameters.values()]
+        return [identity(value) for parameters in self.parameters for value in parameters.values()]
 
     def __call__(self, x: Tensor) -> Tensor:
         self.x.copy_(x)
