@@ -78,16 +78,20 @@ class Note:
             if passed := [start for start in self.not_run if command.startswith(start)]:
                 self.used |= set(passed)
                 continue
-            for old, new in self.replaced.items():
-                if old in command:
-                    self.used.add(old)
-                    command = command.replace(old, new)
+            command = self.changed(command)
             name = command.split()[1] if command.startswith("shakeshake ") else ""
             if name in self.added:
                 self.used.add(name)
                 command = shlex.join([*shlex.split(command), *self.added[name]])
             found.append(command)
         return found
+
+    def changed(self, text: str) -> str:
+        for old, new in self.replaced.items():
+            if old in text:
+                self.used.add(old)
+                text = text.replace(old, new)
+        return text
 
     def stale(self) -> set[str]:
         return {*self.added, *self.replaced, *self.not_run} - self.used
@@ -151,7 +155,10 @@ def test_every_block_of_a_page_runs(page, prepared, tmp_path, monkeypatch):
         if note.skipped:
             continue
         if block["language"] == "python":
-            exec(compile(block["text"], f"{page.name}, a block of Python", "exec"), {"__name__": "__main__"})
+            exec(
+                compile(note.changed(block["text"]), f"{page.name}, a block of Python", "exec"),
+                {"__name__": "__main__"},
+            )
         elif block["language"] in ("", "sh", "bash", "console"):
             for command in note.commands(block["text"]):
                 program, *arguments = shlex.split(command)

@@ -10,11 +10,14 @@ RULES = ["E-E-B", "E-S-I", "S-E-B", "S-S-I", "S-K-I", *(f"S-M{i}-I" for i in ran
 RANGED = ["S-E-I[0.4,0.6]", "S-S-I[0.1,0.7]", "S-0.3-I[0.6,0.9]", "S-M2-I[0.2,0.6]", "S-M3-I[0,0.6]", "S-M5-I[0.1,0.4]"]
 
 
-@pytest.mark.parametrize("rule", RULES + RANGED)
-def test_the_expected_distance_is_what_draws_have(rule):
-    alpha, beta = coefficients(rule, draws=200_000, seed=3)
+@pytest.mark.parametrize(
+    ("rule", "branches"), [*((rule, 2) for rule in RULES + RANGED), *((rule, b) for rule in RULES[:5] for b in (3, 5))]
+)
+def test_the_expected_distance_is_what_draws_have(rule, branches):
+    alpha, beta = coefficients(rule, draws=200_000, seed=3, branches=branches)
     distance = np.abs(beta - alpha)
-    assert distance.mean() == pytest.approx(expected_distance(rule), abs=4 * distance.std() / 200_000**0.5 + 1e-7)
+    within = 4 * distance.std() / 200_000**0.5 + 1e-7
+    assert distance.mean() == pytest.approx(expected_distance(rule, branches), abs=within)
 
 
 def test_the_paper_s_order_of_strength():

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_ind
 
 from shakeshake.experiments.compare import difference, unpack
 
@@ -28,16 +29,23 @@ def test_the_interval_over_images_is_that_of_a_paired_difference():
     assert found.verdict == "lower"
 
 
-@pytest.mark.parametrize("n", [3, 10])
-def test_the_interval_over_seeds_has_their_unbiased_spread(n):
+@pytest.mark.parametrize(("n", "m"), [(2, 2), (3, 10)])
+def test_over_seeds_it_is_welchs_where_images_are_many(n, m):
     random = np.random.default_rng(2)
-    row, against = runs(random, n, 3000, 0.2, 0.03), runs(random, n, 3000, 0.2, 0.02)
+    row, against = runs(random, n, 100_000, 0.4, 0.1), runs(random, m, 100_000, 0.4, 0.1)
     found = difference(row, against)
     means = [np.array([100.0 * run.mean() for run in some]) for some in (row, against)]
-    by_image = 100.0 * (np.mean(row, axis=0) - np.mean(against, axis=0))
-    variance = by_image.var() / 3000 + sum(m.var(ddof=1) / n for m in means)
-    assert found.high - found.low == pytest.approx(2 * 1.96 * math.sqrt(variance), rel=0.1)
+    expected = ttest_ind(*means, equal_var=False).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=0.02)
     assert found.covers == "seeds and test images"
+
+
+def test_where_there_is_no_difference_one_verdict_in_twenty_says_there_is():
+    """Two seeds a row, whose spread is larger than that of the images: a normal interval errs far more often."""
+    random = np.random.default_rng(6)
+    trials = [difference(*(runs(random, 2, 2000, 0.3, 0.015) for _ in range(2))) for _ in range(600)]
+    wrong = sum(found.verdict != "can't tell" for found in trials) / len(trials)
+    assert 0.02 < wrong < 0.08, "5 %, whose standard deviation over 600 trials is 0.9 points"
 
 
 def test_rows_that_are_the_same_cannot_be_told_apart():

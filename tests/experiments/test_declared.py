@@ -1,12 +1,17 @@
 """The declarations against the paper: every published figure and its recipe, and what a scale may change of it."""
 
+import csv
+
 import pytest
 
 from shakeshake.errors import InputError
+from shakeshake.experiments import results
+from shakeshake.experiments.own import comparison as own_experiment
 from shakeshake.experiments.published import EXPERIMENTS
 from shakeshake.experiments.run import Plan
 from shakeshake.experiments.scales import SCALES, experiment
 from shakeshake.train.presets import paper_cifar10, paper_cifar100
+from shakeshake.train.recipe import Recipe
 
 TABLE_1 = """
 E-E-B 4.27 3.76 3.58 -
@@ -36,6 +41,18 @@ def test_table_1_is_the_papers():
         width = int(cell.column.split("x")[1].rstrip("d"))
         assert cell.published == expected[cell.row, width]
         assert cell.recipe == paper_cifar10().replace(rule=cell.row, model=f"shake_resnet26_2x{width}d")
+
+
+def test_a_published_figure_is_told_with_whose_it_is_and_a_run_with_its_fold(tmp_path):
+    found = results.collect(experiment("table1", "paper"), tmp_path, 1, "paper")
+    rows = {row["published"]: row["place"] for row in csv.DictReader(results.as_csv(found).splitlines())}
+    assert (rows["2.82"], rows["2.86"]) == ("measured by the authors of AutoAugment", "Table 1")
+    told = [line for line in results.as_lines(found) if "AutoAugment" in line]
+    assert len(told) == 1
+    assert "2.82" in told[0]
+    folded = own_experiment(Recipe(), ["S-S-I"], seeds=2, folds=3)
+    rows = list(csv.DictReader(results.as_csv(results.collect(folded, tmp_path, 2, "own")).splitlines()))
+    assert [(int(row["seed"]), int(row["fold"])) for row in rows[:6]] == folded.runs(2)
 
 
 def test_the_other_tables_print_only_what_is_verified():

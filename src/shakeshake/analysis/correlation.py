@@ -81,9 +81,9 @@ def branch_correlation(model: nn.Module, batches: Iterable[Any]) -> list[BlockCo
 def layerwise_correlation(model: nn.Module, batches: Iterable[Any]) -> list[LayerCorrelation]:
     """Correlations LiRj of the first three layers of each block's branches (paper, section 3.1).
 
-    Layers are a branch's modules with parameters, in order: conv, BN, conv in this package's networks (the paper counts
-    the same; a ReLU that all branches share has correlation 1 by construction). Needs blocks that hold their branches
-    as ``.branches``. Arguments and errors as in branch_correlation().
+    Layers are a branch's modules with parameters, in order: conv, BN, conv in this package's networks. Which ones the
+    paper counts it does not say; a ReLU that all branches share would have correlation 1 by construction. Needs blocks
+    that hold their branches as ``.branches``. Arguments and errors as in branch_correlation().
     """
     with watch_layers(model) as seen:
         run(model, batches)

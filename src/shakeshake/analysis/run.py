@@ -90,7 +90,7 @@ def analyze_run(
         **_gap(opened, split, 100.0 * float(wrong.mean()), wanted),
         "branch_correlation": [_block(block) for block in branches()] if branches else None,
         "layerwise": [_layers(block) for block in layers()] if layers else None,
-        "strength": _strength(opened.recipe.rule) if "strength" in wanted else None,
+        "strength": _strength(opened) if "strength" in wanted else None,
         **(_calibration(opened, split, probabilities) if "calibration" in wanted else {}),
         "gradcam": examples.looked(opened, split, probabilities) if "gradcam" in wanted else None,
         "wrong": base64.b64encode(np.packbits(wrong).tobytes()).decode(),
@@ -147,11 +147,14 @@ def _layers(block: LayerCorrelation) -> dict[str, Any]:
     return {"block": block.block, "layers": list(block.layers), "pairs": pairs}
 
 
-def _strength(rule: str) -> dict[str, Any]:
-    alpha, beta = coefficients(rule, DRAWS)
+def _strength(opened: TrainedRun) -> dict[str, Any]:
+    rule = opened.recipe.rule
+    branches = max(len(block.branches) for _, block in shaken_blocks(opened.network).values())  # type: ignore[arg-type]
+    alpha, beta = coefficients(rule, DRAWS, branches=branches)
     return {
         "rule": rule,
-        "expected": expected_distance(rule),
+        "branches": branches,
+        "expected": expected_distance(rule, branches),
         "measured": float(np.abs(beta - alpha).mean()),
         "draws": DRAWS,
         "histogram": histogram(alpha, beta).tolist(),

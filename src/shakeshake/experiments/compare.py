@@ -9,14 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-REPETITIONS = 10_000
-
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean test error of one row minus that of another, in points, with a bootstrap interval.
+    """Mean test error of one row minus that of another, in points, with an interval.
 
-    covers: what was drawn anew, seeds and test images or test images only (one seed); with folds, these.
+    covers: what it holds the chance of, seeds and test images or test images only (one seed); with folds, these.
     """
 
     difference: float
@@ -39,42 +37,41 @@ def unpack(wrong: str, images: int) -> np.ndarray:
     return np.unpackbits(np.frombuffer(base64.b64decode(wrong), np.uint8), count=images).astype(bool)
 
 
-def difference(
-    row: Sequence[np.ndarray], against: Sequence[np.ndarray], *, level: float = 0.95, seed: int = 0
-) -> Difference:
-    """Bootstrap over seeds and test images of the difference of two rows' mean errors.
+def difference(row: Sequence[np.ndarray], against: Sequence[np.ndarray], *, level: float = 0.95) -> Difference:
+    """Student's interval for the difference of two rows' mean errors, over seeds and test images.
 
     row, against: for each run one bool array (images,), true where the image was predicted wrongly; the images are the
     same ones in the same order for all runs.
 
-    Images are drawn once for both rows, for they are the same; runs are drawn for each row by itself. Drawing n runs
-    with replacement from n understates their spread by sqrt((n-1)/n), which matters for two or three, so a draw's
-    deviation from the row's mean is stretched by the inverse. A row of one run has no spread: then the interval covers
-    the test images only, and says so.
+    Three things vary: the images, which are the same for both rows, and the runs of each row by itself. Variances of
+    two or three runs are hardly known, so the interval is as wide as Student's distribution has it, with the degrees
+    of freedom of Welch and Satterthwaite. A row of one run has no spread: then the interval covers the test images
+    only, and says so.
     """
-    random = np.random.default_rng(seed)
     images = len(row[0])
     rows = [np.stack(runs).astype(np.float64) * 100.0 for runs in (row, against)]
     several = all(len(runs) > 1 for runs in rows)
-    pooled = rows[0].mean(axis=0) - rows[1].mean(axis=0)  # by image
-    # Few values are possible for an image, so a draw of images is a draw of how often each value comes.
-    values, counts = np.unique(pooled.round(9), return_counts=True)
-    draws = random.multinomial(images, counts / images, size=REPETITIONS) @ values / images
-    if several:
-        for sign, runs in zip((1.0, -1.0), rows, strict=True):
-            n = len(runs)
-            deviation = (runs.mean(axis=1) - runs.mean()) * math.sqrt(n / (n - 1))
-            draws += sign * deviation[random.integers(0, n, (REPETITIONS, n))].mean(axis=1)
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    by_image = rows[0].mean(axis=0) - rows[1].mean(axis=0)
+    samples = [by_image, *((runs.mean(axis=1) for runs in rows) if several else ())]
+    # The variance of each mean and its degrees of freedom.
+    parts = [(sample.var(ddof=1) / len(sample), len(sample) - 1) for sample in samples if len(sample) > 1]
+    variance = float(sum(part for part, _ in parts))
+    freedom = variance**2 / sum(part**2 / free for part, free in parts) if variance else math.inf
     return Difference(
-        float(pooled.mean()),
-        float(low),
-        float(high),
+        *_interval(float(by_image.mean()), math.sqrt(variance), freedom, level),
         level,
         (len(row), len(against)),
         images,
         "seeds and test images" if several else "test images only (one seed)",
     )
+
+
+def _interval(mean: float, deviation: float, freedom: float, level: float) -> tuple[float, float, float]:
+    """The mean and the ends of Student's interval around it."""
+    from scipy.stats import t as student
+
+    half = float(student.ppf((1 + level) / 2, freedom)) * deviation
+    return mean, mean - half, mean + half
 
 
 def difference_over_folds(
@@ -86,13 +83,10 @@ def difference_over_folds(
     the mean over seeds; it holds the chance of its images and of its networks alike. That folds share most of their
     training images makes such an interval a little narrow.
     """
-    from scipy.stats import t as student
-
     images = len(row[0])
     ends = np.cumsum([len(range(fold, images, folds)) for fold in range(folds)])[:-1]
     rows = [np.array([[part.mean() for part in np.split(run, ends)] for run in runs]) for runs in (row, against)]
     by_fold = 100.0 * (rows[0].mean(axis=0) - rows[1].mean(axis=0))
-    half = float(student.ppf((1 + level) / 2, folds - 1) * by_fold.std(ddof=1) / math.sqrt(folds))
-    mean = float(by_fold.mean())
+    found = _interval(float(by_fold.mean()), float(by_fold.std(ddof=1)) / math.sqrt(folds), folds - 1, level)
     n = (len(row) * folds, len(against) * folds)
-    return Difference(mean, mean - half, mean + half, level, n, images, f"{folds} folds")
+    return Difference(*found, level, n, images, f"{folds} folds")

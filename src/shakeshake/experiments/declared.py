@@ -45,8 +45,8 @@ class Experiment:
 
     place: where the paper has it. kind: what is drawn from it. against: the row which the others are compared with.
     rows, columns: keys, in the paper's order, and what is printed for them. A cell may be missing where the paper has
-    none. seeds: runs of each cell, as many as the paper made. folds: parts that each seed is tested on in turn, 0 where
-    the test images are what is tested on.
+    none. seeds: runs of each cell, by default; as many as the paper made of most. folds: parts that each seed is tested
+    on in turn, 0 where the test images are what is tested on.
     """
 
     name: str

@@ -71,30 +71,20 @@ def write(results: dict[str, Any], folder: Path) -> tuple[Path, Path]:
 
 
 def as_csv(results: dict[str, Any]) -> str:
-    """A line for each run, and one for each seed that is missing or failed."""
+    """A line for each run, and one for each that is missing or failed."""
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
-    columns = (
-        "seed",
-        "last_error",
-        "best_error",
-        "best_epoch",
-        "train_error",
-        "seconds",
-        "precision",
-        "device",
-        "path",
-    )
-    out.writerow(("experiment", "scale", "row", "column", "published", "published_for", *columns, "status"))
+    of_cell = ("row", "column", "published", "published_for", "place")
+    which = ("seed", "fold")
+    of_run = ("last_error", "best_error", "best_epoch", "train_error", "seconds", "precision", "device", "path")
+    out.writerow(("experiment", "scale", *of_cell, *which, *of_run, "status"))
     for cell in results["cells"]:
-        of_cell = [results["experiment"], results["scale"]]
-        of_cell += [cell[name] for name in ("row", "column", "published", "published_for")]
+        known = [results["experiment"], results["scale"], *(cell[name] for name in of_cell)]
         for run in cell["runs"]:
-            out.writerow((*of_cell, *(run[name] for name in columns), "done"))
-        for failure in cell["failed"]:
-            out.writerow((*of_cell, failure["seed"], *[None] * 8, failure["reason"]))
-        for seed in cell["missing"]:
-            out.writerow((*of_cell, seed, *[None] * 8, "missing"))
+            out.writerow((*known, *(run[name] for name in (*which, *of_run)), "done"))
+        others = [(failure["seed"], failure["reason"]) for failure in cell["failed"]]
+        for number, status in others + [(number, "missing") for number in cell["missing"]]:
+            out.writerow((*known, *divmod(number, results["folds"] or 1), *[None] * len(of_run), status))
     return text.getvalue()
 
 
@@ -120,7 +110,9 @@ def as_lines(results: dict[str, Any]) -> Iterator[str]:
             n = f"{cell['n']}/{len(results['seeds'])}" if cell["missing"] or cell["failed"] else str(cell["n"])
             best, train, minutes = rest
             label = labels[cell["row"]]
-            yield f"{label:<{width}}  {published:>9}  {ours:>19}  {n:>3}  {best:>7}  {train:>7}  {minutes:>8}"
+            elsewhere = cell["published"] is not None and cell["place"] != results["place"]
+            by = f"  (published: {cell['place']})" if elsewhere else ""
+            yield f"{label:<{width}}  {published:>9}  {ours:>19}  {n:>3}  {best:>7}  {train:>7}  {minutes:>8}{by}"
     yield from correlations.as_lines(results)
     if results["reading"]:
         yield ""

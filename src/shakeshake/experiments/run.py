@@ -155,7 +155,8 @@ def describe(plan: Plan, *, cells: bool) -> Iterator[str]:
         for cell in made.cells:
             of_cell = [plan.folder / results.CELLS / cell.folder(*run) for run in made.runs(plan.wanted_seeds)]
             done = sum(map(is_done, of_cell))
-            published = f"published {cell.published:.2f} % ({cell.published_for})" if cell.published is not None else ""
+            by = f", {cell.place}" if cell.place != made.place else ""
+            published = "" if cell.published is None else f"published {cell.published:.2f} % ({cell.published_for}{by})"
             each = in_time([estimator.seconds(cell.recipe)])
             yield f"  {cell.row:<24} {cell.column:<20} {done}/{len(of_cell)} done, {each:>9} a run  {published}"
     if todo:

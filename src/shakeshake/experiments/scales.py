@@ -19,7 +19,7 @@ class Scale:
     name: str
     about: str
     shrink: Callable[[Recipe], Recipe | None]
-    seeds: int | None = None  # as many as the paper made
+    seeds: int | None = None  # those of the experiment
 
 
 # What stands for the paper's networks. Blocks, branches and stages are kept, depth and width are less.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -128,11 +129,13 @@ def findings(record: RunRecord) -> dict[str, Any]:
 
 
 def squares(records: Sequence[RunRecord], rules: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """A drawing for each rule that shakes some network here, with a measurement where one was analysed."""
+    """A drawing for each rule that shakes two branches of a network here, with a measurement where one was analysed."""
     found: dict[str, Strength | None] = dict.fromkeys(rules)
     for record in records:
         rule, measured = record.recipe.get("rule"), record.analysis.strength
-        if drawable(rule) and str(record.recipe.get("model", "")).startswith("shake_"):
+        if not re.match(r"shake_[a-z]+\d+_2x", str(record.recipe.get("model", ""))):
+            continue
+        if drawable(rule):
             found.setdefault(str(rule), None)
         if measured is not None and measured.rule in found and found[measured.rule] is None:
             found[measured.rule] = measured
