@@ -1,6 +1,7 @@
 """ShakeShakeClassifier: an estimator as scikit-learn wants one, which trains as fit() does."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -68,6 +69,16 @@ def test_it_does_what_fit_does(digits, tmp_path):
     weights = [fitted.model_.network.fc.weight for fitted in (estimator, again)]
     assert torch.equal(*weights)
     assert "themselves" in json.loads((again.run_ / "recipe.json").read_text())["data"]
+
+
+def test_in_threads_it_does_what_it_does_alone(digits):
+    x, y = digits
+    estimator = ss.ShakeShakeClassifier("shake_resnet8_2x4d", "S-S-I", epochs=4, batch_size=10, **SMALL)
+    alone = clone(estimator).fit(x[:100], y[:100]).predict_proba(x[100:120])
+    with ThreadPoolExecutor(2) as threads:
+        both = list(threads.map(lambda _: clone(estimator).fit(x[:100], y[:100]).predict_proba(x[100:120]), range(2)))
+    assert np.array_equal(both[0], alone)
+    assert np.array_equal(both[1], alone)
 
 
 def test_what_becomes_of_pixels():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from .train.loop import fit
 from .train.recipe import Recipe
 from .train.record import free_path
 
+_ONE_AT_A_TIME = threading.Lock()  # a run draws from torch's global generators, which all threads share
 _OPEN = ("model", "rule", "epochs", "batch_size", "lr")  # parameters that are picked where they are None
 
 
@@ -83,7 +85,7 @@ class ShakeShakeClassifier(ClassifierMixin, BaseEstimator):
         data = self._data(X, labels, eval_set)
         recipe = self._recipe(data, rows=X.ndim == 2, tested=eval_set is not None)
         devices = [choose_device(self.device)] if choose_device(self.device).type == "cuda" else []
-        with torch.random.fork_rng(devices), _run_folder(self.out) as run:
+        with _ONE_AT_A_TIME, torch.random.fork_rng(devices), _run_folder(self.out) as run:
             self.result_ = fit(recipe, run, data=data, quiet=True)
             self.model_: TrainedModel = load(run, choose_device(self.device))
         self.recipe_, self.run_ = recipe, None if self.out is None else run

@@ -126,6 +126,16 @@ def test_autocast_stays_in_half_precision():
     assert conv.weight.grad.dtype == torch.float32
 
 
+def test_under_autocast_branches_of_several_dtypes_are_mixed_as_they_are_added():
+    """A branch that ends in a convolution is in half precision, one that ends in pooling is not."""
+    conv, x = torch.nn.Conv2d(3, 3, 3, padding=1), torch.randn(2, 3, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        branches = conv(x), F.max_pool2d(x, 3, 1, 1)
+        assert branches[0].dtype != branches[1].dtype
+        y = shake_shake(*branches, rule="S-S-I")
+        assert y.dtype == (branches[0] + branches[1]).dtype == torch.float32
+
+
 @pytest.mark.parametrize("rule", ["S-S-I", "S-M5-B", "S-0.7-I"])
 def test_activation_checkpointing_sees_the_same_coefficients(rule):
     conv1, conv2, layer = torch.nn.Conv2d(3, 3, 1), torch.nn.Conv2d(3, 3, 1), ShakeShake(rule)
@@ -167,19 +177,29 @@ def test_function_transforms():
         torch.ones(7, 4, 3), torch.zeros(7, 4, 3)
     )
     assert len(drawn[:, :, 0].unique()) == 28, "each its own coefficients"
+    of_three = torch.vmap(shake_shake, randomness="different")(torch.ones(7, 4, 3), *torch.zeros(2, 7, 4, 3))
+    assert len(of_three[:, :, 0].unique()) == 28
     per_sample = torch.func.vmap(torch.func.grad(lambda x, y: mix((x, y), alpha, beta).sum()))(*many)
     assert torch.allclose(per_sample, beta[:, :1].expand(7, 4, 3))
 
 
+class Net(torch.nn.Module):
+    def __init__(self, rule="S-S-I"):
+        super().__init__()
+        self.a, self.b, self.shake = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4), ShakeShake(rule)
+
+    def forward(self, x):
+        return x + self.shake(F.relu(self.a(x)), F.relu(self.b(x)))
+
+
+@pytest.mark.parametrize("rule", ["S-S-I", "E-E-B", "S-M3-I", "S-K-B"])
+def test_exported_in_training_for_any_number_of_images(rule):
+    sizes = {0: torch.export.Dim("images", min=3)}
+    program = torch.export.export(Net(rule).train(), (torch.randn(4, 4),), dynamic_shapes=(sizes,))
+    assert program.module()(torch.randn(7, 4)).shape == (7, 4)
+
+
 def test_exported_in_evaluation():
-    class Net(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.a, self.b, self.shake = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4), ShakeShake("S-S-I")
-
-        def forward(self, x):
-            return x + self.shake(F.relu(self.a(x)), F.relu(self.b(x)))
-
     net, x = Net().eval(), torch.randn(2, 4)
     program = torch.export.export(net, (x,))
     assert torch.equal(program.module()(x), net(x))

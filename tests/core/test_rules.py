@@ -131,6 +131,15 @@ def test_a_range_of_alpha():
     assert (beta == 0.5).all()
 
 
+def test_coefficients_are_float32_whatever_the_default_is():
+    torch.set_default_dtype(torch.float64)
+    try:
+        drawn = [c for rule in ("S-S-I", "E-E-B", "S-M2-I") for c in ShakeRule.parse(rule).draw(3, 2)]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {c.dtype for c in drawn} == {torch.float32}
+
+
 def test_levels():
     alpha, beta = draw("S-S-I", n=8)
     assert alpha.shape == beta.shape == (8, 2)

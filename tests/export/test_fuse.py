@@ -5,7 +5,9 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils.flop_counter import FlopCounterMode
 
 import shakeshake as ss
 from shakeshake.errors import InputError
@@ -101,6 +103,19 @@ def test_no_other_weight_comes_to_lie_where_a_packed_one_lay(name, images):
         assert torch.allclose(fused(x), again(x), atol=1e-5)
 
 
+@torch.no_grad()
+def test_where_operations_are_transformed_or_counted_there_are_operations():
+    """A kernel that is called by address would give numbers that are none, or end the process."""
+    fused, (x, other) = ss.fuse(trained("shake_resnet8_2x16d").eval()), torch.randn(2, 8, 3, 32, 32)
+    expected = fused(x)
+    assert torch.allclose(torch.vmap(fused)(x[:, None])[:, 0], expected, atol=1e-5)
+    assert torch.allclose(torch.func.functionalize(fused)(x), expected, atol=1e-5)
+    assert torch.allclose(make_fx(fused)(x)(other), fused(other), atol=1e-5)
+    with FlopCounterMode(display=False) as counted:
+        fused(x)
+    assert counted.get_total_flops() > 1e8
+
+
 def test_every_family_is_here():
     assert {family.template for family in FAMILIES} == {
         next(f.template for f in FAMILIES if f.parse(name)) for name, _ in NETWORKS
@@ -117,3 +132,7 @@ def test_branches_become_one_chain_of_convolutions():
 def test_other_networks_are_a_mistake():
     with pytest.raises(InputError, match="model: Linear cannot be fused"):
         ss.fuse(nn.Linear(2, 2))
+    with pytest.raises(InputError, match="model: it was fused or shakeified before"):
+        ss.fuse(ss.fuse(ss.create_model("shake_resnet8_2x4d")))
+    with pytest.raises(InputError, match="model: it was fused or shakeified before"):
+        ss.fuse(ss.shakeify(ss.create_model("resnext11_4x8d")))

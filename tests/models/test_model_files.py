@@ -54,6 +54,28 @@ def test_as_it_was_written(folder):
     assert torch.allclose(ss.load(folder).predict(images), model(images).softmax(1))
 
 
+def test_in_half_precision_and_with_a_frozen_part(folder):
+    model, images = ss.load(folder), torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    expected = model.predict(images)
+    model.train()
+    model.network.stem.eval()
+    assert torch.equal(model.predict(images), expected)
+    assert model.network.stages.training
+    assert not model.network.stem.training
+    half = model.bfloat16().predict(images)
+    assert half.dtype == torch.float32
+    assert torch.allclose(half, expected, atol=0.05)
+
+
+def test_whatever_torchs_default_is(folder):
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = ss.load(folder)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert model.network.fc.weight.dtype == torch.float32
+
+
 @pytest.mark.parametrize(
     ("entries", "match"),
     [

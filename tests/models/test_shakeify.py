@@ -142,6 +142,36 @@ class Joined(Block):
         self.bn2 = between
 
 
+class NormsLast(nn.Module):
+    """All convolutions are registered in front of all normalisations."""
+
+    def __init__(self, channels: int, width: int):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(channels, width, 1), nn.Conv2d(width, width, 3, padding=1, groups=4)
+        self.conv3 = nn.Conv2d(width, channels, 1)
+        self.bn1, self.bn2, self.bn3 = (nn.BatchNorm2d(c) for c in (width, width, channels))
+
+    def forward(self, x):
+        return x + self.bn3(self.conv3(F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))))
+
+
+def test_a_bn_that_is_registered_behind_another_convolution_is_not_taken_for_its_own():
+    x = torch.randn(2, 16, 5, 5)
+    with pytest.raises(ss.InputError, match="bn1, registered behind conv3, does not read what that gives"):
+        ss.shakeify(NormsLast(32, 16))  # whose sizes say so
+    with pytest.raises(ss.InputError, match="bn1, registered behind conv3, does not read what that gives"):
+        ss.shakeify(NormsLast(16, 16), example=x)  # a new BN changes nothing that could be seen
+
+
+def test_what_may_be_converted_is():
+    """In half precision, and in front of layers that no convolution follows."""
+    x = torch.randn(4, 8, 5, 5, dtype=torch.bfloat16)
+    ss.shakeify(trained(Block(8, 4), 6, 8, 5, 5).bfloat16(), example=x)
+    head = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
+    found = ss.shakeify(nn.Sequential(Block(8, 4), *head), example=x.float())
+    assert sum(isinstance(module, ShakenHalves) for module in found.modules()) == 1
+
+
 class Misordered(Block):
     """Registers bn3 behind conv3 and uses it in front of conv1."""
 
@@ -158,7 +188,7 @@ def test_mistakes():
         ss.shakeify(Joined(nn.Linear(16, 16)))
     with pytest.raises(ss.InputError, match=r"bn2 \(GroupNorm\) between"):
         ss.shakeify(Joined(nn.GroupNorm(1, 16)))
-    with pytest.raises(ss.InputError, match="not registered in the order they are used"):
+    with pytest.raises(ss.InputError, match="bn3, registered behind conv3, does not read"):
         ss.shakeify(trained(Misordered(8, 4), 6, 8, 5, 5), example=torch.randn(6, 8, 5, 5))
     weighted = Block(8, 4)
     nn.utils.parametrizations.weight_norm(weighted.conv3)

@@ -43,6 +43,19 @@ def test_arrays_are_trained_on_and_kept_in_the_run(tmp_path):
     assert again["data_fingerprint"] == result["data_fingerprint"]
 
 
+def test_a_run_is_in_float32_whatever_torchs_default_is(tmp_path):
+    recipe = ss.Recipe(data="digits", model="shake_resnet8_2x4d", epochs=1, train_size=60, batch_size=20, crop=1)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = ss.fit(recipe.replace(precision="fp32"), tmp_path / "run", quiet=True)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found == ss.fit(recipe.replace(precision="fp32"), tmp_path / "other", quiet=True) | {
+        "seconds": found["seconds"]
+    }
+
+
 def test_a_run_that_was_stopped_goes_on_with_the_images_it_was_given(tmp_path):
     data = ss.from_arrays(*digits())
     recipe = RECIPE.replace(train_size=120, folds=2, batch_size=32)

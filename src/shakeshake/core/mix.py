@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -17,7 +18,7 @@ def mix(branches: Sequence[Tensor], alpha: Tensor, beta: Tensor) -> Tensor:
         gradient   dL/dx_b = beta_b * dL/dy
 
     branches: B tensors of one shape (N, ...), floating, of any rank; two or more for Shake-Shake (one is allowed: the
-        relatives of the method use it).
+        relatives of the method use it). Of one dtype; under autocast of several, which become the widest as in a sum.
     alpha, beta: (N, B), a row for each image, or (B,), one for the whole batch. They get no gradient; rows sum to 1 in
         Shake-Shake, which is not checked here (it would wait for the device).
 
@@ -31,6 +32,10 @@ def mix(branches: Sequence[Tensor], alpha: Tensor, beta: Tensor) -> Tensor:
     if not branches:
         raise InputError("branches: got none, expected one tensor or more")
     first = branches[0]
+    if any(x.dtype != first.dtype for x in branches) and _autocast(first.device.type):
+        common = functools.reduce(torch.promote_types, (x.dtype for x in branches))
+        branches = tuple(x.to(common) for x in branches)
+        first = branches[0]
     for index, x in enumerate(branches[1:], start=1):
         if x.shape != first.shape:
             raise InputError(
@@ -41,16 +46,20 @@ def mix(branches: Sequence[Tensor], alpha: Tensor, beta: Tensor) -> Tensor:
     if not first.is_floating_point():
         raise InputError(f"branches: dtype is {first.dtype}, expected a floating one")
     for name, coefficients in (("alpha", alpha), ("beta", beta)):
-        allowed = {(len(branches),)} | ({(first.shape[0], len(branches))} if first.dim() else set())
+        allowed = [(len(branches),), *([(first.shape[0], len(branches))] if first.dim() else [])]
         if tuple(coefficients.shape) not in allowed:
             raise InputError(
                 f"{name}: shape is {tuple(coefficients.shape)}, expected "
-                + " or ".join(map(str, sorted(allowed, key=len)))
+                + " or ".join(map(str, allowed))
                 + " for these branches"
             )
     if beta is alpha:  # as under Keep and Even-Even; torch.compile breaks its graph where one tensor is passed twice
         beta = alpha.view_as(alpha)
     return _Mix.apply(alpha, beta, *branches)
+
+
+def _autocast(device: str) -> bool:
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def _weight(coefficients: Tensor, branch: int, like: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -150,14 +151,14 @@ class ShakeRule:
 
         def uniform() -> torch.Tensor:
             if branches == 2:
-                first = torch.rand(rows, device=device, generator=generator)
+                first = _uniform(rows, device, generator)
                 return torch.stack((first, 1.0 - first), dim=-1)
             # Normalised exponentials are Dirichlet(1, ..., 1). Normalised uniforms are not: they avoid the corners.
-            wait = torch.empty((*rows, branches), device=device).exponential_(generator=generator)
+            wait = -torch.log1p(-_uniform((*rows, branches), device, generator))
             return wait / wait.sum(dim=-1, keepdim=True)
 
         def even() -> torch.Tensor:
-            return torch.full((*rows, branches), 1.0 / branches, device=device)
+            return torch.full((*rows, branches), 1.0 / branches, dtype=torch.float32, device=device)
 
         if self.forward == "Even":
             alpha = even()
@@ -182,6 +183,17 @@ def _plain(number: float) -> str:
     return f"{number:.{_DECIMALS}f}".rstrip("0").rstrip(".")
 
 
+def _uniform(
+    shape: Sequence[int], device: torch.device | str | None, generator: torch.Generator | None
+) -> torch.Tensor:
+    """From [0, 1), float32. A generator is named only if there is one: with it no size can be a graph's symbol."""
+    import torch
+
+    if generator is None:
+        return torch.rand(shape, dtype=torch.float32, device=device)
+    return torch.rand(shape, dtype=torch.float32, device=device, generator=generator)
+
+
 def _update_rule(method: str, alpha: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
     """beta of M1 to M5 for two branches (paper, Table 4). Each is U between two ends that depend on alpha."""
     import torch
@@ -189,13 +201,13 @@ def _update_rule(method: str, alpha: torch.Tensor, generator: torch.Generator | 
     a = alpha[..., 0]
     if method == "M1":
         return alpha.flip(-1)
-    outer = torch.where(a < 0.5, 0.0, 1.0)  # the end of [0, 1] on alpha's side of 0.5
+    outer = (a >= 0.5).to(a.dtype)  # the end of [0, 1] on alpha's side of 0.5
     one_end, other_end = {
         "M2": (outer, a),  # beyond alpha, seen from 0.5
         "M3": (a, torch.full_like(a, 0.5)),  # between alpha and 0.5
         "M4": (torch.full_like(a, 0.5), 1.0 - a),  # between 0.5 and alpha's mirror image
         "M5": (1.0 - a, 1.0 - outer),  # beyond the mirror image
     }[method]
-    u = torch.rand(a.shape, device=a.device, generator=generator)
+    u = _uniform(a.shape, a.device, generator)
     b = one_end + (other_end - one_end) * u
     return torch.stack((b, 1.0 - b), dim=-1)

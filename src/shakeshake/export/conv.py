@@ -113,7 +113,7 @@ class FusedConv(nn.Conv2d):
 
 
 def unrecorded(x: Tensor) -> bool:
-    """Whether an input is on a CPU, and nobody records what is done with it."""
+    """Whether an input is on a CPU, and nobody records, counts or transforms what is done with it."""
     return (
         type(x) is Tensor
         and x.device.type == "cpu"
@@ -122,6 +122,8 @@ def unrecorded(x: Tensor) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
+        and not torch._C._are_functorch_transforms_active()
+        and not torch._C._len_torch_dispatch_stack()
     )
 
 

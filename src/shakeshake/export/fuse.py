@@ -15,6 +15,8 @@ from ..models.baselines import DenseLayer, ResidualBlock, Transition, WideBlock
 from ..models.blocks import Stage, Trunk, TwoPathSkip
 from ..models.shake_resnet import Branch, ShakeBlock
 from ..models.shake_resnext import BottleneckBranch, ProjectionSkip, ShakeResNeXtBlock
+from ..models.shakeify import ShakenHalves
+from ..models.trained import TrainedModel
 from .conv import FusedConv
 from .stages import FusedBlock, FusedStages
 
@@ -31,7 +33,10 @@ def fuse(model: nn.Module) -> nn.Module:
     Raises InputError for a network that is not one of this package's.
     """
     if not isinstance(model, Trunk):
-        raise InputError(f"model: {type(model).__name__} cannot be fused, expected a network made by create_model()")
+        expected = "its .network" if isinstance(model, TrainedModel) else "a network made by create_model()"
+        raise InputError(f"model: {type(model).__name__} cannot be fused, expected {expected}")
+    if any(isinstance(module, FusedStages | ShakenHalves) for module in model.modules()):
+        raise InputError("model: it was fused or shakeified before, expected a network as create_model() makes it")
     with torch.no_grad():
         fused = copy.copy(model)
         fused._modules = dict(model._modules)

@@ -46,6 +46,7 @@ def applies(x: Tensor, block: nn.Module) -> bool:
         and torch.is_grad_enabled()
         and not torch.jit.is_tracing()
         and not torch._C._are_functorch_transforms_active()
+        and not torch._C._len_torch_dispatch_stack()
         and all(_usual(module) for module in block.modules() if module is not block)
     )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,11 +37,12 @@ def shakeify(model: nn.Module, rule: str | ShakeRule = "S-S-I", *, example: Tens
     next. Depthwise convolutions count. Everything else stays: names, hooks, the block's own forward().
 
     rule: see ShakeRule.
-    example: an input of the network; the copy is compared with the model on it, in evaluation.
+    example: an input of the network; the copy is compared with the model on it, in evaluation, and whether each BN
+        reads what the convolution in front of it gives, which a network that is not trained yet does not show.
 
     Convert before the optimizer is made: the parameters are new ones. The model is left as it is. Raises InputError
-    for a model without such convolutions, an odd number of groups, modules between that could join the halves, and an
-    example on which the two differ.
+    for a model without such convolutions, an odd number of groups, modules between that could join the halves, a BN of
+    another size than the convolution that it is registered behind, and an example on which the two differ.
     """
     rule = ShakeRule.parse(rule)
     shaken = copy.deepcopy(model)
@@ -50,14 +52,18 @@ def shakeify(model: nn.Module, rule: str | ShakeRule = "S-S-I", *, example: Tens
             f"model: {type(model).__name__} has no grouped convolution with a convolution behind it in one block, "
             "expected residual blocks as ResNeXt has them"
         )
+    split: dict[str, str] = {}  # convolution -> the BN behind it
     for name, conv, following in found:
         if following is not None and _splittable(following[1]):
+            split[name] = following[0]
+            if following[1].num_features != conv.out_channels:
+                raise _out_of_order(following[0], name)
             _replace(shaken, name, ShakenHalves(conv, following[1], rule))
             _replace(shaken, following[0], nn.Identity())
         else:
             _replace(shaken, name, ShakenHalves(conv, None, rule))
     if example is not None:
-        _compare(model, shaken, example)
+        _compare(model, shaken, split, example)
     return shaken
 
 
@@ -118,10 +124,13 @@ def _pairs(model: nn.Module) -> Iterator[tuple[str, _ConvNd, tuple[str, nn.Modul
 
 def _behind(name: str, grouped: _ConvNd, after: list[tuple[str, nn.Module]]) -> int | None:
     """Where in ``after`` the convolution is that reads the grouped one; None where the block ends before."""
+    joining: InputError | None = None  # of no account if no convolution follows
     for index, (other, part) in enumerate(after):
         if isinstance(part, _ConvNd):
             if part.groups != 1 or part.in_channels != grouped.out_channels or isinstance(part, _ConvTransposeNd):
                 return None
+            if joining is not None:
+                raise joining
             if grouped.groups % 2:
                 raise InputError(f"model: {name} has {grouped.groups} groups, expected an even number, to be halved")
             if "weight" not in part._parameters:
@@ -129,7 +138,7 @@ def _behind(name: str, grouped: _ConvNd, after: list[tuple[str, nn.Module]]) -> 
             return index
         apart = isinstance(part, _NormBase) or (isinstance(part, nn.GroupNorm) and part.num_groups % 2 == 0)
         if not apart and any(True for _ in part.parameters()):
-            raise InputError(
+            joining = joining or InputError(
                 f"model: {other} ({type(part).__name__}) between {name} and the next convolution may join the halves, "
                 "expected nothing but normalisation by channel and modules without parameters"
             )
@@ -157,16 +166,41 @@ def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
 
 
 @torch.no_grad()
-def _compare(model: nn.Module, shaken: nn.Module, example: Tensor) -> None:
+def _compare(model: nn.Module, shaken: nn.Module, split: dict[str, str], example: Tensor) -> None:
     modes = {module: module.training for network in (model, shaken) for module in network.modules()}
+    given: dict[str, Tensor] = {}
+
+    def remember(conv: str) -> Callable[..., None]:
+        return lambda _, __, output: given.update({conv: output})
+
+    def check(conv: str, norm: str) -> Callable[..., None]:
+        def before(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+            if inputs[0] is not given.get(conv):
+                raise _out_of_order(norm, conv)
+
+        return before
+
+    handles = [model.get_submodule(conv).register_forward_hook(remember(conv)) for conv in split]
+    handles += [model.get_submodule(norm).register_forward_pre_hook(check(conv, norm)) for conv, norm in split.items()]
     try:
         expected, got = model.eval()(example), shaken.eval()(example)
     finally:
+        for handle in handles:
+            handle.remove()
         for module, training in modes.items():
             module.training = training
+    if not isinstance(expected, Tensor):
+        raise InputError(f"example: on it the model returns a {type(expected).__name__}, expected a tensor")
     apart, size = float((got - expected).abs().max()), float(expected.abs().max())
-    if not apart <= 1e-3 * size:
+    if not apart <= max(1e-3, 8 * torch.finfo(expected.dtype).eps) * size:
         raise InputError(
             f"model: on the example the shaken network is {apart:.3g} off (of at most {size:.3g}), expected the same; "
             "its modules are not registered in the order they are used"
         )
+
+
+def _out_of_order(norm: str, conv: str) -> InputError:
+    return InputError(
+        f"model: {norm}, registered behind {conv}, does not read what that gives, expected modules in the order in "
+        "which they are used"
+    )

@@ -24,8 +24,8 @@ class TrainedModel(nn.Module):
         network is right; 1 where none was fitted.
     config: what was written beside the weights (model, rule, classes, mean, std, image size, channels, errors).
 
-    ``model(images)`` takes uint8 images (N, C, H, W) and returns logits (N, classes); ``model.predict(images)``
-    returns probabilities. Raises InputError for images of another shape or dtype.
+    ``model(images)`` takes uint8 images (N, C, H, W) and returns logits (N, classes) in the network's dtype;
+    ``model.predict(images)`` returns probabilities, float32. Raises InputError for images of another shape or dtype.
     """
 
     mean: Tensor
@@ -46,17 +46,19 @@ class TrainedModel(nn.Module):
         expected = (self.config["in_channels"], self.config["image_size"], self.config["image_size"])
         if images.dim() != 4 or tuple(images.shape[1:]) != expected:
             raise InputError(f"images: shape is {tuple(images.shape)}, expected (N, {', '.join(map(str, expected))})")
-        return self.network((images.float() - self.mean) / self.std)
+        x = (images.float() - self.mean) / self.std
+        return self.network(x.to(next(self.network.parameters()).dtype))
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
         """Probabilities (N, classes) of uint8 images (N, C, H, W), with the network in evaluation mode."""
-        training = self.training
+        modes = {module: module.training for module in self.modules()}
         self.eval()
         try:
-            return (self(images) / self.temperature).softmax(dim=1)
+            return (self(images).float() / self.temperature).softmax(dim=1)
         finally:
-            self.train(training)
+            for module, training in modes.items():
+                module.training = training
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> TrainedModel:

@@ -66,7 +66,7 @@ def network_of(tensors: Mapping[str, Tensor], model: str, source: object, **opti
     if max(numbers.get("depth", 1), numbers.get("branches", 1)) > len(tensors):
         raise InputError(f"weights: {printable(source)} has {len(tensors)} tensors, too few for a {model}")
     with torch.device("meta"):
-        network = create_model(model, **options)
+        network = create_model(model, **options).float()  # whatever torch's default is
     check_same(tensors, network, source, model)
     network.load_state_dict(dict(tensors), assign=True)
     return network

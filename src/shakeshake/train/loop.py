@@ -23,7 +23,7 @@ from ..models.described import describe
 from ..models.trained import CONFIG, WEIGHTS
 from ..models.weights import sha256, weights_as_bytes
 from . import checkpoint
-from .device import describe_device
+from .device import describe_device, float32_by_default
 from .distributed import Group, joined
 from .held_out import calibrated
 from .initial import Initial, pinned, read_initial
@@ -60,7 +60,7 @@ def fit(
     if given is not None:
         recipe = recipe.replace(data=given.name)
     recipe, initial = pinned(recipe)
-    with joined() as group:
+    with float32_by_default(), joined() as group:
         return _fit(recipe, initial, out, group, given=given, minutes=minutes, quiet=quiet, told=told)
 
 
@@ -109,7 +109,7 @@ def resume(
     no run, a recipe that was edited, data that are gone or have changed.
     """
     _check_minutes(minutes)
-    with joined() as group:
+    with float32_by_default(), joined() as group:
         return _resume(RunDirectory.open(Path(path)), group, data_dir=data_dir, minutes=minutes, quiet=quiet)
 
 
