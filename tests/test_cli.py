@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,28 @@ def test_a_reader_that_is_gone_is_no_error(command, unbuffered):
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_run_goes_on_when_nobody_reads_how_it_goes(tmp_path):
+    """As in `shakeshake train ... 2>&1 | head -1`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "shakeshake", "train", "digits", *TINY, "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, stdout=writing, stderr=writing, timeout=60, check=False)
+    os.close(writing)
+    assert done.returncode == 0
+    assert (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("streams", "code", "said"),
+    [(">&-", 0, ""), (">/dev/full", 1, "shakeshake: No space left on device\n"), ("| cat", 0, "")],
+)
+def test_whatever_its_streams_are(streams, code, said):
+    command = f"set -o pipefail; {sys.executable} -m shakeshake models {streams}"
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(["bash", "-c", command], stderr=subprocess.PIPE, text=True, timeout=60, check=False, env=env)
+    assert (done.returncode, done.stderr) == (code, said)
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +134,15 @@ def test_resume_of_a_finished_run_tells_its_result(finished):
         (["train", "digits", "--train-size", "5"], r"train_size: "),
         (["train", "digits", "--device", "cuda:7"], r"device: 'cuda:7' is not there"),
         (["train", "digits", "--device", "gpu"], r"device: 'gpu'"),
+        (["train", "digits", "--crop", "100000"], r"crop: got 100000, expected at most 8 for images of 8 x 8 pixels"),
+        (["train", "digits", "--cutout", "9" * 20], r"cutout: got 9+, expected at most 16"),
+        (
+            ["train", "digits", "--model", "shake_resnet8_999999999x4d"],
+            r"branches is 999999999, expected at most 10000",
+        ),
+        (["train", "digits", "--model", "shake_resnet8_2x\u0664d"], r"is not the name of a network"),
+        (["train", "~nobody-of-this-name/x"], r"data: '~nobody-of-this-name/x' is neither"),
+        (["eval", "a" * 400], r"a{400}: File name too long"),
         (["train"], r"DATA"),
         (["trian", "digits"], r"'trian'.*train"),
         (["resume", "no/such/run"], r"run: no/such/run is not a folder"),
@@ -139,6 +171,36 @@ def test_out_is_never_overwritten(finished, tmp_path):
     (thesis / "chapter1.tex").write_text("work")
     assert "not empty" in shakeshake("train", "digits", *TINY, "--out", thesis, code=2)
     assert os.listdir(thesis) == ["chapter1.tex"]
+
+
+def test_what_a_run_consists_of_is_not_written_over(finished, tmp_path):
+    before = {entry.name: entry.read_bytes() for entry in finished.iterdir()}
+    small_bench = ["--rounds", 1, "--model", "shake_resnet8_2x4d", "--batch-size", 2, "--test-batch-size", 2]
+    for command in (
+        ["export", finished, "--format", "torch", "--out", finished / "model.safetensors"],
+        ["report", finished, "--out", finished / "recipe.json"],
+        ["bench", *small_bench, "--out", finished / "result.json"],
+    ):
+        assert "itself consists of, expected another name" in shakeshake(*command, code=2)
+    assert "holds no experiments" in shakeshake("compare", "digits", *TINY, "--out", finished, "--dry-run", code=2)
+    assert {entry.name: entry.read_bytes() for entry in finished.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("result.json", "{}", "result.json is damaged or not ours: last_error is None"),
+        ("result.json", "[]", "result.json holds a list, expected an object"),
+        ("recipe.json", "[" * 100_000, "recipe.json cannot be read"),
+    ],
+)
+def test_a_file_that_is_json_of_another_kind(finished, tmp_path, name, content, said):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    (run / name).write_text(content)
+    for command in ("resume", "eval"):
+        if name == "result.json" or command == "eval":
+            assert said in shakeshake(command, run, code=2)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from . import __version__
 from .doors import COMMANDS
-from .errors import DONE, InputError, explained
+from .errors import DONE, InputError, explained, tell
 
 
 def _help() -> str:
@@ -26,7 +26,7 @@ def _help() -> str:
 
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"shakeshake: warning: {message}", file=sys.stderr)
+    tell(f"shakeshake: warning: {message}")
 
 
 def _terminated(number: int, frame: object) -> NoReturn:

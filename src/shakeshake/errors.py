@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 DONE, FAILED, USERS_MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
@@ -25,25 +27,67 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
+def at_home(path: str | os.PathLike[str]) -> Path:
+    """The path with ``~`` as the home directory; as it is where nobody knows that."""
+    return Path(os.path.expanduser(path))
+
+
 def explained(program: Callable[[], int]) -> int:
     """Run a program and return its exit status, every expected end of it told in one line on stderr.
 
-    0 done, 2 the user's mistake, 130 interrupted. What is not expected is raised: Python prints it and exits with 1.
+    0 done, 1 a run that cannot go on or output that cannot be written, 2 the user's mistake (a file that cannot be
+    opened, too), 130 interrupted. What is not expected is raised: Python prints it and exits with 1.
     """
+    _open_streams()
     try:
         return _flushed(program)
     except InputError as error:
-        _say(str(error))
+        tell(f"shakeshake: {error}")
         return USERS_MISTAKE
     except RunError as error:
-        _say(str(error))
+        tell(f"shakeshake: {error}" if str(error) else "")
         return FAILED
     except KeyboardInterrupt as stopped:
-        _say(str(stopped) or "interrupted")
+        tell(f"shakeshake: {str(stopped) or 'interrupted'}")
         return INTERRUPTED
     except BrokenPipeError:  # `shakeshake models | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_stdout()
         return DONE
+    except OSError as error:
+        if error.filename is None:
+            _close_stdout()
+            tell(f"shakeshake: {error.strerror or error}")
+            return FAILED
+        tell(f"shakeshake: {printable(error.filename)}: {error.strerror or error}")
+        return USERS_MISTAKE
+
+
+def tell(text: str) -> None:
+    """One line on stderr, if there is anything to say and anybody to read it; of several processes each says which.
+
+    What is told must not end what is done: nothing is raised.
+    """
+    rank = os.environ.get("RANK", "0")
+    text = text if rank == "0" else text.replace("shakeshake:", f"shakeshake, process {rank}:", 1)
+    with contextlib.suppress(OSError, ValueError):
+        if text:
+            print(text, file=sys.stderr, flush=True)
+
+
+def _open_streams() -> None:
+    """Streams that were closed take what is written nowhere; what a stream's encoding does not have is escaped."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for as long as the process
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _close_stdout() -> None:
+    """What is still to be written goes nowhere, or Python would try again and complain at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _flushed(program: Callable[[], int]) -> int:
@@ -55,10 +99,3 @@ def _flushed(program: Callable[[], int]) -> int:
         raise
     sys.stdout.flush()
     return status
-
-
-def _say(text: str) -> None:
-    """One line; of several processes each says which it is. An error without words was told by another one."""
-    rank = os.environ.get("RANK", "0")
-    if text:
-        print(f"shakeshake: {text}" if rank == "0" else f"shakeshake, process {rank}: {text}", file=sys.stderr)

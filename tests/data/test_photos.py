@@ -99,6 +99,7 @@ def test_classes_that_are_numbers_are_in_their_order(digits, tmp_path):
         ({"cat": 5}, ["only one class, 'cat'"]),
         ({"cat": 5, "dog": 0}, ["only one class, 'cat'"]),
         ({"cat": 1, "dog": 1}, ["one image of each class"]),
+        ({"cat": 5, " ": 5}, ["has a class ' ', expected names that can be read"]),
         ({"train/cat": 3, "train/dog": 3, "test/Dog": 3}, ["'Dog' in test/ alone"]),
     ],
 )

@@ -111,6 +111,7 @@ MISTAKES = {
     "other test size": ({"x_test": np.zeros((6, 16, 16), np.uint8)}, "x_test", "16 x 16", "8 x 8"),
     "other test channels": ({"x_test": np.zeros((6, 3, 8, 8), np.uint8)}, "x_test", "3 channels", "1 channel"),
     "number classes": ({"classes": np.arange(3)}, "classes", "int64", "strings"),
+    "classes that are no text": ({"classes": np.array(["a", "b", "\ud800"])}, "classes", "empty or repeated"),
     "repeated classes": ({"classes": np.array(["a", "b", "a"])}, "classes", "repeated"),
     "few classes": ({"classes": np.array(["a", "b"])}, "y_train", "label 2", "2 names"),
     "many classes": ({"classes": np.array(["a", "b", "c", "d"])}, "y_train", "class 3", "0 to 3"),

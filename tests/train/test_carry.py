@@ -1,5 +1,7 @@
 """A run in pieces, each on a machine that keeps nothing but a few small files, ends as one that was left alone."""
 
+import errno
+import hashlib
 import json
 import shutil
 import subprocess
@@ -7,7 +9,8 @@ import sys
 
 import pytest
 
-from shakeshake.errors import InputError
+from shakeshake.errors import InputError, RunError
+from shakeshake.train import carry
 from shakeshake.train.carry import MIB, pack, unpack
 
 STEPS = 4
@@ -57,11 +60,54 @@ def test_a_finished_run_is_carried_as_a_finished_run(alone, tmp_path):
     assert "test error" in shakeshake("eval", tmp_path / "there" / "run", "--device", "cpu")
 
 
+@pytest.mark.filterwarnings("ignore:.*going on from checkpoint.previous.pt, which is older")
+@pytest.mark.parametrize("harm", ["lost", "cut off"])
+def test_the_newest_whole_checkpoint_is_carried(tmp_path, harm):
+    """A kill between two renames leaves the older one alone; a disk that is full may leave the newer one in part."""
+    run = tmp_path / "run"
+    shakeshake("train", *TINY.split(), "--out", run, "--minutes", 1e-9, code=STOPPED)
+    shakeshake("resume", run, "--minutes", 1e-9, code=STOPPED)
+    older, newer = run / "checkpoint.previous.pt", run / "checkpoint.pt"
+    newer.unlink() if harm == "lost" else newer.write_bytes(newer.read_bytes()[:1000])
+    pack(run, tmp_path / "carried")
+    unpack(tmp_path / "carried", tmp_path / "there")
+    assert (tmp_path / "there" / "checkpoint.pt").read_bytes() == older.read_bytes()
+    older.write_bytes(b"")
+    newer.write_bytes(b"")
+    with pytest.raises(RunError, match="no checkpoint can be read"):
+        pack(run, tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_disk_that_is_full_leaves_no_parts(alone, tmp_path, monkeypatch):
+    def full(path, content, write=carry.write_atomically):
+        if path.name.startswith("part-2"):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, content)
+
+    monkeypatch.setattr(carry, "write_atomically", full)
+    with pytest.raises(InputError, match="carried cannot be written: No space left"):
+        pack(alone, tmp_path / "carried", size=0.03)
+    assert not list((tmp_path / "carried").iterdir())
+
+
+@pytest.mark.parametrize("content", [b"hello", b""])
+def test_parts_that_are_whole_and_no_run(tmp_path, content):
+    part = tmp_path / "part-1-of-1"
+    part.write_bytes(content + hashlib.sha256(content).digest())
+    with pytest.raises(InputError, match="are no run"):
+        unpack(tmp_path, tmp_path / "run")
+    part.rename(tmp_path / "part-1-of-999999999999")
+    with pytest.raises(InputError, match="expected all of one"):
+        unpack(tmp_path, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_is_missing_damaged_or_too_large_is_said(alone, tmp_path):
     with pytest.raises(InputError, match=r"run: .* takes 0\.\d MiB, expected no more than 2 files of 0\.01 MiB"):
         pack(alone, tmp_path / "large", files=2, size=0.01)
     assert not (tmp_path / "large").exists()
-    with pytest.raises(InputError, match="size: got 0, expected more than 0"):
+    with pytest.raises(InputError, match="size: got 0 MiB, expected a finite number"):
         pack(alone, tmp_path / "large", size=0)
     parts = pack(alone, tmp_path / "carried", size=0.03)
     with pytest.raises(InputError, match="carried is not empty"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import numpy as np
 from ..errors import InputError
 
 SMALLEST, LARGEST = 8, 224  # pixels of a side
+_NO_ARRAY = (ValueError, TypeError, SyntaxError, OverflowError, MemoryError, tokenize.TokenError)  # of numpy's reader
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 _MORE = ("classes", "x_val", "y_val")  # an .npz may have these, too
 _PLAIN = 1 << 28  # bytes up to which an .npz may be as compressible as it likes
@@ -140,7 +142,7 @@ def _checked_arrays(path: Path, archive: zipfile.ZipFile, more: tuple[str, ...])
         with archive.open(info) as stream:
             try:
                 arrays[key] = np.lib.format.read_array(stream, allow_pickle=False)
-            except (ValueError, MemoryError) as error:  # an object array, or a header that is none
+            except _NO_ARRAY as error:  # an object array, or a header that is none
                 raise InputError(
                     f"data: {key} in {path} is not a plain array ({_sentence(error)}), "
                     f"expected numbers, or strings as classes"
@@ -262,6 +264,11 @@ def _labels(key: str, y: np.ndarray, source: str) -> np.ndarray:
     return np.ascontiguousarray(y, np.int64)
 
 
+def is_name(text: str) -> bool:
+    """Whether it can be the name of a class: something to read, which JSON and UTF-8 can hold."""
+    return bool(text.strip()) and text == text.encode("utf-8", "replace").decode()
+
+
 def _classes(classes: Sequence[str] | np.ndarray | None, labels: np.ndarray, source: str) -> tuple[str, ...]:
     highest = int(labels.max())
     if classes is None:
@@ -273,8 +280,8 @@ def _classes(classes: Sequence[str] | np.ndarray | None, labels: np.ndarray, sou
                 f"data: classes in {source} is {array.dtype} of shape {array.shape}, expected (k,) strings"
             )
         names = tuple(array.tolist())
-        if len(set(names)) != len(names) or not all(name.strip() for name in names):
-            raise InputError(f"data: classes in {source} has empty or repeated names, expected one name for each class")
+        if len(set(names)) != len(names) or not all(map(is_name, names)):
+            raise InputError(f"data: classes in {source} has empty or repeated names, expected a text for each class")
         if highest >= len(names):
             raise InputError(
                 f"data: y_train in {source} has the label {highest}, expected 0 to {len(names) - 1} as classes has "

@@ -7,11 +7,13 @@ import json
 import os
 from pathlib import Path
 
+from ..errors import at_home
+
 
 def cache_dir() -> Path:
     """The user's cache folder of this package; nothing is created here."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "shakeshake"
+    return at_home(base) / "shakeshake"
 
 
 class Checked:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
-from ..errors import InputError
+from ..errors import InputError, tell
 from .cifar import BINARY, Cifar, Found, Part, check, find, records
 from .fetch import TIMEOUT, Progress, SourceError, check_url, fetch, shown
 
@@ -54,7 +54,7 @@ def _alone(path: Path, cifar: Cifar) -> Iterator[None]:
         lock.acquire(timeout=0.2)
     except Timeout:
         if sys.stderr.isatty():
-            print(f"{cifar.name}: waiting for another process that is downloading it", file=sys.stderr)
+            tell(f"{cifar.name}: waiting for another process that is downloading it")
         lock.acquire()
     try:
         yield

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from ..errors import InputError, printable
-from .arrays import LARGEST, SMALLEST, ImageData, Split, channel_statistics
+from .arrays import LARGEST, SMALLEST, ImageData, Split, channel_statistics, is_name
 from .fetch import Progress
 from .packed import FORMAT, Pack, digest, open_pack
 from .reading import Images, default_size, read_images
@@ -133,6 +133,8 @@ def _mistake(folder: Path, classes: tuple[str, ...], counts: dict[str, Counter])
         for name in classes:
             if counts[part][name] and not counts["train"][name]:
                 return f"{where} has the class {name!r} in {part}/ alone, expected images of it to train on"
+    if unnamed := [name for name in classes if not is_name(name)]:
+        return f"{where} has a class {printable(unnamed[0])!r}, expected names that can be read"
     if not classes:
         return f"{where} has no image that is in one class alone, {EXPECTED}"
     if len(classes) < 2:

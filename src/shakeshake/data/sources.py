@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, at_home
 from . import cifar as layouts
 from .arrays import ImageData, Split, channel_statistics, from_arrays, load_npz
 from .cifar import Cifar
@@ -74,11 +74,11 @@ def load_data(
     elif record is not None:
         from .photos import load_recorded
 
-        images = load_recorded(Path(data_dir if data_dir is not None else data).expanduser(), record, progress)
-    elif Path(data).expanduser().is_dir():
+        images = load_recorded(at_home(data_dir if data_dir is not None else data), record, progress)
+    elif at_home(data).is_dir():
         from .photos import load_photos
 
-        folder = Path(data).expanduser()
+        folder = at_home(data)
         images = load_photos(folder, image_size=image_size, split_seed=split_seed, progress=progress)
     else:
         images = _load_path(data)
@@ -143,7 +143,7 @@ def _digits() -> ImageData:
 
 
 def _load_path(data: str) -> ImageData:
-    path = Path(data).expanduser()
+    path = at_home(data)
     if path.suffix.lower() == ".npz":
         return load_npz(path)
     if path.exists():

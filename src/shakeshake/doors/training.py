@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DONE, InputError
+from ..errors import DONE, InputError, tell
 from .parser import Parser, door, field_help, recipe_options
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def train(arguments: Sequence[str]) -> int:
     with joined() as group:
         recipe, picked = planned(data, given, name=named, budget=budget, group=group)
         if group.leads:
-            print("\n".join(picked), end="\n" * bool(picked), file=sys.stderr, flush=True)
+            tell("\n".join(picked))
         run = out or run_path(recipe, group)
         return _finished(run, fit(recipe, run, minutes=minutes, told=bool(picked)), group)
 
@@ -102,7 +101,7 @@ def _look_at_photos(run: Path) -> None:
     try:
         analyze_run(run, only=("calibration", "gap", "gradcam"))
     except InputError as error:
-        print(f"shakeshake: the page has no pictures: {error}", file=sys.stderr)
+        tell(f"shakeshake: the page has no pictures: {error}")
 
 
 def resume(arguments: Sequence[str]) -> int:

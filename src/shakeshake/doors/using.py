@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import DONE, FAILED, USERS_MISTAKE, InputError, printable
+from ..errors import DONE, FAILED, USERS_MISTAKE, InputError, printable, tell
 from .parser import door
 
 if TYPE_CHECKING:
@@ -50,9 +51,9 @@ def predict(arguments: Sequence[str]) -> int:
         keep_freed_memory()
     model = load(given.run, device)
     if "temperature" not in model.config:
-        print("shakeshake: the model has no temperature, its probabilities are not calibrated", file=sys.stderr)
+        tell("shakeshake: the model has no temperature, its probabilities are not calibrated")
     good = bad = 0
-    paths = find_images(given.images, sys.stdin.buffer)
+    paths = find_images(given.images, sys.stdin.buffer if sys.stdin is not None else io.BytesIO())
     for found in predict_files(model, paths, top=given.top, flips=given.flips):
         if isinstance(found, Prediction):
             good += 1
@@ -61,7 +62,7 @@ def predict(arguments: Sequence[str]) -> int:
         bad += 1
         if given.json:
             print(json.dumps({"file": str(found.path), "error": f"{printable(found.path)} {found.reason}"}), flush=True)
-        print(f"shakeshake: {found}", file=sys.stderr)
+        tell(f"shakeshake: {found}")
     if not good and not bad:
         raise InputError("image: the list has no names, expected one a line")
     return DONE if not bad else FAILED if good else USERS_MISTAKE

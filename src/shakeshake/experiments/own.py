@@ -198,7 +198,7 @@ def _check_same_images(found: dict[str, Any], folder: Path) -> None:
     """Runs that are compared must have seen the same images; a folder may have changed since some of them."""
     seen: dict[tuple[int, int], str] = {}
     for run in (run for cell in found["cells"] for run in cell["runs"]):
-        images = RunDirectory(folder / run["path"]).read_json("result.json")["data_fingerprint"]
+        images = RunDirectory(folder / run["path"]).result()["data_fingerprint"]
         if seen.setdefault((run["seed"], run["fold"]), images) != images:
             raise RunError(
                 f"{folder / run['path']} was trained on other images than the runs it is compared with: "

@@ -58,7 +58,7 @@ class CellProgress:
         if reason is not None:
             what = f"failed: {reason}"
         else:
-            result = RunDirectory(path).read_json("result.json")
+            result = RunDirectory(path).result()
             what = f"{result['last_error']:.2f} % test error, {result['seconds'] / 60:.1f} min"
         text = f"[{self.done}/{self.cells}] {path.name}: {what}"
         if self.bar.disable:

@@ -130,7 +130,7 @@ def _cell(cell: Cell, folder: Path, wanted: Sequence[tuple[int, int]], failed: M
         name = cell.folder(seed, fold)
         run = RunDirectory(folder / CELLS / name)
         if run.finished:
-            result = run.read_json("result.json")
+            result = run.result()
             runs.append(
                 {
                     "seed": seed,
@@ -181,7 +181,7 @@ def _cell(cell: Cell, folder: Path, wanted: Sequence[tuple[int, int]], failed: M
 def _train_error(run: RunDirectory, recipe: Recipe) -> float | None:
     """As seen in the last epoch; where mixup makes that one of mixtures, of the images as they are, by the analysis."""
     if not recipe.mixup:
-        return run.read_json("result.json")["last_train_error"]
+        return run.result()["last_train_error"]
     analysed = (run.path / "analysis.json").exists()
     return run.read_json("analysis.json").get("train_error") if analysed else None
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..train.recipe import Recipe
-from ..train.record import write_atomically
+from ..train.record import is_rubbish, write_atomically
 from . import results
 from .cell import is_done, prepare
 from .declared import Experiment, in_words
@@ -94,11 +94,15 @@ class Plan:
         """Raise InputError when the folder was made at another scale or with other overrides. Writes nothing."""
         path = self.folder / "settings.json"
         if not path.exists():
+            if self.folder.is_dir() and not all(map(is_rubbish, self.folder.iterdir())):
+                raise InputError(f"out: {self.folder} is not empty and holds no experiments, expected a new folder")
             return
         try:
             there = json.loads(path.read_text())
         except ValueError:
             raise InputError(f"out: {path} is damaged, expected the settings of a folder of experiments") from None
+        if not isinstance(there, dict):
+            raise InputError(f"out: {path} is damaged, expected the settings of a folder of experiments")
         for name, wanted in self._settings().items():
             found = there.get(name)
             if self.declared is not None and isinstance(found, dict):

@@ -20,9 +20,15 @@ if TYPE_CHECKING:
     from ..core.rules import ShakeRule
 
 
+LARGEST = 10_000  # number in a name
+
+
 @dataclass(frozen=True)
 class Values:
-    """The valid values of a number in a name: ``first``, ``first + every``, ..., and why not others, if it helps."""
+    """The valid values of a number in a name: ``first``, ``first + every``, ..., and why not others, if it helps.
+
+    No more than LARGEST: a slip of the finger would make a network that takes hours to be made, and all memory.
+    """
 
     first: int
     every: int = 1
@@ -30,6 +36,8 @@ class Values:
 
     def wrong(self, value: int) -> str | None:
         """What was expected instead of the value, or None."""
+        if value > LARGEST:
+            return f"at most {LARGEST}"
         if value >= self.first and (value - self.first) % self.every == 0:
             return None
         if self.every == 1:
@@ -39,10 +47,11 @@ class Values:
 
     def around(self, value: int) -> tuple[int, ...]:
         """The value itself if it is valid, else the valid ones next to it."""
+        value = min(value, LARGEST)
         if value <= self.first:
             return (self.first,)
         below = value - (value - self.first) % self.every
-        return (below,) if below == value else (below, below + self.every)
+        return (below,) if below == value or below + self.every > LARGEST else (below, below + self.every)
 
 
 @dataclass(frozen=True)
@@ -75,10 +84,10 @@ class Family:
 
     @property
     def pattern(self) -> str:
-        return re.sub(r"\\{(\w+)\\}", r"(?P<\1>\\d+)", re.escape(self.template))
+        return re.sub(r"\\{(\w+)\\}", r"(?P<\1>\\d{1,9})", re.escape(self.template))
 
     def parse(self, name: str) -> dict[str, int] | None:
-        match = re.fullmatch(self.pattern, name)
+        match = re.fullmatch(self.pattern, name, re.ASCII)
         return {k: int(v) for k, v in match.groupdict().items()} if match else None
 
     def wrong(self, numbers: dict[str, int]) -> str | None:
@@ -179,8 +188,8 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def _suggestions(name: str) -> list[str]:
-    numbers = [int(n) for n in re.findall(r"\d+", name)]
-    letters = re.sub(r"\d+", "0", name.lower())
+    numbers = [int(n[:9]) for n in re.findall(r"[0-9]+", name)]
+    letters = re.sub(r"[0-9]+", "0", name.lower())
     ranked = sorted(
         FAMILIES,
         key=lambda f: difflib.SequenceMatcher(None, letters, re.sub(r"{\w+}", "0", f.template)).ratio(),

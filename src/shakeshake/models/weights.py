@@ -45,10 +45,13 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
         raise InputError(f"weights: {printable(path)} cannot be read: {error.strerror or error}") from None
     try:
         tensors = parse(content)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError, ValueError) as error:
         pickled = content[:4] == b"PK\x03\x04" or content[:1] == b"\x80"
         reason = "a file of torch.save" if pickled else printable(error)
         raise InputError(f"weights: {printable(path)} is not a whole safetensors file ({reason})") from None
+    other = next((v.dtype for v in tensors.values() if v.is_floating_point() and v.dtype not in _FLOATS), None)
+    if other is not None:
+        raise InputError(f"weights: {printable(path)} has {other}, expected floats of 16 bits or more")
     floats = {name: value.float() if value.dtype in _FLOATS else value for name, value in tensors.items()}
     bad = next((name for name, value in floats.items() if not torch.isfinite(value).all()), None)
     if bad is not None:

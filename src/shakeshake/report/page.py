@@ -14,7 +14,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from ..errors import InputError
-from ..train.record import write_atomically
+from ..train.record import check_target, write_atomically
 from . import charts, shown
 from .look import PALETTE, variables
 from .means import curves_of, grouped
@@ -28,6 +28,7 @@ def write_report(paths: Sequence[Path], out: Path) -> Path:
     What is missing or broken is told on the page. Raises InputError when nothing is readable or the page cannot be
     written.
     """
+    check_target(out)
     page = render(read_paths(paths)).encode("utf-8", "replace")  # JSON may hold halves of characters, UTF-8 may not
     try:
         write_atomically(out, page)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import math
+import os
 import re
 import shutil
 import tarfile
@@ -16,30 +19,23 @@ from .record import RunDirectory, write_atomically
 
 MIB = 2**20
 PART = re.compile(r"part-(\d+)-of-(\d+)")
-# What a run needs to go on, and what it is once it has ended. Left behind: the older checkpoint, events, pages.
-UNFINISHED = ("recipe.json", "data.json", "images.npz", "environment.json", "metrics.jsonl", checkpoint.NAME)
-FINISHED = (
-    "recipe.json",
-    "data.json",
-    "images.npz",
-    "environment.json",
-    "metrics.jsonl",
-    "model.safetensors",
-    "config.json",
-    "result.json",
-)
+# What a run needs to go on, with its newest checkpoint, and what it is once it has ended. Left behind: events, pages.
+UNFINISHED = ("recipe.json", "data.json", "images.npz", "environment.json", "metrics.jsonl")
+FINISHED = (*UNFINISHED, "model.safetensors", "config.json", "result.json")
 _DIGEST = hashlib.sha256().digest_size
 
 
 def pack(run: Path, folder: Path, *, files: int = 8, size: float = 16.0) -> list[Path]:
     """Write the run into ``folder``, new or empty, as parts of at most ``size`` MiB. Returns their paths.
 
-    Raises InputError for a folder that is no run or is being trained, a folder that holds something, and a run that
-    is larger than ``files`` times ``size``; then nothing is written.
+    Raises InputError for a folder that is no run or is being trained, a folder that holds something or cannot be
+    written, and a run that is larger than ``files`` times ``size``; then nothing is written. Raises RunError for a run
+    whose checkpoints are all broken.
     """
-    for name, value in (("files", files), ("size", size)):
-        if not value > 0:
-            raise InputError(f"{name}: got {value:g}, expected more than 0")
+    if files < 1:
+        raise InputError(f"files: got {files}, expected 1 or more")
+    if not (math.isfinite(size) and int(size * MIB) > _DIGEST):
+        raise InputError(f"size: got {size:g} MiB, expected a finite number, 0.001 or more")
     source, each = RunDirectory.open(run), int(size * MIB)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"folder: {folder} is not empty, expected a new folder for the parts")
@@ -48,6 +44,8 @@ def pack(run: Path, folder: Path, *, files: int = 8, size: float = 16.0) -> list
         for name in FINISHED if source.finished else UNFINISHED:
             if (run / name).exists():
                 archive.add(run / name, name)
+        if not source.finished and (state := checkpoint.newest(run)) is not None:
+            archive.add(state, checkpoint.NAME)
     body = content.getvalue()
     body += hashlib.sha256(body).digest()
     count = -(-len(body) // each)
@@ -55,10 +53,16 @@ def pack(run: Path, folder: Path, *, files: int = 8, size: float = 16.0) -> list
         raise InputError(
             f"run: {run} takes {len(body) / MIB:.1f} MiB, expected no more than {files} files of {size:g} MiB"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"part-{number + 1}-of-{count}" for number in range(count)]
-    for number, path in enumerate(paths):
-        write_atomically(path, body[number * each : (number + 1) * each])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, path in enumerate(paths):
+            write_atomically(path, body[number * each : (number + 1) * each])
+    except OSError as error:
+        for path in paths:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        raise InputError(f"folder: {folder} cannot be written: {error.strerror or error}") from None
     return paths
 
 
@@ -67,26 +71,40 @@ def unpack(folder: Path, run: Path) -> None:
 
     Raises InputError for parts that are missing, of two runs, or damaged, and where there is something already.
     """
-    if run.exists():
+    if os.path.lexists(run):
         raise InputError(f"run: {run} is there already, expected a new folder")
     found = {int(m[1]): (int(m[2]), path) for path in _entries(folder) if (m := PART.fullmatch(path.name))}
     counts = {count for count, _ in found.values()}
-    if len(counts) != 1 or set(found) != set(range(1, counts.pop() + 1)):
+    if len(counts) != 1 or len(found) != max(counts) or min(found) != 1 or max(found) != max(counts):
         names = ", ".join(sorted(path.name for _, path in found.values())) or "none"
         raise InputError(
             f"folder: {folder} holds {names} of a run's parts, expected all of one (part-1-of-N and so on)"
         )
-    body = b"".join(found[number][1].read_bytes() for number in sorted(found))
+    try:
+        body = b"".join(found[number][1].read_bytes() for number in sorted(found))
+    except OSError as error:
+        raise InputError(f"folder: {error.filename} cannot be read: {error.strerror}") from None
     if hashlib.sha256(body[:-_DIGEST]).digest() != body[-_DIGEST:]:
         raise InputError(f"folder: the parts in {folder} are damaged or not of one run, their checksum is wrong")
-    run.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{run.name}.", suffix=".part", dir=run.parent))
+    try:
+        run.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{run.name}.", suffix=".part", dir=run.parent))
+    except OSError as error:
+        raise InputError(f"run: {run} cannot be written: {error.strerror or error}") from None
     try:
         with tarfile.open(fileobj=io.BytesIO(body[:-_DIGEST])) as archive:
-            members = [member for member in archive if member.isfile() and member.name in {*UNFINISHED, *FINISHED}]
+            members = [member for member in archive if member.isfile() and member.name in {*FINISHED, checkpoint.NAME}]
             archive.extractall(made, members=members, filter="data")
+        if not (made / "recipe.json").exists():
+            raise tarfile.TarError("it has no recipe.json")
         made.chmod(0o755)
         made.rename(run)
+    except tarfile.TarError as error:
+        shutil.rmtree(made, ignore_errors=True)
+        raise InputError(f"folder: the parts in {folder} are no run: {str(error).splitlines()[0]}") from None
+    except OSError as error:
+        shutil.rmtree(made, ignore_errors=True)
+        raise InputError(f"run: {run} cannot be written: {error.strerror or error}") from None
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
         raise

@@ -47,6 +47,16 @@ def load(folder: Path) -> dict[str, Any] | None:
 
     A broken one is passed over with a warning. Raises RunError when all there are are broken.
     """
+    _, state = _newest(folder)
+    return state
+
+
+def newest(folder: Path) -> Path | None:
+    """The file that load() reads."""
+    return _newest(folder)[0]
+
+
+def _newest(folder: Path) -> tuple[Path | None, dict[str, Any] | None]:
     broken = []
     for name in (NAME, PREVIOUS):
         path = folder / name
@@ -59,10 +69,10 @@ def load(folder: Path) -> dict[str, Any] | None:
             continue
         for what in broken:
             warnings.warn(f"{what}; going on from {name}, which is older", stacklevel=2)
-        return state
+        return path, state
     if broken:
         raise RunError(f"no checkpoint can be read ({'; '.join(broken)}); start the run anew in another --out")
-    return None
+    return None, None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import torch
 from ..data.findings import in_brief
 from ..data.kept import in_memory, to_bytes
 from ..data.sources import ImageData
-from ..errors import InputError, RunError
+from ..errors import InputError, RunError, printable, tell
 from ..models.described import describe
 from ..models.trained import CONFIG, WEIGHTS
 from ..models.weights import sha256, weights_as_bytes
@@ -81,13 +80,10 @@ def _fit(
     group.lead(run.check_new)
     data = _images(recipe, group, given=given)
     if data.record is not None and group.leads and not quiet and not told:
-        print(*in_brief(data.record["found"]), sep="\n", file=sys.stderr, flush=True)
+        tell("\n".join(in_brief(data.record["found"])))
     trainer = Trainer(recipe, data, group, initial)
     group.lead(lambda: run.create(recipe, None if given is None else to_bytes(given)))
     with _locked(run, group):
-        if group.leads:
-            run.keep_images_record(data.record)
-            _note_environment(run, trainer)
         return _train(run, trainer, minutes=minutes, quiet=quiet)
 
 
@@ -122,7 +118,7 @@ def _resume(
     run: RunDirectory, group: Group, *, data_dir: str | None = None, minutes: float | None, quiet: bool
 ) -> dict[str, Any]:
     if run.finished:
-        return run.read_json("result.json")
+        return run.result()
     with _locked(run, group):
         recipe = run.recipe()
         state = checkpoint.load(run.path)
@@ -138,9 +134,8 @@ def _resume(
         trainer = Trainer(recipe, data, group, None if state is not None else read_initial(recipe))
         if state is not None:
             trainer.load_state_dict(state["trainer"])
-        if group.leads:
-            run.keep_images_record(data.record)
-            _note_environment(run, trainer)
+        elif group.leads and run.metrics():
+            tell(f"shakeshake: warning: {printable(run.path)} has no checkpoint, it begins anew")
         return _train(run, trainer, minutes=minutes, quiet=quiet)
 
 
@@ -160,6 +155,8 @@ def _train(run: RunDirectory, trainer: Trainer, *, minutes: float | None, quiet:
     try:
         with trainer.group.losses_told():
             return _loop(run, trainer, minutes=minutes, quiet=quiet)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise RunError(
             f"{run.path} cannot be written: {error.strerror or error}; what was saved is kept, "
@@ -169,6 +166,7 @@ def _train(run: RunDirectory, trainer: Trainer, *, minutes: float | None, quiet:
 
 def _loop(run: RunDirectory, trainer: Trainer, *, minutes: float | None, quiet: bool) -> dict[str, Any]:
     leads = trainer.group.leads
+    trainer.group.lead(lambda: _note_beginning(run, trainer))
     trainer.group.lead(lambda: run.keep_metrics(trainer.epoch))
     with (
         stop_signals() as stop,
@@ -191,7 +189,7 @@ def _loop(run: RunDirectory, trainer: Trainer, *, minutes: float | None, quiet: 
             keeper.tick()
         keeper.save()
         trainer.group.lead(lambda: _finish(run, trainer))
-        return run.read_json("result.json")
+        return run.result()
 
 
 def _finish(run: RunDirectory, trainer: Trainer) -> None:
@@ -241,8 +239,9 @@ def _locked(run: RunDirectory, group: Group) -> Iterator[None]:
         yield
 
 
-def _note_environment(run: RunDirectory, trainer: Trainer) -> None:
-    """Where the run runs, and where it ran before."""
+def _note_beginning(run: RunDirectory, trainer: Trainer) -> None:
+    """Which images the run has; where it runs, and where it ran before."""
+    run.keep_images_record(trainer.data.record)
     if trainer.step and (run.path / "environment.json").exists():
         past = run.read_json("environment.json")
         now = environment(at_step=trainer.step, **_devices(trainer))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from ..errors import printable
+from ..errors import printable, tell
 from .trainer import Trainer
 
 TAGS = {  # metric -> name in TensorBoard
@@ -61,12 +60,10 @@ class Progress:
         shaken = f" {recipe.rule}" if recipe.rule != "none" else ""
         begin = f", from the weights of {printable(recipe.init)}" if recipe.init else ""
         begin = f", goes on after {trainer.step} of {trainer.steps} steps" if trainer.step else begin
-        print(
+        tell(
             f"{recipe.model}{shaken} on {len(trainer.data.train.labels)} images of {printable(recipe.data)}, "
             f"{recipe.epochs} epochs of {trainer.steps_per_epoch} steps, {trainer.device}, {trainer.precision} "
-            f"-> {self.path}{begin}",
-            file=sys.stderr,
-            flush=True,
+            f"-> {printable(self.path)}{begin}"
         )
 
     def __exit__(self, *error: object) -> None:
@@ -109,12 +106,10 @@ class Progress:
                 else f"  test loss {row['test_loss']:.4f} error {row['test_error']:.2f} %"
             )
             left = (self.trainer.recipe.epochs - row["epoch"]) * row["seconds"]
-            print(
+            tell(
                 f"epoch {row['epoch']}/{self.trainer.recipe.epochs}  lr {row['lr']:.4f}  "
                 f"train loss {row['train_loss']:.4f} error {row['train_error']:.2f} %{test}  "
-                f"{row['images_per_second']:.0f} images/s  {left / 60:.0f} min left",
-                file=sys.stderr,
-                flush=True,
+                f"{row['images_per_second']:.0f} images/s  {left / 60:.0f} min left"
             )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..errors import InputError, RunError
+from ..errors import InputError, RunError, at_home
 from .recipe import Recipe
 
 
@@ -54,6 +54,7 @@ def _umask() -> int:
 
 def write_results(path: Path, values: dict[str, Any]) -> Path:
     """A JSON file where the user wants it. Raises InputError when it cannot be written."""
+    check_target(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
@@ -63,6 +64,23 @@ def write_results(path: Path, values: dict[str, Any]) -> Path:
 
 
 KEPT = "images.npz"  # images that fit() was given
+OWN = re.compile(
+    r"(recipe|data|environment|config|result|settings)\.json|images\.npz|metrics\.jsonl|checkpoint.*\.pt|model\.safetensors"
+)
+
+
+def check_target(path: Path) -> None:
+    """Raise InputError where a file would take the place of one that a run, a table or a model consists of."""
+    made = any((path.parent / name).exists() for name in ("recipe.json", "settings.json", "config.json"))
+    if made and OWN.fullmatch(path.name):
+        raise InputError(f"out: {path} is a file that {path.parent} itself consists of, expected another name")
+
+
+# What every result has, whatever the version that wrote it.
+RESULT: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("last_error", "best_error", "last_train_error", "seconds"), (int, float)),
+    **{"best_epoch": int, "precision": str, "data_fingerprint": str},
+}
 
 
 class RunBusy(InputError):
@@ -86,7 +104,7 @@ class RunDirectory:
                 "or name a new folder"
             )
         try:
-            if self.path.exists() and any(not _is_rubbish(entry) for entry in self.path.iterdir()):
+            if self.path.exists() and any(not is_rubbish(entry) for entry in self.path.iterdir()):
                 raise InputError(f"out: {self.path} is not empty, expected a new folder")
         except OSError as error:
             raise InputError(f"out: {self.path} cannot be a run directory: {error.strerror}") from None
@@ -122,32 +140,48 @@ class RunDirectory:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the run for one process. The system lets go of it when the process dies, however it does."""
+        lock = FileLock(self.path / ".lock", timeout=0)
         try:
-            with FileLock(self.path / ".lock", timeout=0):
-                for part in self.path.glob(".*.part"):  # what a killed process was writing
-                    part.unlink()
-                yield
+            lock.acquire()
         except Timeout:
             raise RunBusy(f"run: {self.path} is being trained by another process, expected one at rest") from None
-        except PermissionError:
-            raise InputError(f"out: {self.path} cannot be written: permission denied") from None
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise InputError(f"out: {self.path} cannot be written: {reason}") from None
+        try:
+            for part in self.path.glob(".*.part"):  # what a killed process was writing
+                with contextlib.suppress(OSError):
+                    part.unlink()
+            yield
+        finally:
+            lock.release()
 
     def recipe(self) -> Recipe:
-        try:
-            values = json.loads((self.path / "recipe.json").read_text())
-        except (ValueError, OSError) as error:
-            raise InputError(f"run: {self.path / 'recipe.json'} cannot be read: {error}") from None
-        return Recipe.from_dict(values)
+        return Recipe.from_dict(self.read_json("recipe.json"))
 
     @property
     def finished(self) -> bool:
         return (self.path / "result.json").exists()
 
     def read_json(self, name: str) -> dict[str, Any]:
+        """Raises InputError for what cannot be read or is no object of JSON."""
         try:
-            return json.loads((self.path / name).read_text())
-        except (ValueError, OSError) as error:
+            values = json.loads((self.path / name).read_text())
+        except (ValueError, OSError, RecursionError) as error:
             raise InputError(f"run: {self.path / name} cannot be read: {error}") from None
+        if not isinstance(values, dict):
+            raise InputError(f"run: {self.path / name} holds a {type(values).__name__}, expected an object")
+        return values
+
+    def result(self) -> dict[str, Any]:
+        """What result.json holds. Raises InputError for one that was damaged or is not ours."""
+        result = self.read_json("result.json")
+        for name, kind in RESULT.items():
+            if not isinstance(result.get(name), kind):
+                raise InputError(
+                    f"run: {self.path / 'result.json'} is damaged or not ours: {name} is {result.get(name)!r}"
+                )
+        return result
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
         write_atomically(self.path / name, json.dumps(values, indent=2, allow_nan=False) + "\n")
@@ -168,9 +202,12 @@ class RunDirectory:
         with contextlib.suppress(FileNotFoundError):
             for line in (self.path / "metrics.jsonl").read_text(errors="replace").splitlines():
                 try:
-                    rows.append(json.loads(line))
-                except ValueError:
+                    row = json.loads(line)
+                except (ValueError, RecursionError):
                     break
+                if not isinstance(row, dict) or not isinstance(row.get("epoch"), int):
+                    break
+                rows.append(row)
         return rows
 
     def append_metrics(self, row: dict[str, Any]) -> None:
@@ -190,14 +227,14 @@ class RunDirectory:
             write_atomically(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
 
 
-def _is_rubbish(entry: Path) -> bool:
+def is_rubbish(entry: Path) -> bool:
     """What a run that was killed before it had a recipe leaves behind."""
     return entry.name == ".lock" or entry.name.endswith(".part")
 
 
 def new_run_path(recipe: Recipe) -> Path:
     """A folder under runs/ that is free: data, rule (without branches to shake: the model), a number."""
-    data = Path(recipe.data).expanduser()
+    data = at_home(recipe.data)
     name = re.sub(r"[^\w.-]+", "_", data.resolve().name if data.is_dir() else data.stem)
     return free_path(Path("runs"), f"{name}-{recipe.model if recipe.rule == 'none' else recipe.rule}")
 

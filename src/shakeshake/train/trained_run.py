@@ -90,7 +90,7 @@ def open_run(
         keep_freed_memory()
     if run.finished or not unfinished:
         network = load(run.path, at).network
-        result = run.read_json("result.json") if run.finished else None
+        result = run.result() if run.finished else None
         data = load_images(recipe, data_dir, run.images_record())
         if result is not None:
             _check_same(run, data, result["data_fingerprint"])

@@ -53,6 +53,10 @@ class Trainer:
                 f"{min(recipe.batch_size, n % recipe.batch_size or n)} images, expected one for each of "
                 f"{group.size} processes"
             )
+        side = data.image_size
+        for name, value, most in (("crop", recipe.crop, side), ("cutout", recipe.cutout, 2 * side)):
+            if value > most:
+                raise InputError(f"{name}: got {value}, expected at most {most} for images of {side} x {side} pixels")
         self.recipe, self.data, self.group = recipe, data, group
         self.device = choose_device(recipe.device, group.local_rank if group.size > 1 else None)
         if self.device.type == "cuda" and self.device.index is not None:

@@ -42,7 +42,7 @@ def model_card(opened: TrainedRun, config: dict[str, Any], measured: Measured, l
     """The card of a finished run: data, recipe, errors, calibration, licence, citation."""
     recipe, data = opened.recipe, opened.data
     name = _data_name(recipe)
-    result = opened.run.read_json("result.json")
+    result = opened.run.result()
     title = f"{recipe.model} on {name}"
     return f"""---
 {_metadata(recipe, name, title, measured, licence)}

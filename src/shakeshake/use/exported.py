@@ -20,7 +20,7 @@ from ..export.temperature import cross_fitted, probabilities
 from ..models.trained import CONFIG, WEIGHTS, TrainedModel, check_finished, load
 from ..models.weights import sha256, weights_as_bytes
 from ..train.held_out import logits_of
-from ..train.record import write_atomically
+from ..train.record import check_target, write_atomically
 from ..train.trained_run import TrainedRun, open_run
 from .card import CARD, Measured, check_licence, model_card
 
@@ -215,6 +215,8 @@ def _as_decoded(images: np.ndarray) -> np.ndarray:
 
 def _check_writable(target: Path, *, folder: bool) -> None:
     """Before minutes of work: a file where there is a folder, a folder where there is something else, no room."""
+    if not folder:
+        check_target(target)
     expected = "a new folder, or one that holds an export" if folder else "the name of a file in a folder that is there"
     ours = {WEIGHTS, CONFIG, CARD}
     bad = (
