@@ -16,9 +16,10 @@ import torch
 
 from shakeshake.data.arrays import ImageData, from_arrays
 from shakeshake.data.sources import load_data
+from shakeshake.train.evaluate import evaluate
 from shakeshake.train.recipe import Recipe
 from shakeshake.train.record import environment, write_results
-from shakeshake.train.trainer import Trainer, evaluate
+from shakeshake.train.trainer import Trainer
 
 LARGEST, RATIO = 100, 20  # images of the largest class, and how many times the smallest one's
 

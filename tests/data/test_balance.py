@@ -8,8 +8,9 @@ from shakeshake.data.arrays import from_arrays
 from shakeshake.data.balance import class_weights, even_order
 from shakeshake.data.loader import Augmentation, Loader
 from shakeshake.data.sources import Split
+from shakeshake.train.evaluate import evaluate
 from shakeshake.train.recipe import Recipe
-from shakeshake.train.trainer import Trainer, evaluate
+from shakeshake.train.trainer import Trainer
 
 LABELS = np.repeat(np.arange(4), (60, 25, 4, 1))
 

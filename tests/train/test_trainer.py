@@ -15,9 +15,10 @@ from shakeshake.data.sources import load_data
 from shakeshake.errors import InputError, RunError
 from shakeshake.train import trainer as trainer_module
 from shakeshake.train.device import choose_precision
+from shakeshake.train.evaluate import evaluate
 from shakeshake.train.loop import fit
 from shakeshake.train.recipe import Recipe
-from shakeshake.train.trainer import Trainer, evaluate
+from shakeshake.train.trainer import Trainer
 
 SMALL = Recipe(
     data="digits", model="shake_resnet8_2x4d", rule="E-E-B", train_size=100, epochs=2, batch_size=40, bn_images=None
@@ -104,6 +105,28 @@ def test_the_average_of_the_weights_is_what_is_tested(digits):
         assert torch.allclose(value, now[name] if counter else expected[name], atol=1e-6), name
     tested = evaluate(trainer.tested_network, trainer.tests, "fp32", trainer.device)
     assert trainer.finish_epoch()["test_error"] is None or tested["error"] >= 0
+
+
+@pytest.mark.parametrize("model", ["shake_resnet8_2x16d", "wrn10_1", "densenet_bc16_12"])
+@pytest.mark.parametrize(("precision", "within"), [("fp32", 1e-5), ("bf16", 0.02)])
+def test_what_is_tested_is_the_network_as_it_is_in_evaluation(digits, model, precision, within):
+    """It is fused for the test; in training it stays what it was."""
+    trainer = Trainer(SMALL.replace(model=model, rule="S-S-I", precision=precision), digits)
+    for batch in trainer.loader.epoch(0):
+        trainer.train_step(batch)
+    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    found = evaluate(trainer.network, trainer.tests, precision, trainer.device)
+    assert trainer.network.training
+    assert all(torch.equal(value, before[name]) for name, value in trainer.network.state_dict().items())
+    trainer.network.eval()
+    images, labels = (
+        torch.cat(parts) for parts in zip(*((b.images, b.labels) for b in trainer.tests.plain()), strict=True)
+    )
+    with torch.no_grad():
+        logits = trainer.network(images)
+    assert found["loss"] == pytest.approx(float(F.cross_entropy(logits, labels)), rel=within)
+    error = 100 * float((logits.argmax(1) != labels).float().mean())
+    assert found["error"] == pytest.approx(error, abs=0.3 if precision == "fp32" else 3.0)
 
 
 def test_options_change_the_loss_as_their_papers_say(digits):

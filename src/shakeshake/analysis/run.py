@@ -20,9 +20,9 @@ from ..export.temperature import cross_fitted
 from ..models.described import read_config
 from ..models.trained import CONFIG
 from ..train.device import describe_device
+from ..train.evaluate import evaluate
 from ..train.record import environment, write_atomically
 from ..train.trained_run import TrainedRun, open_run
-from ..train.trainer import evaluate
 from . import calibration, examples
 from .correlation import BlockCorrelation, LayerCorrelation, shaken_blocks, watch_branches, watch_layers
 from .correlation import run as run_through

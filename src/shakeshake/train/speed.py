@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..data.arrays import ImageData, Split
+from .evaluate import evaluate
 from .recipe import Recipe
-from .trainer import Trainer, evaluate
+from .trainer import Trainer
 
 STEPS = 3
 START = 6.0  # seconds, about, that a process takes to begin and to end on a laptop; in no measurement below

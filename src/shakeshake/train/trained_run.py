@@ -14,14 +14,13 @@ from ..data.kept import load_kept
 from ..data.loader import Loader
 from ..data.sources import ImageData, Split, load_data
 from ..errors import InputError
-from ..export.fuse import fuse
 from ..models.registry import create_model
 from ..models.trained import load
 from . import checkpoint
 from .device import choose_device, keep_freed_memory
+from .evaluate import evaluate
 from .recipe import Recipe
 from .record import RunDirectory
-from .trainer import evaluate
 
 SPLITS = ("test", "train", "val")
 
@@ -126,7 +125,7 @@ def evaluate_run(
     """
     opened = open_run(path, data_dir=data_dir, device=device)
     loader = opened.loader(split)
-    return {**evaluate(fuse(opened.network), loader, "fp32", opened.device), "images": len(loader.labels)}
+    return {**evaluate(opened.network, loader, "fp32", opened.device), "images": len(loader.labels)}
 
 
 def _check_same(run: RunDirectory, data: ImageData, fingerprint: str) -> None:

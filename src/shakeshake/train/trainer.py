@@ -21,6 +21,7 @@ from .average import Average
 from .compiled import compiled, step_begins
 from .device import autocast, choose_device, choose_precision, keep_freed_memory, seed_generators
 from .distributed import ALONE, Group
+from .evaluate import evaluate
 from .initial import Initial
 from .recipe import Recipe
 from .schedule import learning_rate, parse_milestones
@@ -260,42 +261,3 @@ class Trainer:
             self.losses.copy_(state["losses"])
             self.wrong.copy_(state["wrong"])
         self.precision = state["precision"]
-
-
-@torch.no_grad()
-def evaluate(
-    network: nn.Module,
-    loader: Loader,
-    precision: str,
-    device: torch.device,
-    tick: Callable[[], None] = lambda: None,
-    group: Group = ALONE,
-) -> dict[str, float]:
-    """Mean cross-entropy and errors (%) of a network in evaluation mode over all of a loader's images.
-
-    error: of the images. balanced_error: the mean over the classes that are there of each one's error, which a
-    network that never names the rare classes cannot make small.
-
-    Several processes share the batches, and all get the result.
-    """
-    network.eval()
-    group.share_statistics(network)
-    classes = int(loader.labels.max()) + 1
-    loss = torch.zeros((), device=device)
-    wrong = torch.zeros(classes, device=device)  # by class
-    for number, batch in enumerate(loader.plain()):
-        if number % group.size == group.rank:
-            with autocast(precision, device):
-                logits = network(batch.images.contiguous(memory_format=torch.channels_last))
-            loss += F.cross_entropy(logits.float(), batch.labels, reduction="sum")
-            wrong.index_add_(0, batch.labels, (logits.argmax(dim=1) != batch.labels).float())
-        if number % group.size == group.size - 1:  # as often in every process
-            tick()
-    loss, wrong = group.add(loss, wrong)
-    images = torch.bincount(loader.labels, minlength=classes)
-    n, there = len(loader.labels), images > 0
-    return {
-        "loss": float(loss) / n,
-        "error": 100.0 * float(wrong.sum()) / n,
-        "balanced_error": 100.0 * float((wrong.double()[there] / images[there]).mean()),
-    }

@@ -1,0 +1,62 @@
+"""Testing: the errors of a network over images that it was not trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..data.loader import Loader
+from ..export.fuse import fuse
+from .distributed import ALONE, Group
+
+
+def as_tested(network: nn.Module, precision: str) -> nn.Module:
+    """A network of this package fused, for evaluation; in bf16 all of it that autocast would have in bf16."""
+    fused = fuse(network)
+    for module in fused.modules():
+        if precision == "bf16" and isinstance(module, nn.Conv2d | nn.Linear):
+            module.to(torch.bfloat16)
+    return fused
+
+
+@torch.no_grad()
+def evaluate(
+    network: nn.Module,
+    loader: Loader,
+    precision: str,
+    device: torch.device,
+    tick: Callable[[], None] = lambda: None,
+    group: Group = ALONE,
+) -> dict[str, float]:
+    """Mean cross-entropy and errors (%) of a network over all of a loader's images, as it is in evaluation mode.
+
+    error: of the images. balanced_error: the mean over the classes that are there of each one's error, which a
+    network that never names the rare classes cannot make small.
+
+    The network is left as it is; one that is fused computes for it. Several processes share the batches, and all get
+    the result.
+    """
+    group.share_statistics(network)
+    fused = as_tested(network, precision)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    classes = int(loader.labels.max()) + 1
+    loss = torch.zeros((), device=device)
+    wrong = torch.zeros(classes, device=device)  # by class
+    for number, batch in enumerate(loader.plain()):
+        if number % group.size == group.rank:
+            logits = fused(batch.images.to(dtype, memory_format=torch.channels_last)).float()
+            loss += F.cross_entropy(logits, batch.labels, reduction="sum")
+            wrong.index_add_(0, batch.labels, (logits.argmax(dim=1) != batch.labels).float())
+        if number % group.size == group.size - 1:  # as often in every process
+            tick()
+    loss, wrong = group.add(loss, wrong)
+    images = torch.bincount(loader.labels, minlength=classes)
+    n, there = len(loader.labels), images > 0
+    return {
+        "loss": float(loss) / n,
+        "error": 100.0 * float(wrong.sum()) / n,
+        "balanced_error": 100.0 * float((wrong.double()[there] / images[there]).mean()),
+    }
