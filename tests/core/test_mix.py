@@ -212,6 +212,7 @@ def test_exported_in_evaluation():
         ([torch.ones(2, 3), torch.ones(2, 4)], torch.ones(2, 2), r"branch 1 has shape \(2, 4\), expected \(2, 3\)"),
         ([torch.ones(2, 3)] * 2, torch.ones(3, 2), r"alpha: shape is \(3, 2\), expected \(2,\) or \(2, 2\)"),
         ([torch.ones(2, 3), torch.ones(2, 3).half()], torch.ones(2, 2), "branch 1 has dtype"),
+        ([torch.ones(2, 3)] * 2, [0.5, 0.5], "alpha: got a list, expected a tensor"),
         ([torch.ones(2, 3).int()] * 2, torch.ones(2, 2), "expected a floating one"),
         ([], torch.ones(2, 2), "branches: got none"),
     ],

@@ -47,6 +47,8 @@ def mix(branches: Sequence[Tensor], alpha: Tensor, beta: Tensor) -> Tensor:
         raise InputError(f"branches: dtype is {first.dtype}, expected a floating one")
     for name, coefficients in (("alpha", alpha), ("beta", beta)):
         allowed = [(len(branches),), *([(first.shape[0], len(branches))] if first.dim() else [])]
+        if not isinstance(coefficients, Tensor):
+            raise InputError(f"{name}: got a {type(coefficients).__name__}, expected a tensor")
         if tuple(coefficients.shape) not in allowed:
             raise InputError(
                 f"{name}: shape is {tuple(coefficients.shape)}, expected "

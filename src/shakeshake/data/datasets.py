@@ -51,8 +51,8 @@ def from_datasets(
             raise InputError(f"data: there is no {part} data set, expected train and test, or a mapping with both")
     if image_size is None:
         image_size = _side(found["train"])
-    elif not SMALLEST <= image_size <= LARGEST:
-        raise InputError(f"image_size: got {image_size}, expected {SMALLEST} to {LARGEST} pixels")
+    elif not isinstance(image_size, int) or not SMALLEST <= image_size <= LARGEST:
+        raise InputError(f"image_size: got {image_size!r}, expected {SMALLEST} to {LARGEST} pixels")
     read = {part: _read(part, dataset, image_size) for part, dataset in found.items() if dataset is not None}
     names = list(classes) if classes is not None else _classes(found["train"])
     labels = {part: pair[1] for part, pair in read.items()}

@@ -249,7 +249,7 @@ def create_model(
     ):
         if not isinstance(value, int) or not low <= value <= high:
             raise InputError(f"{option}: got {value!r}, expected a whole number from {low} to {high}")
-    if in_channels not in (1, 3):
+    if isinstance(in_channels, float) or in_channels not in (1, 3):
         raise InputError(f"in_channels: got {in_channels!r}, expected 1 or 3")
     module, cls = family.builder.split(":")
     build: Callable[..., nn.Module] = getattr(importlib.import_module(f".{module}", __package__), cls)

@@ -92,8 +92,8 @@ class Recipe:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto takes bf16 where the machine has instructions for it."""
     compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none"
-    """torch.compile for the network of a training step, in one of its modes: for GPUs, whose steps are small. On a CPU
-    the kernels of this package are faster."""
+    """torch.compile for the network of a training step: none, or in its mode default, reduce-overhead or max-autotune.
+    For GPUs, whose steps are small; on a CPU the kernels of this package are faster."""
     init: str | None = None
     """Trained weights to start from, with a new last layer where the classes differ in number: a finished run, a
     safetensors file, or weights that have a name."""
