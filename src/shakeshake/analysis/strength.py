@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -15,7 +17,7 @@ def coefficients(
     rule = ShakeRule.parse(rule)
     generator = torch.Generator().manual_seed(seed)
     if rule.level == "Batch":  # one draw a batch: that many batches
-        rule = ShakeRule(rule.forward, rule.backward, "Image", rule.low, rule.high)
+        rule = replace(rule, level="Image")
     alpha, beta = rule.draw(draws, branches, generator=generator)
     return alpha[:, 0].double().numpy(), beta[:, 0].double().numpy()
 

@@ -47,8 +47,7 @@ def load(folder: Path) -> dict[str, Any] | None:
 
     A broken one is passed over with a warning. Raises RunError when all there are are broken.
     """
-    _, state = _newest(folder)
-    return state
+    return _newest(folder)[1]
 
 
 def newest(folder: Path) -> Path | None:
@@ -57,6 +56,7 @@ def newest(folder: Path) -> Path | None:
 
 
 def _newest(folder: Path) -> tuple[Path | None, dict[str, Any] | None]:
+    """The newest whole checkpoint's file and what it holds."""
     broken = []
     for name in (NAME, PREVIOUS):
         path = folder / name

@@ -155,7 +155,7 @@ def _train(run: RunDirectory, trainer: Trainer, *, minutes: float | None, quiet:
     try:
         with trainer.group.losses_told():
             return _loop(run, trainer, minutes=minutes, quiet=quiet)
-    except BrokenPipeError:
+    except BrokenPipeError:  # of somebody's pipe, not of the run's disk
         raise
     except OSError as error:
         raise RunError(

@@ -71,7 +71,8 @@ OWN = re.compile(
 
 def check_target(path: Path) -> None:
     """Raise InputError where a file would take the place of one that a run, a table or a model consists of."""
-    made = any((path.parent / name).exists() for name in ("recipe.json", "settings.json", "config.json"))
+    marks = (("recipe.json",), ("settings.json", "cells"), ("config.json", "model.safetensors"))
+    made = any(all((path.parent / name).exists() for name in names) for names in marks)
     if made and OWN.fullmatch(path.name):
         raise InputError(f"out: {path} is a file that {path.parent} itself consists of, expected another name")
 
