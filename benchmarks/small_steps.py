@@ -18,11 +18,9 @@ import argparse
 import statistics
 from collections.abc import Callable
 from pathlib import Path
-from types import MethodType
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from peers import pytorchcv
 from shakeshake.bench import interleaved, training_step
@@ -30,6 +28,7 @@ from shakeshake.data.arrays import ImageData, Split
 from shakeshake.kernels.fused import use
 from shakeshake.train import trainer as trainer_module
 from shakeshake.train.device import choose_device, describe_device, peak_memory
+from shakeshake.train.parts import in_parts
 from shakeshake.train.recipe import Recipe
 from shakeshake.train.record import environment, write_results
 from shakeshake.train.trainer import Trainer
@@ -45,25 +44,11 @@ def noise(images: int, pixels: int) -> ImageData:
     return ImageData("noise", some, some, tuple("0123456789"), (127.5,) * 3, (64.0,) * 3)
 
 
-def all_at_once(network: nn.Module, parts: int) -> None:
-    """Batch normalisation by parts of the batch, for a network that gets it whole."""
-
-    def forward(bn: nn.BatchNorm2d, x: Tensor) -> Tensor:
-        if not bn.training:
-            return type(bn).forward(bn, x)
-        return torch.cat([type(bn).forward(bn, part) for part in x.tensor_split(parts)])
-
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.forward = MethodType(forward, module)  # type: ignore[method-assign]
-
-
-def trainer(recipe: Recipe, data: ImageData, *, whole: bool) -> Trainer:
-    assert recipe.bn_images is not None
-    made = Trainer(recipe.replace(bn_images=None) if whole else recipe, data)
+def trainer(recipe: Recipe, data: ImageData, *, at_once: bool) -> Trainer:
+    made = Trainer(recipe, data)
     use(made.network, wanted=False)
-    if whole:
-        all_at_once(made.network, -(-recipe.batch_size // recipe.bn_images))
+    in_parts(made.network, recipe.bn_images if at_once else None)
+    made.part = None if at_once else recipe.bn_images
     return made
 
 
@@ -93,8 +78,8 @@ def recorded(step: Callable[[], None], warm_up: int = 3) -> Callable[[], None]:
 def check(recipe: Recipe, pixels: int) -> float:
     """Largest difference between the losses of three steps, parts one after the other and all at once."""
     data, losses = noise(3 * recipe.batch_size, pixels), []
-    for whole in (False, True):
-        made = trainer(recipe.replace(rule="E-E-I", precision="fp32", compile="none", lr=0.01), data, whole=whole)
+    for at_once in (False, True):
+        made = trainer(recipe.replace(rule="E-E-I", precision="fp32", compile="none", lr=0.01), data, at_once=at_once)
         for batch in made.loader.epoch(0):
             made.train_step(batch)
         losses.append(made.losses)
@@ -124,11 +109,11 @@ def main() -> None:
     difference = check(recipe, given.pixels)
     data, steps = noise(given.batch_size, given.pixels), {}
     for mode in given.modes.split(","):
-        for layout, whole in (("one after the other", False), ("at once", True)):
+        for layout, at_once in (("one after the other", False), ("at once", True)):
             name = f"parts {layout}" + (f", {mode}" if mode != "none" else "")
-            steps[name] = training_step(trainer(recipe.replace(compile=mode), data, whole=whole))
+            steps[name] = training_step(trainer(recipe.replace(compile=mode), data, at_once=at_once))
             if device.type == "cuda" and mode != "reduce-overhead":
-                step = training_step(trainer(recipe.replace(compile=mode), data, whole=whole))
+                step = training_step(trainer(recipe.replace(compile=mode), data, at_once=at_once))
                 steps[f"{name}, recorded"] = recorded(step)
     if given.peer:
         steps["pytorchcv"] = theirs(pytorchcv(), given.batch_size, device, "bf16")

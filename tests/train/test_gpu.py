@@ -47,3 +47,18 @@ def test_coefficients_are_drawn_on_the_device():
     alpha, beta = ShakeRule.parse("S-M3-I").draw(4, 2, device="cuda")
     assert alpha.is_cuda
     assert beta.is_cuda
+
+
+@pytest.mark.parametrize("compile", ["none", "reduce-overhead"])
+def test_steps_learn_what_they_do_on_a_cpu(compile):
+    """Parts of a batch go through at once there, one after the other here; a recorded graph is asked for, too."""
+    data = load_data("digits", train_size=200)
+    recipe = RECIPE.replace(rule="E-E-I", precision="fp32", bn_images=32, compile=compile, lr=0.05)
+    cpu = Trainer(recipe.replace(device="cpu", compile="none"), data)
+    cuda = Trainer(recipe.replace(device="cuda"), data)
+    cuda.network.load_state_dict(cpu.network.state_dict())
+    train(cpu, 6)
+    train(cuda, 6)
+    for trainer in (cpu, cuda):
+        assert trainer.epoch == 1
+    torch.testing.assert_close(cuda.losses.cpu(), cpu.losses, rtol=0.0, atol=1e-2)

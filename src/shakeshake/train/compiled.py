@@ -13,8 +13,8 @@ from ..errors import InputError
 def compiled(network: nn.Module, mode: str, device: torch.device) -> Callable[[Tensor], Tensor]:
     """The network, to be called with images; compiled in one of torch's modes unless that is ``none``.
 
-    Its first call for a shape takes from seconds to minutes: a run has few shapes, that of a batch or of its parts and
-    that of the last batch's. Coefficients are drawn by compiled code, so they are others than without it; they still
+    Its first call for a shape takes from seconds to minutes: a run has two shapes, that of a batch and that of
+    the last one. Coefficients are drawn by compiled code, so they are others than without it; they still
     depend on the seed alone. Raises InputError where torch.compile does not work: before anything has been trained.
     """
     if mode == "none":

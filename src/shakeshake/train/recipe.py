@@ -32,7 +32,8 @@ class Recipe:
     """Images in an optimisation step; the last batch of an epoch is as short as it falls."""
     bn_images: int | None = 64
     """Images over which batch normalisation takes its statistics. A larger batch is cut into equal parts of at most
-    this many, whose gradients are averaged: what several devices without synchronised BN do. None: the whole batch."""
+    this many, whose gradients are averaged: what several devices without synchronised BN do. None: the whole batch.
+    On a GPU, and compiled, they go through at once, which takes memory for all of them."""
     lr: float = 0.1
     """Initial learning rate."""
     schedule: Literal["cosine", "steps"] = "cosine"

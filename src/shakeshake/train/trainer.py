@@ -23,6 +23,7 @@ from .device import autocast, choose_device, choose_precision, keep_freed_memory
 from .distributed import ALONE, Group
 from .evaluate import evaluate
 from .initial import Initial
+from .parts import in_parts
 from .recipe import Recipe
 from .schedule import learning_rate, parse_milestones
 from .sgd import SGD
@@ -75,7 +76,12 @@ class Trainer:
         if initial is not None:
             initial.put_into(self.network)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.kernels = self.device.type == "cpu" and recipe.compile == "none" and kernels.use(self.network)
+        eager_on_cpu = self.device.type == "cpu" and recipe.compile == "none"
+        self.kernels = eager_on_cpu and kernels.use(self.network)
+        self.part = recipe.bn_images  # images that go through the network at a time
+        if not eager_on_cpu:
+            in_parts(self.network, recipe.bn_images)
+            self.part = None
         if self.device.type == "cpu":
             keep_freed_memory()
         self.ema = Average(self.network, recipe.ema) if recipe.ema else None
@@ -148,7 +154,7 @@ class Trainer:
             self.in_step.train()
         step_begins(self.recipe.compile)
         loss_sum, wrong = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
-        parts = batch.parts(self.recipe.bn_images)
+        parts = batch.parts(self.part)
         for number, part in enumerate(parts, start=1):
             with self.group.averaging(self.in_step, now=number == len(parts)):
                 with autocast(self.precision, self.device):
