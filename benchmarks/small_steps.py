@@ -4,10 +4,11 @@
     python benchmarks/small_steps.py --device cuda --out results/h200/small_steps.json
     python benchmarks/small_steps.py --device cpu --model shake_resnet26_2x4d --pixels 8 --batch-size 8 --bn-images 4
 
-The step of `shakeshake train` in bf16 with plain operations, its batch cut into parts for batch normalisation; the same
-with all parts at once, each with statistics of its own; both compiled; and, on CUDA, recorded as one graph that is
-played again. Beside them pytorchcv's 26 2x32d in its own memory format, bf16 by autocast. Interleaved in one process,
-several steps for each measurement. On a CPU a network whose arithmetic is nothing shows how long asking takes.
+A step in bf16 with plain operations, its batch cut into parts for batch normalisation, one after the other, as
+`shakeshake train` has them on a CPU; with all parts at once, as on a GPU and compiled; both compiled; and, on CUDA,
+recorded as one graph that is played again. Beside them pytorchcv's 26 2x32d in its own memory format, bf16 by autocast.
+Interleaved in one process, several steps for each measurement. On a CPU a network whose arithmetic is nothing shows how
+long asking takes.
 
 That all parts at once compute the same is checked first: losses under E-E-I, where nothing is random.
 """

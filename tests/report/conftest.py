@@ -195,7 +195,7 @@ def write_experiment(folder: Path, name: str = "table1", kind: str = "table", *,
         "seeds": [0, 1],
         "cells": cells,
         "differences": [
-            made_difference("S-E-I", -2.2, -3.1, -1.3, [1, 2], "test images only (one seed)"),
+            made_difference("S-E-I", -2.2, -3.1, -1.3, [2, 2], "seeds and test images"),
             made_difference("S-S-I", -0.87, -1.9, 0.2, [2, 2], "seeds and test images"),
         ],
         "reading": ["S-E-I against E-E-B: -2.20 points: a lower error."],

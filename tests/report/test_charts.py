@@ -8,6 +8,8 @@ import pytest
 from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 
+from shakeshake.report.charts import forest
+from shakeshake.report.experiment import read_experiment
 from shakeshake.report.page import write_report
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\n{{ 7 * 7 }} &lt;"
@@ -81,6 +83,19 @@ def test_an_interval_over_zero_cannot_be_told(browser, experiment_page):
     label = next(e for e in forest.find_elements(By.CSS_SELECTOR, ".ticks .track span") if e.text == "0")
     start, end = browser.execute_script(middle, label)
     assert (start + end) / 2 == pytest.approx(zero, abs=1.5)
+
+
+def test_one_seed_tells_nothing(tmp_path, make_experiment):
+    """Its interval holds the chance of the images alone."""
+    path = make_experiment(tmp_path, runs=False)
+    found = json.loads(path.read_text())
+    for seeds, kind in ((2, "low"), (1, "open")):
+        found["differences"][0]["n"] = [seeds, 2]
+        path.write_text(json.dumps(found))
+        record, _ = read_experiment(path, {})
+        drawn = forest(record)["rows"][0]
+        assert drawn["kind"] == kind
+        assert (drawn["verdict"] == "can't tell") is (seeds == 1)
 
 
 def test_curves_of_rows_are_averaged_and_can_be_taken_away(browser, experiment_page):

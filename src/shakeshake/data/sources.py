@@ -53,7 +53,7 @@ def load_data(
     data_dir    the one place where CIFAR lies or is downloaded to; default $SHAKESHAKE_DATA, then the user's cache
     train_size  so many training images only, with the classes in proportion, drawn by ``seed``; the test images stay
     image_size  of photos: pixels of a side; default by their own sizes (see reading.default_size)
-    split_seed  of photos: draws the test images where the folder has no test/ of its own
+    split_seed  of photos: draws the test images where the folder has neither test/ nor val/
     record      of photos: the ``record`` of data that were loaded before, to have the very same images, as they are
                 in the cache or in ``data_dir`` (if they have moved) or ``data``
     progress    called with (what, bytes here, bytes in all or None) in a download and with (what, files read, files)

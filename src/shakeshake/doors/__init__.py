@@ -18,5 +18,5 @@ COMMANDS = {
     "doctor": ("tools", "what is installed here, how fast this machine is, what would help"),
     "bench": ("tools", "how fast this machine trains and uses a network"),
     "completion": ("completion", "what makes bash, zsh or fish complete commands and options"),
-    "demo": ("tools", "two minutes: the same network with and without shaking"),
+    "demo": ("tools", "half a minute: the same network with and without shaking"),
 }

@@ -124,7 +124,7 @@ def bench(arguments: Sequence[str]) -> int:
 def demo(arguments: Sequence[str]) -> int:
     parser = door("demo", "Train one small network on some bundled digits twice, Even-Even and Shake-Shake.")
     parser.add_argument("--out", type=Path, metavar="D", help="a new folder (default runs/demo-N)")
-    parser.add_argument("--epochs", type=int, default=30, metavar="N", help="default 30, about a minute")
+    parser.add_argument("--epochs", type=int, default=30, metavar="N", help="default 30")
     given = parser.parse_args(arguments)
 
     from ..demo import run_demo

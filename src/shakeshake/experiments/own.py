@@ -161,8 +161,7 @@ def run_comparison(wanted: Plan, images: ImageData, say: Callable[[str], None] =
 def _verdict(one: dict[str, Any], what: str) -> dict[str, str]:
     """One difference as helps, hurts or can't tell, and in a sentence."""
     verdict = {"lower": "helps", "higher": "hurts"}.get(one["verdict"], "can't tell")
-    alone = min(one["n"]) < 2  # one network of each: what differs may be the networks and not the rules
-    verdict = "can't tell" if alone else verdict
+    alone = min(one["n"]) < 2
     interval = f"{one['level']:.0%} interval {one['low']:+.2f} to {one['high']:+.2f} over {one['covers']}"
     sentence = f"{one['row']}: {verdict}. {what.capitalize()} {one['difference']:+.2f} points against {one['against']}"
     more = "; two networks differ without any reason, so it takes more --seeds, or --folds" if alone else ""

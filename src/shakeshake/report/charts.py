@@ -154,7 +154,7 @@ def shade(value: float | None) -> dict[str, Any]:
     """A correlation as text and as a share of the colour for its sign."""
     share = round(100 * abs(value or 0))
     sign = "none" if value is None else "neg" if value < 0 else "pos"
-    return {"text": decimal(value), "share": share, "sign": sign, "strong": share > 55}
+    return {"text": decimal(value), "share": share, "sign": sign}
 
 
 def confusion(analysis: Analysis) -> dict[str, Any] | None:

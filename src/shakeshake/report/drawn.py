@@ -102,7 +102,7 @@ def strength(rules: Sequence[str]) -> tuple[Figure, str]:
         axes.axvline(0.5, color=GRID, linewidth=1)
         axes.axhline(0.5, color=GRID, linewidth=1)
         distance = where.distance(rule)
-        axes.set_title(f"{rule}   {distance:.3f}", loc="left", fontsize=11, color=INK, pad=6)
+        axes.set_title(f"{rule}   |β − α| {distance:.3f}", loc="left", fontsize=11, color=INK, pad=6)
         for stretch in where.where(rule):
             corners = stretch.corners
             if len(corners) > 2:
@@ -143,7 +143,7 @@ def differences(experiment: ExperimentRecord) -> tuple[Figure, str]:
 
 def table(experiment: ExperimentRecord) -> tuple[Figure, str]:
     """The table as the page has it."""
-    heads: tuple[str, ...] = ("published", "ours, last epoch", "runs", "best epoch", "train error", "time per run")
+    heads: tuple[str, ...] = ("published", "ours, last epoch", "runs", "lowest error", "train error", "time per run")
     places: tuple[int, ...] = (330, 480, 550, 640, 736, 850)
     if not experiment.place:  # a comparison of one's own
         heads, places = ("error, last epoch", *heads[2:]), places[1:]
@@ -195,10 +195,10 @@ def _across(axes: Axes, axis: charts.Axis, rows: int) -> None:
 
 
 def _cell(axes: Axes, x: int, y: int, value: dict[str, Any]) -> None:
-    fill = (*to_rgba(colour(1 if value["sign"] == "neg" else 0, "train"))[:3], value["share"] / 100)
+    tint = to_rgba(colour(1 if value["sign"] == "neg" else 0, "train"))
+    fill = (*tint[:3], 0.6 * value["share"] / 100)  # light enough for the text on it
     axes.add_patch(Rectangle((x + 0.03, y + 0.03), 0.94, 0.94, facecolor=fill, edgecolor="none"))
-    tint = PAPER if value["strong"] else INK
-    axes.text(x + 0.5, y + 0.5, value["text"], ha="center", va="center", fontsize=10, color=tint)
+    axes.text(x + 0.5, y + 0.5, value["text"], ha="center", va="center", fontsize=10, color=INK)
 
 
 def _sheer(i: int) -> tuple[float, ...]:

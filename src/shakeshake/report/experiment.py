@@ -62,8 +62,8 @@ class DifferenceRecord:
 
     @property
     def tells(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return not self.low <= 0 <= self.high
+        """Whether the interval leaves out 0, and holds the chance of seeds: two networks differ without any reason."""
+        return min(self.n) > 1 and not self.low <= 0 <= self.high
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ TOLD = 10
 def curves(runs: Sequence[RunRecord], *, size: tuple[int, int] = WIDE, legend: bool = True) -> str:
     """Error by epoch as SVG: one hue and dash per run, train dark, test light; a band where seeds were averaged."""
     with mpl.rc_context(SETTINGS):
-        return to_svg(error_figure(runs, size, legend), f"errors{size}", "Error by epoch", curves_told(runs))
+        told = curves_told(runs)
+        return to_svg(error_figure(runs, size, legend), f"errors{size}{told}", "Error by epoch", told)
 
 
 def losses(runs: Sequence[RunRecord]) -> str:

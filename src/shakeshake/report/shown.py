@@ -97,7 +97,7 @@ def findings(record: RunRecord) -> dict[str, Any]:
         images = f"{analysis.train_images:,} training images" if analysis.train_images else "training images"
         gap = (
             f"On its {images} as they are, not augmented and not shaken, the trained network has an error of "
-            f"{percent(analysis.train_error)}: the gap to the test error is {points(analysis.gap)}."
+            f"{percent(analysis.train_error)}: the gap to the test error is {points(analysis.gap)}, both in fp32."
         )
     return {
         "gap": gap,

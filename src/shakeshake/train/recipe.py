@@ -69,12 +69,12 @@ class Recipe:
     randaugment: int = 0
     """Magnitude of RandAugment's two operations on every image, 1 to 29, 0 for none; needs kornia."""
     balance: Literal["none", "sample", "weight"] = "none"
-    """What is done about uneven classes: nothing, as many images of each class in every epoch, or a loss that
-    weighs an image by how rare its class is."""
+    """What is done about uneven classes. none: nothing; sample: as many images of each class in every epoch; weight: a
+    loss that weighs an image by how rare its class is."""
     image_size: int | None = None
     """Pixels of a side that photos are resized to, 8 to 224. None: by their own sizes."""
     split_seed: int = 0
-    """Decides which photos are held out as test where their folder has no test/."""
+    """Decides which photos are held out as test where their folder has neither test/ nor val/."""
     train_size: int | None = None
     """Train on a stratified subset of this many images."""
     folds: int = 0
@@ -91,7 +91,7 @@ class Recipe:
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto takes bf16 where the machine has instructions for it."""
+    """fp32, bf16, or auto, which takes bf16 where the machine has instructions for it."""
     compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none"
     """torch.compile for the network of a training step: none, or in its mode default, reduce-overhead or max-autotune.
     For GPUs, whose steps are small; on a CPU the kernels of this package are faster."""
