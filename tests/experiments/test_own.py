@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from shakeshake.errors import InputError, RunError
+from shakeshake.errors import InputError
 from shakeshake.experiments import cell, own, run
 from shakeshake.experiments.compare import Difference, difference_over_folds
 from shakeshake.train.record import RunDirectory
@@ -118,9 +118,15 @@ def test_seeds_join_and_balanced_error_is_compared_where_classes_are_uneven(tmp_
 def test_images_that_changed_between_runs_are_not_compared(tmp_path, worked):
     data, out = npz(tmp_path / "mine.npz"), tmp_path / "out"
     compare(data, out, rules=["S-E-I"], seeds=1)
+    plan, images = own.planned_comparison(str(data), TINY, out=out, say=lambda _: None, rules=["S-E-I"], seeds=2)
     npz(data, seed=1)
-    with pytest.raises(RunError, match=r"trained on other images.*mine.npz has changed; name a new --out"):
-        compare(data, out, rules=["S-E-I", "S-S-I"], seeds=1)
+    with pytest.raises(InputError, match=r"data: the images of .*mine.npz are not those that .* was trained on"):
+        compare(data, out, rules=["S-E-I"], seeds=1)
+    found = own.run_comparison(plan, images, say=lambda _: None)  # they changed while it ran
+    for row in found["cells"]:
+        assert [run["seed"] for run in row["runs"]] == [0]
+        assert row["failed"][0]["seed"] == 1
+        assert "was trained on other images" in row["failed"][0]["reason"]
 
 
 @pytest.mark.parametrize(

@@ -23,13 +23,20 @@ CELLS = "cells"  # the folder of the run directories
 
 
 def collect(
-    experiment: Experiment, folder: Path, seeds: int, scale: str, failed: Mapping[str, str] | None = None
+    experiment: Experiment,
+    folder: Path,
+    seeds: int,
+    scale: str,
+    failed: Mapping[str, str] | None = None,
+    images: Mapping[tuple[int, int], str] | None = None,
 ) -> dict[str, Any]:
     """Everything known of an experiment: cells with their runs, means, differences, and a plain reading.
 
     failed: folder of a cell -> why it failed, of the run just made. The newest state of ``folder`` counts for the rest.
+    images: as Plan has them; a run that was trained on others has failed.
     """
-    cells = [_cell(cell, folder, experiment.runs(seeds), failed or {}) for cell in experiment.cells]
+    wanted = experiment.runs(seeds)
+    cells = [_cell(cell, folder, wanted, failed or {}, images or {}) for cell in experiment.cells]
     by_place = {(cell["row"], cell["column"]): cell for cell in cells}
     analyses = {place: _analyses(cell, folder) for place, cell in by_place.items()}
     compared = list(_differences(experiment, {place: wrong_images(cell, folder) for place, cell in by_place.items()}))
@@ -124,12 +131,26 @@ def as_lines(results: dict[str, Any]) -> Iterator[str]:
             yield f"failed: {cell['row']} ({cell['column']}), seed {failure['seed']}: {failure['reason']}"
 
 
-def _cell(cell: Cell, folder: Path, wanted: Sequence[tuple[int, int]], failed: Mapping[str, str]) -> dict[str, Any]:
+def on_other_images(run: RunDirectory, expected: str | None) -> bool:
+    """Whether a finished run was trained on other images than those of a fingerprint."""
+    return expected is not None and run.finished and run.result()["data_fingerprint"] != expected
+
+
+def _cell(
+    cell: Cell,
+    folder: Path,
+    wanted: Sequence[tuple[int, int]],
+    failed: Mapping[str, str],
+    images: Mapping[tuple[int, int], str],
+) -> dict[str, Any]:
     runs, failures, missing = [], [], []
     for number, (seed, fold) in enumerate(wanted):  # the number is the seed where there are no folds
         name = cell.folder(seed, fold)
         run = RunDirectory(folder / CELLS / name)
-        if run.finished:
+        if on_other_images(run, images.get((seed, fold))):
+            reason = f"was trained on other images: {cell.recipe.data} has changed since the comparison began"
+            failures.append({"seed": number, "reason": f"{reason}; name a new --out"})
+        elif run.finished:
             result = run.result()
             runs.append(
                 {

@@ -29,7 +29,8 @@ class Plan:
     jobs: runs side by side on this machine, None for as many as it has cores (one on a GPU).
     cpus, gpus: what a run asks a Ray cluster for. overrides: fields of all recipes, by name. declared: an experiment
     that is not the paper's, overrides and all. sizes: of its data, as estimate.SIZES has those with a name. analyses:
-    of each run, with commas between them; None for all.
+    of each run, with commas between them; None for all. images: of (seed, fold), the fingerprint of those that its runs
+    are to have been trained on; unchecked where there is none.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Plan:
     declared: Experiment | None = None
     sizes: dict[str, tuple[int, int, int, int, int]] = field(default_factory=dict)
     analyses: str | None = None
+    images: dict[tuple[int, int], str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, value, least in (("seeds", self.seeds, 1), ("jobs", self.jobs, 1), ("cpus", self.cpus, 1)):
@@ -187,7 +189,7 @@ def reproduce(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Any]:
     failed: dict[str, str] = {}
 
     def collect() -> dict[str, Any]:
-        found = results.collect(made, plan.folder, plan.wanted_seeds, plan.scale, failed)
+        found = results.collect(made, plan.folder, plan.wanted_seeds, plan.scale, failed, plan.images)
         results.write(found, plan.folder)
         return found
 
