@@ -1,7 +1,7 @@
 """What stands around the arithmetic of a step: every operation has to be asked for, which a GPU waits for.
 
     pip install --no-deps pytorchcv
-    python benchmarks/small_steps.py --device cuda --out results/h200/small_steps.json
+    python benchmarks/small_steps.py --device cuda --modes none --recorded --out results/h200/small_steps.json
     python benchmarks/small_steps.py --device cpu --model shake_resnet26_2x4d --pixels 8 --batch-size 8 --bn-images 4
 
 A step in bf16 with plain operations, its batch cut into parts for batch normalisation, one after the other, as
@@ -16,6 +16,7 @@ That all parts at once compute the same is checked first: losses under E-E-I, wh
 from __future__ import annotations
 
 import argparse
+import gc
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,7 @@ from shakeshake.train.trainer import Trainer
 from train_step import theirs
 
 MODES = ("none", "default", "reduce-overhead")
+LAYOUTS = ("one after the other", "at once")
 CIFAR = 50_000  # images of an epoch
 
 
@@ -61,10 +63,12 @@ def recorded(step: Callable[[], None], warm_up: int = 3) -> Callable[[], None]:
         for _ in range(warm_up):
             step()
     torch.cuda.current_stream().wait_stream(side)
+    torch.cuda.synchronize()
+    gc.collect()  # nothing of the warm-up may be left in the recording
     seed, trainer_module.seed_generators = trainer_module.seed_generators, lambda *_: None
     try:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=side):
             step()
     finally:
         trainer_module.seed_generators = seed
@@ -97,6 +101,8 @@ def main() -> None:
     parser.add_argument("--bn-images", type=int, default=64)
     parser.add_argument("--pixels", type=int, default=32)
     parser.add_argument("--modes", default=",".join(MODES), help="of torch.compile (default %(default)s)")
+    parser.add_argument("--layouts", default=",".join(LAYOUTS), help="of the parts (default %(default)s)")
+    parser.add_argument("--recorded", action="store_true", help="each also as one CUDA graph")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--steps", type=int, default=10, help="in each measurement (default %(default)s)")
     parser.add_argument("--device", default="auto")
@@ -110,10 +116,10 @@ def main() -> None:
     difference = check(recipe, given.pixels)
     data, steps = noise(given.batch_size, given.pixels), {}
     for mode in given.modes.split(","):
-        for layout, at_once in (("one after the other", False), ("at once", True)):
-            name = f"parts {layout}" + (f", {mode}" if mode != "none" else "")
+        for layout in given.layouts.split(","):
+            name, at_once = f"parts {layout}" + (f", {mode}" if mode != "none" else ""), layout == "at once"
             steps[name] = training_step(trainer(recipe.replace(compile=mode), data, at_once=at_once))
-            if device.type == "cuda" and mode != "reduce-overhead":
+            if given.recorded:
                 step = training_step(trainer(recipe.replace(compile=mode), data, at_once=at_once))
                 steps[f"{name}, recorded"] = recorded(step)
     if given.peer:
@@ -145,6 +151,7 @@ def main() -> None:
         "rows": rows,
         "seconds": seconds,
         "peak_memory": peak_memory(device),
+        "reserved_memory": torch.cuda.max_memory_reserved() if device.type == "cuda" else None,
         "environment": environment(device=describe_device(device), threads=torch.get_num_threads()),
     }
     if given.out:

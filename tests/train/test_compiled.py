@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch._inductor.config as inductor
 
 from shakeshake.data.sources import load_data
 from shakeshake.errors import InputError
@@ -47,8 +48,8 @@ def test_coefficients_of_compiled_steps_are_fresh_and_depend_on_seed_and_step(di
 
 
 def test_where_torch_cannot_compile_it_says_so_before_anything_is_trained(digits, monkeypatch, tmp_path):
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # where nothing has been compiled yet
     torch.compiler.reset()
-    with pytest.raises(InputError, match=r"compile: got 'default', but torch.compile does not work here .*no-such"):
+    told = r"compile: got 'default', but torch.compile does not work here .*no-such"
+    with inductor.patch({"cpp.cxx": ("no-such-compiler",)}), pytest.raises(InputError, match=told):
         Trainer(SMALL.replace(compile="default"), digits)

@@ -49,9 +49,11 @@ def test_coefficients_are_drawn_on_the_device():
     assert beta.is_cuda
 
 
+@pytest.mark.filterwarnings("ignore:TensorFloat32")  # torch's advice, when it compiles
 @pytest.mark.parametrize("compile", ["none", "reduce-overhead"])
-def test_steps_learn_what_they_do_on_a_cpu(compile):
+def test_steps_learn_what_they_do_on_a_cpu(compile, monkeypatch):
     """Parts of a batch go through at once there, one after the other here; a recorded graph is asked for, too."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     data = load_data("digits", train_size=200)
     recipe = RECIPE.replace(rule="E-E-I", precision="fp32", bn_images=32, compile=compile, lr=0.05)
     cpu = Trainer(recipe.replace(device="cpu", compile="none"), data)
@@ -61,4 +63,4 @@ def test_steps_learn_what_they_do_on_a_cpu(compile):
     train(cuda, 6)
     for trainer in (cpu, cuda):
         assert trainer.epoch == 1
-    torch.testing.assert_close(cuda.losses.cpu(), cpu.losses, rtol=0.0, atol=1e-2)
+    torch.testing.assert_close(cuda.losses.cpu(), cpu.losses, rtol=0.0, atol=1e-3)

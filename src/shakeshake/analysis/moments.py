@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PIECE = 1 << 16  # elements of each variable that are in float64 at a time: they stay in the cache
+# Elements of each variable in float64 at a time: on a CPU they stay in the cache, a GPU is waited for after each piece.
+PIECE, PIECE_ON_GPU = 1 << 16, 1 << 24
 
 
 class CoMoments:
@@ -29,7 +30,8 @@ class CoMoments:
         rows = [x.detach().to(on).reshape(-1) for x in tensors]
         if rows[0].numel() == 0:
             return
-        for pieces in zip(*(row.split(PIECE) for row in rows), strict=True):
+        size = PIECE if rows[0].device.type == "cpu" else PIECE_ON_GPU
+        for pieces in zip(*(row.split(size) for row in rows), strict=True):
             piece = torch.stack(pieces).double()
             mean = piece.mean(dim=1)
             piece -= mean[:, None]

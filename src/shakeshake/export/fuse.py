@@ -169,6 +169,6 @@ def _bias(conv: nn.Conv2d) -> Tensor:
 def _conv(weight: Tensor, bias: Tensor | None, **more: object) -> nn.Conv2d:
     groups = int(more.get("groups", 1))  # type: ignore[call-overload]
     out_channels, in_channels, *kernel = weight.shape
-    conv = FusedConv(in_channels * groups, out_channels, tuple(kernel), **more)  # type: ignore[arg-type]
+    conv = FusedConv(in_channels * groups, out_channels, tuple(kernel), device="meta", **more)  # type: ignore[arg-type]
     conv.weight, conv.bias = nn.Parameter(weight.detach().clone()), nn.Parameter(bias.detach().clone())  # type: ignore
     return conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -18,10 +18,11 @@ class Average:
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.network, self.decay, self.updates = deepcopy(network), decay, 0
+        self._tensors = list(zip(_tensors(self.network), _tensors(network), strict=True))
 
     @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
-        for average, now in zip(_tensors(self.network), _tensors(network), strict=True):
+    def update(self) -> None:
+        for average, now in self._tensors:
             if self.updates and average[0].is_floating_point():
                 torch._foreach_lerp_(average, now, 1.0 - self.decay)
             else:  # the first time, and counters

@@ -283,7 +283,10 @@ def cpu_name() -> str:
 
 
 def _commit() -> str | None:
-    """The commit of this package's checkout, with a + if it is changed; None where it was installed."""
+    """The commit of this package's checkout, with a + if it is changed.
+
+    Of a copy of it that git does not know, SHAKESHAKE_COMMIT if that is set; None where the package was installed.
+    """
     here = Path(__file__).resolve().parent
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         ask = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--exclude=*", "--abbrev=12"]
@@ -296,4 +299,4 @@ def _commit() -> str | None:
         )
         if answer.returncode == 0 and tracked.returncode == 0:
             return answer.stdout.strip()
-    return None
+    return os.environ.get("SHAKESHAKE_COMMIT")

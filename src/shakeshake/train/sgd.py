@@ -23,14 +23,17 @@ class SGD:
         self.parameters = list(parameters)
         self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
         self.buffers: list[Tensor] = [torch.zeros_like(p) for p in self.parameters] if momentum else []
+        self._values, self._momenta = (
+            [_in_memory(x, x.detach()) for x in xs] for xs in (self.parameters, self.buffers)
+        )
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
         """One update. Every parameter has a gradient."""
         torch._fused_sgd_(
-            [_in_memory(p, p) for p in self.parameters],
+            self._values,
             [_in_memory(p, p.grad).contiguous() for p in self.parameters],  # type: ignore[arg-type]
-            [_in_memory(m, m) for m in self.buffers],
+            self._momenta,
             weight_decay=self.weight_decay,
             momentum=self.momentum,
             lr=lr,

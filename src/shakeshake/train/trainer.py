@@ -168,7 +168,7 @@ class Trainer:
         self.optimizer.step(self.lr_at(self.step))
         self.optimizer.zero_grad()
         if self.ema is not None:
-            self.ema.update(self.network)
+            self.ema.update()
         self.losses[self.index], self.wrong[self.index] = loss_sum, wrong
         self.index += 1
 
