@@ -184,7 +184,7 @@ def _loop(run: RunDirectory, trainer: Trainer, *, minutes: float | None, quiet: 
             if leads:
                 run.append_metrics(row)
                 board.write(row)
-            progress.epoch(row)
+            progress.epoch(row, trainer.seconds - keeper.trained)
             trainer.start_epoch()
             keeper.tick()
         keeper.save()

@@ -26,7 +26,7 @@ REFRESH = 0.2  # seconds; looking at the loss waits for the device, so it is don
 
 
 class Progress:
-    """Context manager; ``step()`` after each step, ``epoch(row)`` after each epoch."""
+    """Context manager; ``step()`` after each step, ``epoch(row, tested)`` after each epoch."""
 
     def __init__(self, trainer: Trainer, path: Path, *, quiet: bool = False) -> None:
         self.trainer, self.path, self.quiet = trainer, path, quiet
@@ -96,9 +96,10 @@ class Progress:
             state="  ".join(parts),
         )
 
-    def epoch(self, row: dict[str, Any]) -> None:
+    def epoch(self, row: dict[str, Any], tested: float) -> None:
+        """tested: seconds that the epoch's test took, which are none of training."""
         self.last_row = row
-        self.started += row["seconds"] - len(self.trainer.data.train.labels) / row["images_per_second"]  # the test
+        self.started += tested
         if self.bar is None and not self.quiet:
             test = (
                 ""
