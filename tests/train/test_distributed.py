@@ -17,8 +17,8 @@ import torch
 from shakeshake.data.arrays import Split
 from shakeshake.data.loader import Augmentation, Loader
 from shakeshake.data.sources import load_data
-from shakeshake.errors import InputError
-from shakeshake.train.distributed import Group
+from shakeshake.errors import InputError, RunError
+from shakeshake.train.distributed import Group, joined
 from shakeshake.train.recipe import Recipe
 from shakeshake.train.trainer import Trainer
 
@@ -176,3 +176,52 @@ def test_a_batch_with_less_images_than_processes():
     recipe = Recipe(data="digits", model="shake_resnet8_2x4d", batch_size=39, device="cpu")
     with pytest.raises(InputError, match=r"batch_size: with 39 .* has 2 images, expected one for each of 4 processes"):
         Trainer(recipe, load_data("digits", train_size=80), Group(size=4))
+
+
+TORCHRUN = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+
+
+def set_environment(monkeypatch, **changes: str | None) -> None:
+    for name, value in {**TORCHRUN, **changes}.items():
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+
+
+def test_one_process_that_was_started_again(monkeypatch):
+    set_environment(monkeypatch, WORLD_SIZE="1", RANK="0", LOCAL_RANK="0", TORCHELASTIC_RESTART_COUNT="2")
+    with joined() as group:
+        assert (group.size, group.restarts) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"WORLD_SIZE": "abc"}, "WORLD_SIZE: got 'abc', expected 1 or more, as torchrun sets it"),
+        ({"WORLD_SIZE": ""}, "WORLD_SIZE: got '', expected 1 or more"),
+        ({"RANK": "2"}, "RANK: got '2', expected 0 to 1"),
+        ({"RANK": None}, "RANK: got '', expected 0 to 1"),
+        ({"MASTER_ADDR": None}, "MASTER_ADDR: is not set and WORLD_SIZE is"),
+        ({"MASTER_PORT": "http"}, "MASTER_PORT: got 'http', expected 0 to 65535"),
+    ],
+)
+def test_an_environment_that_is_not_torchruns(monkeypatch, changes, said):
+    set_environment(monkeypatch, **changes)
+    with pytest.raises(InputError, match=said), joined():
+        pass
+
+
+def test_a_signal_ends_a_process_that_waits_for_others(monkeypatch):
+    """C++ waits there for minutes, and Python's handlers would wait for it."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    seen = []
+
+    def rendezvous(*a, **k):
+        seen.extend(signal.getsignal(number) for number in numbers)
+        raise torch.distributed.DistNetworkError("nobody is there")
+
+    monkeypatch.setattr(torch.distributed, "rendezvous", rendezvous)
+    set_environment(monkeypatch)
+    before = [signal.getsignal(number) for number in numbers]
+    with pytest.raises(RunError, match="process 1 of 2 has not found the others: nobody is there"), joined():
+        pass
+    assert seen == [signal.SIG_DFL] * 2
+    assert [signal.getsignal(number) for number in numbers] == before

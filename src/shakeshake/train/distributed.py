@@ -12,6 +12,8 @@ import gc
 import importlib
 import inspect
 import os
+import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -138,24 +140,16 @@ class SilentEnd(RunError):
 
 @contextlib.contextmanager
 def joined() -> Iterator[Group]:
-    """The group of processes that this one was started in; ALONE without torchrun.
+    """The group of processes that this one was started in; ALONE without torchrun, which may also start a single one.
 
     A network made by the group's in_step() must be out of reach where the with-block ends: make it in a function of its
     own. It holds on to the group, and threads of a group that outlives the block may want Python while Python takes
     itself down, which aborts the process. Raises InputError when the environment is not torchrun's.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield ALONE
+    group = _place()
+    if group.size == 1:
+        yield group
         return
-    try:
-        group = Group(
-            rank=int(os.environ["RANK"]),
-            size=int(os.environ["WORLD_SIZE"]),
-            local_rank=int(os.environ["LOCAL_RANK"]),
-            restarts=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")),
-        )
-    except (KeyError, ValueError) as error:
-        raise InputError(f"WORLD_SIZE is set, but {error} is not as torchrun sets it; expected a start by it") from None
     if dist.is_initialized():
         yield group
         return
@@ -163,9 +157,14 @@ def joined() -> Iterator[Group]:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     # torchrun's store outlives the processes that it starts again: without a prefix they would meet the addresses of
     # the dead and wait for them.
-    store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
-    store = dist.PrefixStore(f"attempt {group.restarts}", store)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    with _signals_act():
+        try:
+            store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
+            store = dist.PrefixStore(f"attempt {group.restarts}", store)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+        except dist.DistError as error:
+            reason = str(error).splitlines()[0]
+            raise RunError(f"process {group.rank} of {group.size} has not found the others: {reason}") from None
     try:
         yield group
     except BaseException as error:
@@ -174,6 +173,42 @@ def joined() -> Iterator[Group]:
     finally:
         gc.collect()
         dist.destroy_process_group()
+
+
+def _place() -> Group:
+    """This process's place, as torchrun writes it into the environment."""
+    if "WORLD_SIZE" not in os.environ:
+        return ALONE
+    size = _number("WORLD_SIZE", 1)
+    restarts = _number("TORCHELASTIC_RESTART_COUNT", 0) if "TORCHELASTIC_RESTART_COUNT" in os.environ else 0
+    if size == 1:
+        return Group(restarts=restarts)
+    if not os.environ.get("MASTER_ADDR"):
+        raise InputError("MASTER_ADDR: is not set and WORLD_SIZE is, expected a start by torchrun, which sets both")
+    _number("MASTER_PORT", 0, 65535)
+    return Group(_number("RANK", 0, size - 1), size, _number("LOCAL_RANK", 0, size - 1), restarts)
+
+
+def _number(name: str, least: int, most: int | None = None) -> int:
+    text = os.environ.get(name, "")
+    if not (text.isdecimal() and least <= int(text) <= (int(text) if most is None else most)):
+        numbers = f"{least} or more" if most is None else f"{least} to {most}"
+        raise InputError(f"{name}: got {text!r}, expected {numbers}, as torchrun sets it")
+    return int(text)
+
+
+@contextlib.contextmanager
+def _signals_act() -> Iterator[None]:
+    """Let a signal end the process at once: Python's handlers would wait for what C++ waits for."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _is_about_others(error: RuntimeError) -> bool:
