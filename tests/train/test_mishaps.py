@@ -3,12 +3,20 @@
 import pytest
 
 from shakeshake.train import checkpoint
+from shakeshake.train.distributed import Group
 from shakeshake.train.keeper import Stopped
-from shakeshake.train.loop import fit, resume
+from shakeshake.train.loop import fit, resume, run_path
 from shakeshake.train.recipe import Recipe
 
 TINY = Recipe(data="digits", model="shake_resnet8_2x4d", rule="S-S-I", train_size=40, batch_size=20, epochs=2)
 TINY = TINY.replace(device="cpu", precision="fp32", crop=1, flip=False)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    path = tmp_path_factory.mktemp("finished") / "runs" / "digits-S-S-I-1"
+    fit(TINY, path, quiet=True)
+    return path
 
 
 @pytest.fixture
@@ -25,3 +33,15 @@ def test_a_night_asleep(stopped):
     state["trainer"]["seconds"] = 1e6
     checkpoint.save(stopped, state)
     assert resume(stopped, quiet=True)["seconds"] > 1e6
+
+
+def test_started_again_after_the_end(finished, monkeypatch):
+    """A death while the page is written: torchrun's next try has nothing left to train."""
+    monkeypatch.chdir(finished.parent.parent)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    before = sorted(entry.stat().st_mtime_ns for entry in finished.iterdir())
+    for out in (finished, None):
+        assert fit(TINY, out, quiet=True)["epochs"] == 2
+    assert run_path(TINY, Group(restarts=1)).absolute() == finished
+    assert sorted(entry.stat().st_mtime_ns for entry in finished.iterdir()) == before

@@ -52,7 +52,8 @@ def fit(
     Returns what result.json holds. Seeds torch's global generators. Raises InputError for what the caller can mend,
     RunError when the run cannot go on (its last good checkpoint is kept), Stopped after SIGINT, SIGTERM or ``minutes``.
 
-    When torchrun has started its processes again after a failure, this goes on with the run that was broken off.
+    When torchrun has started its processes again after a failure, this goes on with the run that was broken off; one that
+    was broken off after its end is finished.
     """
     _check_minutes(minutes)
     given = None if data is None else in_memory(data)
@@ -75,7 +76,7 @@ def _fit(
     told: bool,
 ) -> dict[str, Any]:
     run = RunDirectory(Path(out) if out is not None else run_path(recipe, group))
-    if group.restarts and run.holds_unfinished(recipe):
+    if group.restarts and run.holds(recipe):
         return _resume(run, group, minutes=minutes, quiet=quiet)
     group.lead(run.check_new)
     data = _images(recipe, group, given=given)
@@ -92,7 +93,7 @@ def run_path(recipe: Recipe, group: Group) -> Path:
     recipe, _ = pinned(recipe)
     new = new_run_path(recipe)
     before = new.with_name(re.sub(r"\d+$", lambda number: str(int(number[0]) - 1), new.name))
-    goes_on = group.restarts > 0 and RunDirectory(before).holds_unfinished(recipe)
+    goes_on = group.restarts > 0 and RunDirectory(before).holds(recipe)
     return Path(group.share(str(before if goes_on else new)))
 
 

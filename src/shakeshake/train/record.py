@@ -125,9 +125,9 @@ class RunDirectory:
         except OSError as error:
             raise InputError(f"out: {self.path} cannot be written: {error.strerror or error}") from None
 
-    def holds_unfinished(self, recipe: Recipe) -> bool:
-        """Whether a run of this recipe lies here that has not ended."""
-        return (self.path / "recipe.json").exists() and not self.finished and self.recipe() == recipe
+    def holds(self, recipe: Recipe) -> bool:
+        """Whether a run of this recipe lies here, finished or not."""
+        return (self.path / "recipe.json").exists() and self.recipe() == recipe
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
