@@ -36,7 +36,8 @@ def explained(program: Callable[[], int]) -> int:
     """Run a program and return its exit status, every expected end of it told in one line on stderr.
 
     0 done, 1 a run that cannot go on or output that cannot be written, 2 the user's mistake (a file that cannot be
-    opened, too), 130 interrupted. What is not expected is raised: Python prints it and exits with 1.
+    opened, too), 130 interrupted, unless the interrupt has a ``status``. What is not expected is raised: Python prints
+    it and exits with 1.
     """
     _open_streams()
     try:
@@ -49,7 +50,7 @@ def explained(program: Callable[[], int]) -> int:
         return FAILED
     except KeyboardInterrupt as stopped:
         tell(f"shakeshake: {str(stopped) or 'interrupted'}")
-        return INTERRUPTED
+        return getattr(stopped, "status", INTERRUPTED)
     except BrokenPipeError:  # `shakeshake models | head`
         _close_stdout()
         return DONE

@@ -175,12 +175,17 @@ def joined() -> Iterator[Group]:
         dist.destroy_process_group()
 
 
+def by_torchrun() -> bool:
+    """Whether torchrun has started this process, and may start it again."""
+    return "TORCHELASTIC_RESTART_COUNT" in os.environ
+
+
 def _place() -> Group:
     """This process's place, as torchrun writes it into the environment."""
     if "WORLD_SIZE" not in os.environ:
         return ALONE
     size = _number("WORLD_SIZE", 1)
-    restarts = _number("TORCHELASTIC_RESTART_COUNT", 0) if "TORCHELASTIC_RESTART_COUNT" in os.environ else 0
+    restarts = _number("TORCHELASTIC_RESTART_COUNT", 0) if by_torchrun() else 0
     if size == 1:
         return Group(restarts=restarts)
     if not os.environ.get("MASTER_ADDR"):

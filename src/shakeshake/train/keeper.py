@@ -9,16 +9,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..errors import RunError
+from ..errors import DONE, INTERRUPTED, RunError
 from . import checkpoint
 from .device import peak_memory
-from .distributed import SilentEnd
+from .distributed import SilentEnd, by_torchrun
 from .record import RunDirectory
 from .trainer import Trainer
 
 
 class Stopped(KeyboardInterrupt):
-    """The run was asked to stop and has saved where it is."""
+    """The run was asked to stop and has saved where it is. status: what a program that was stopped exits with."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.status = DONE if by_torchrun() else INTERRUPTED  # torchrun would start again what has not exited with 0
 
 
 class StopRequest:
@@ -73,9 +77,8 @@ class Keeper:
         if stop or save:
             self.save()
         if stop:
-            raise Stopped(
-                f"stopped {self._why()} in epoch {trainer.epoch + 1}; go on with: shakeshake resume {self.run.path}"
-            )
+            epoch = min(trainer.epoch + 1, trainer.recipe.epochs)
+            raise Stopped(f"stopped {self._why()} in epoch {epoch}; go on with: shakeshake resume {self.run.path}")
 
     def _why(self) -> str:
         if self.stop.signal:

@@ -52,8 +52,8 @@ def fit(
     Returns what result.json holds. Seeds torch's global generators. Raises InputError for what the caller can mend,
     RunError when the run cannot go on (its last good checkpoint is kept), Stopped after SIGINT, SIGTERM or ``minutes``.
 
-    When torchrun has started its processes again after a failure, this goes on with the run that was broken off; one that
-    was broken off after its end is finished.
+    When torchrun has started its processes again after a failure, this goes on with the run that was broken off; there
+    is nothing left to do if it had come to its end.
     """
     _check_minutes(minutes)
     given = None if data is None else in_memory(data)
