@@ -1,10 +1,14 @@
 """What befalls a run from outside: pauses, restarts, moved folders, damaged files. It goes on, or says why not."""
 
+import json
+import os
+import shutil
 import signal
+from pathlib import Path
 
 import pytest
 
-from shakeshake.errors import DONE, INTERRUPTED, explained
+from shakeshake.errors import DONE, INTERRUPTED, RunError, explained
 from shakeshake.train import checkpoint
 from shakeshake.train.distributed import Group
 from shakeshake.train.keeper import Stopped
@@ -18,8 +22,11 @@ TINY = TINY.replace(device="cpu", precision="fp32", crop=1, flip=False)
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
+    """A run whose checkpoints are one of its first step and one of its end."""
     path = tmp_path_factory.mktemp("finished") / "runs" / "digits-S-S-I-1"
-    fit(TINY, path, quiet=True)
+    with pytest.raises(Stopped):
+        fit(TINY, path, minutes=1e-9, quiet=True)
+    resume(path, quiet=True)
     return path
 
 
@@ -71,3 +78,73 @@ def test_no_epoch_after_the_last(tmp_path, monkeypatch):
     monkeypatch.setattr(RunDirectory, "append_metrics", append)
     with pytest.raises(Stopped, match="by SIGTERM in epoch 2;"):
         fit(TINY, tmp_path / "run", quiet=True)
+
+
+def test_the_damaged_checkpoint_never_takes_the_place_of_the_good_one(stopped, monkeypatch):
+    with pytest.raises(Stopped):
+        resume(stopped, minutes=1e-9, quiet=True)
+    (stopped / checkpoint.NAME).write_bytes(b"damaged")
+    good = (stopped / checkpoint.PREVIOUS).read_bytes()
+    replaced = os.replace
+
+    def killed(source, target):
+        if Path(target).name == checkpoint.NAME:
+            raise SystemExit  # between the two renames of the next save
+        replaced(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.warns(UserWarning, match="which is older"), pytest.raises(SystemExit):
+        resume(stopped, minutes=1e-9, quiet=True)
+    monkeypatch.undo()
+    assert (stopped / checkpoint.PREVIOUS).read_bytes() == good
+    assert resume(stopped, quiet=True)["epochs"] == 2
+
+
+ROWS = {
+    "garbage between": lambda rows: [rows[0], '{"epo', "[" * 100_000, rows[1]],
+    "twice": lambda rows: [rows[0], rows[0], rows[1]],
+    "no fields": lambda rows: ['{"epoch": 1}', rows[1]],
+    "no last one": lambda rows: rows[:1],
+    "not a number": lambda rows: [rows[0], rows[1].replace('"seconds": ', '"seconds": NaN, "was": ')],
+    "empty": lambda rows: [],
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*checkpoint.pt is ahead of its rows; going on from checkpoint.previous.pt")
+@pytest.mark.parametrize("harm", ROWS)
+def test_rows_that_are_harmed(finished, tmp_path, harm):
+    """What is left is enough for a result; the checkpoint before is gone on from where that makes the rows whole."""
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    result = json.loads((run / "result.json").read_text())
+    (run / "result.json").unlink()
+    rows = (run / "metrics.jsonl").read_text().splitlines()
+    (run / "metrics.jsonl").write_text("".join(row + "\n" for row in ROWS[harm](rows)))
+    again = resume(run, quiet=True)
+    assert again["last_error"] == result["last_error"]
+    assert again["epochs"] == 2
+    kept = [json.loads(row)["epoch"] for row in (run / "metrics.jsonl").read_text().splitlines()]
+    assert kept == [1, 2]
+
+
+def test_rows_that_are_lost(finished, tmp_path, capsys):
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    for name in ("result.json", checkpoint.PREVIOUS):
+        (run / name).unlink()
+    (run / "metrics.jsonl").write_text((run / "metrics.jsonl").read_text().splitlines()[1] + "\n")
+    assert resume(run, quiet=True)["epochs"] == 2
+    assert "metrics.jsonl lacks epoch 1; the run goes on without" in capsys.readouterr().err
+
+
+def test_nothing_makes_a_result(finished, tmp_path):
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    for name in ("result.json", "metrics.jsonl", checkpoint.PREVIOUS):
+        (run / name).unlink()
+    with pytest.raises(RunError, match=r"metrics.jsonl lacks epoch 1, 2, the last one; put the file back, or remove"):
+        resume(run, quiet=True)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"resumed": 3}'])
+def test_a_record_of_machines_that_is_harmed(stopped, content):
+    (stopped / "environment.json").write_text(content)
+    assert resume(stopped, quiet=True)["epochs"] == 2
+    assert "torch" in (stopped / "environment.json").read_text()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
 import struct
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from ..errors import RunError
 from .record import write_atomically
 
 FORMAT = 2  # what a state holds; 1 had torch.optim's layout of the momentum
-NAME, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+NAME, PREVIOUS, DAMAGED = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.damaged.pt"
 
 # torch.save writes a zip file, and a zip file may end in a comment. Ours is the SHA-256 of everything before it, so
 # that the file stays one that `torch.load(path, weights_only=True)` reads.
@@ -42,22 +44,40 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     write_atomically(folder / NAME, body + comment, before_rename=keep_the_one_before)
 
 
-def load(folder: Path) -> dict[str, Any] | None:
+def load(
+    folder: Path, lacks: Callable[[dict[str, Any]], int] = lambda state: 0, *, set_aside: bool = False
+) -> dict[str, Any] | None:
     """The newest whole checkpoint, on the CPU, or None if none was ever written.
 
-    A broken one is passed over with a warning. Raises RunError when all there are are broken.
+    lacks: what a state is short of; where the newest one is, it is the one before that counts if that is less so.
+    A broken one is passed over with a warning; with ``set_aside`` it gets another name, so that save() cannot take it
+    for the one to keep. Raises RunError when all there are are broken.
     """
-    return _newest(folder)[1]
+    best: tuple[int, dict[str, Any]] | None = None
+    for path, state in _whole(folder):
+        if path.name == PREVIOUS and best is None and set_aside:
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(folder / NAME, folder / DAMAGED)
+        short = lacks(state)
+        if best is not None and short < best[0]:
+            warnings.warn(
+                f"{folder / NAME} is ahead of its rows; going on from {path.name}, which is older", stacklevel=2
+            )
+        if best is None or short < best[0]:
+            best = short, state
+        if not short:
+            break
+    return None if best is None else best[1]
 
 
 def newest(folder: Path) -> Path | None:
     """The file that load() reads."""
-    return _newest(folder)[0]
+    return next((path for path, _ in _whole(folder)), None)
 
 
-def _newest(folder: Path) -> tuple[Path | None, dict[str, Any] | None]:
-    """The newest whole checkpoint's file and what it holds."""
-    broken = []
+def _whole(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Whole checkpoints, the newest first: the file and what it holds."""
+    broken, found = [], False
     for name in (NAME, PREVIOUS):
         path = folder / name
         if not path.exists():
@@ -67,12 +87,13 @@ def _newest(folder: Path) -> tuple[Path | None, dict[str, Any] | None]:
         except (ValueError, OSError) as error:
             broken.append(f"{path}: {error}")
             continue
-        for what in broken:
-            warnings.warn(f"{what}; going on from {name}, which is older", stacklevel=2)
-        return path, state
-    if broken:
+        if not found:
+            for what in broken:
+                warnings.warn(f"{what}; going on from {name}, which is older", stacklevel=3)
+        found = True
+        yield path, state
+    if broken and not found:
         raise RunError(f"no checkpoint can be read ({'; '.join(broken)}); start the run anew in another --out")
-    return None, None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def _resume(
         return run.result()
     with _locked(run, group):
         recipe = run.recipe()
-        state = checkpoint.load(run.path)
+        state = checkpoint.load(run.path, partial(_lacks, run, recipe), set_aside=group.leads)
         if state is not None:
             _check_unchanged(run.path, recipe, state["recipe"])
         if data_dir is not None:
@@ -138,6 +139,12 @@ def _resume(
         elif group.leads and run.metrics():
             tell(f"shakeshake: warning: {printable(run.path)} has no checkpoint, it begins anew")
         return _train(run, trainer, minutes=minutes, quiet=quiet)
+
+
+def _lacks(run: RunDirectory, recipe: Recipe, state: dict[str, Any]) -> int:
+    """0: its epochs all have a row; 1: some have none; 2: the last of the run, which makes the result, has none."""
+    missing = run.lacking(state["trainer"]["epoch"])
+    return 0 if not missing else 1 if recipe.epochs not in missing else 2
 
 
 def _images(
@@ -168,7 +175,7 @@ def _train(run: RunDirectory, trainer: Trainer, *, minutes: float | None, quiet:
 def _loop(run: RunDirectory, trainer: Trainer, *, minutes: float | None, quiet: bool) -> dict[str, Any]:
     leads = trainer.group.leads
     trainer.group.lead(lambda: _note_beginning(run, trainer))
-    trainer.group.lead(lambda: run.keep_metrics(trainer.epoch))
+    trainer.group.lead(lambda: _keep_metrics(run, trainer))
     with (
         stop_signals() as stop,
         TensorBoard(run.path if leads else None, trainer.step) as board,
@@ -193,6 +200,19 @@ def _loop(run: RunDirectory, trainer: Trainer, *, minutes: float | None, quiet: 
         return run.result()
 
 
+def _keep_metrics(run: RunDirectory, trainer: Trainer) -> None:
+    """The rows of the epochs that are trained. What is lost of them is no reason to lose the training."""
+    if missing := run.lacking(trainer.epoch):
+        where = f"{run.path / 'metrics.jsonl'} lacks epoch {', '.join(map(str, missing))}"
+        if trainer.recipe.epochs in missing:
+            raise RunError(
+                f"{where}, the last one; put the file back, or remove {run.path / checkpoint.NAME} and "
+                f"{checkpoint.PREVIOUS} to train anew"
+            )
+        tell(f"shakeshake: warning: {printable(where)}; the run goes on without")
+    run.keep_metrics(trainer.epoch)
+
+
 def _finish(run: RunDirectory, trainer: Trainer) -> None:
     """Write the model, and last of all the result: it is what makes a run finished."""
     recipe, data, rows = trainer.recipe, trainer.data, run.metrics()
@@ -204,7 +224,7 @@ def _finish(run: RunDirectory, trainer: Trainer) -> None:
         "best_error": best["test_error"],
         "best_epoch": best["epoch"],
         "last_train_error": rows[-1]["train_error"],
-        "epochs": len(rows),
+        "epochs": recipe.epochs,
         "steps": trainer.step,
         "seconds": round(sum(row["seconds"] for row in rows), 1),
         "train_images": len(data.train.labels),
@@ -243,10 +263,16 @@ def _locked(run: RunDirectory, group: Group) -> Iterator[None]:
 def _note_beginning(run: RunDirectory, trainer: Trainer) -> None:
     """Which images the run has; where it runs, and where it ran before."""
     run.keep_images_record(trainer.data.record)
+    past: dict[str, Any] = {}
     if trainer.step and (run.path / "environment.json").exists():
-        past = run.read_json("environment.json")
+        try:
+            past = run.read_json("environment.json")
+        except InputError as error:
+            tell(f"shakeshake: warning: {error}; where the run was before is lost")
+    if past:
+        before = past.get("resumed")
         now = environment(at_step=trainer.step, **_devices(trainer))
-        run.write_json("environment.json", {**past, "resumed": [*past.get("resumed", []), now]})
+        run.write_json("environment.json", {**past, "resumed": [*(before if isinstance(before, list) else []), now]})
     else:
         run.write_json("environment.json", environment(**_devices(trainer)))
 

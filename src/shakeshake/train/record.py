@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import math
 import os
 import platform
 import re
@@ -18,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..errors import InputError, RunError, at_home
+from ..errors import InputError, at_home
 from .recipe import Recipe
 
 
@@ -198,18 +199,19 @@ class RunDirectory:
             write_atomically(self.path / "data.json", json.dumps(record) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl; a last line that a kill cut off is passed over."""
-        rows = []
+        """The rows of metrics.jsonl by epoch, of two the later one; lines that are no rows are passed over."""
+        rows = {}
         with contextlib.suppress(FileNotFoundError):
             for line in (self.path / "metrics.jsonl").read_text(errors="replace").splitlines():
-                try:
+                with contextlib.suppress(ValueError, RecursionError):
                     row = json.loads(line)
-                except (ValueError, RecursionError):
-                    break
-                if not isinstance(row, dict) or not isinstance(row.get("epoch"), int):
-                    break
-                rows.append(row)
-        return rows
+                    if _is_row(row):
+                        rows[row["epoch"]] = row
+        return [rows[epoch] for epoch in sorted(rows)]
+
+    def lacking(self, epochs: int) -> list[int]:
+        """Those of the first ``epochs`` epochs that have no row."""
+        return sorted(set(range(1, epochs + 1)) - {row["epoch"] for row in self.metrics()})
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
@@ -220,12 +222,18 @@ class RunDirectory:
     def keep_metrics(self, epochs: int) -> None:
         """Drop what was written after the checkpoint that a run goes on from: it will be written again."""
         kept = [row for row in self.metrics() if row["epoch"] <= epochs]
-        if len(kept) < epochs:
-            raise RunError(
-                f"{self.path / 'metrics.jsonl'} has {len(kept)} epochs, expected the {epochs} trained so far"
-            )
         if (self.path / "metrics.jsonl").exists():
             write_atomically(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def _is_row(row: Any) -> bool:
+    """Whether it has what a result is made of."""
+    if not isinstance(row, dict) or type(row.get("epoch")) is not int:
+        return False
+    numbers = [row.get("train_error"), row.get("seconds")]
+    if row.get("test_error", "") is not None:  # in epochs without a test it is
+        numbers.append(row.get("test_error"))
+    return all(isinstance(x, int | float) and math.isfinite(x) for x in numbers)
 
 
 def is_rubbish(entry: Path) -> bool:
