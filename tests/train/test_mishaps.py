@@ -1,5 +1,6 @@
 """What befalls a run from outside: pauses, restarts, moved folders, damaged files. It goes on, or says why not."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -8,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from shakeshake.errors import DONE, INTERRUPTED, RunError, explained
-from shakeshake.train import checkpoint
+from shakeshake.errors import DONE, INTERRUPTED, InputError, RunError, explained
+from shakeshake.train import checkpoint, loop
 from shakeshake.train.distributed import Group
 from shakeshake.train.keeper import Stopped
 from shakeshake.train.loop import fit, resume, run_path
 from shakeshake.train.recipe import Recipe
-from shakeshake.train.record import RunDirectory
+from shakeshake.train.record import RunBusy, RunDirectory
 
 TINY = Recipe(data="digits", model="shake_resnet8_2x4d", rule="S-S-I", train_size=40, batch_size=20, epochs=2)
 TINY = TINY.replace(device="cpu", precision="fp32", crop=1, flip=False)
@@ -148,3 +149,60 @@ def test_a_record_of_machines_that_is_harmed(stopped, content):
     (stopped / "environment.json").write_text(content)
     assert resume(stopped, quiet=True)["epochs"] == 2
     assert "torch" in (stopped / "environment.json").read_text()
+
+
+def test_two_begin_in_one_folder(finished, tmp_path, monkeypatch):
+    """The one that is slower finds a run where there was none when it began to read its images."""
+    build = loop.Trainer
+
+    def slow(*arguments):
+        shutil.copytree(finished, tmp_path / "run", dirs_exist_ok=True)
+        return build(*arguments)
+
+    monkeypatch.setattr(loop, "Trainer", slow)
+    with pytest.raises(InputError, match="holds a finished run"):
+        fit(TINY.replace(seed=1), tmp_path / "run", quiet=True)
+    assert outcome(tmp_path / "run") == outcome(finished)
+
+    def busy(*arguments):
+        held.enter_context(RunDirectory(tmp_path / "other").locked())
+        return build(*arguments)
+
+    monkeypatch.setattr(loop, "Trainer", busy)
+    with contextlib.ExitStack() as held, pytest.raises(RunBusy):
+        fit(TINY, tmp_path / "other", quiet=True)
+    assert [entry.name for entry in (tmp_path / "other").iterdir()] in ([".lock"], [])
+
+
+def outcome(run: Path) -> list[bytes]:
+    return [(run / name).read_bytes() for name in ("recipe.json", "result.json", "metrics.jsonl", "model.safetensors")]
+
+
+def test_two_that_have_no_folder_get_one_each(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert [run_path(TINY, Group()).name for _ in range(2)] == ["digits-S-S-I-1", "digits-S-S-I-2"]
+    with pytest.raises(InputError, match="batch_size"):
+        fit(TINY.replace(batch_size=5000), quiet=True)
+    with pytest.raises(InputError, match="minutes"):
+        fit(TINY, minutes=-1.0, quiet=True)
+    assert len(list(Path("runs").iterdir())) == 2, "of a mistake nothing is left"
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_run_that_is_moved_while_it_trains(tmp_path, monkeypatch, anew):
+    """A new one at the old path gets none of its rows and checkpoints."""
+    run, there = tmp_path / "run", tmp_path / "there"
+
+    def move(*_, **__):
+        run.rename(there)
+        if anew:
+            shutil.copytree(there, run)
+
+    monkeypatch.setattr(loop.Progress, "epoch", move)
+    with pytest.raises(RunError, match="run was moved or removed while the run was trained"):
+        fit(TINY, run, quiet=True)
+    assert run.exists() == anew
+    assert not anew or [entry.name for entry in run.glob("*.pt")] == []
+    assert len((there / "metrics.jsonl").read_text().splitlines()) == 1
+    monkeypatch.undo()
+    assert resume(there, quiet=True)["epochs"] == 2

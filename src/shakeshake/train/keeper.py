@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from ..errors import DONE, INTERRUPTED, RunError
 from . import checkpoint
@@ -111,8 +112,12 @@ class Keeper:
             "data": self.trainer.data.fingerprint,
             "trainer": self.trainer.state_dict(),
         }
-        self.trainer.group.lead(lambda: checkpoint.save(self.run.path, state))
+        self.trainer.group.lead(lambda: self._write(state))
         self.saved = time.perf_counter()
+
+    def _write(self, state: dict[str, Any]) -> None:
+        self.run.check_held()
+        checkpoint.save(self.run.path, state)
 
     def _count_seconds(self) -> None:
         now = time.perf_counter()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -30,7 +29,7 @@ from .initial import Initial, pinned, read_initial
 from .keeper import Keeper, stop_signals
 from .progress import Progress, TensorBoard
 from .recipe import Recipe
-from .record import RunDirectory, environment, new_run_path, write_atomically
+from .record import RunDirectory, environment, last_run_path, new_run_path, write_atomically
 from .trained_run import load_images
 from .trainer import Trainer
 
@@ -56,7 +55,6 @@ def fit(
     When torchrun has started its processes again after a failure, this goes on with the run that was broken off; there
     is nothing left to do if it had come to its end.
     """
-    _check_minutes(minutes)
     given = None if data is None else in_memory(data)
     if given is not None:
         recipe = recipe.replace(data=given.name)
@@ -79,23 +77,33 @@ def _fit(
     run = RunDirectory(Path(out) if out is not None else run_path(recipe, group))
     if group.restarts and run.holds(recipe):
         return _resume(run, group, minutes=minutes, quiet=quiet)
-    group.lead(run.check_new)
-    data = _images(recipe, group, given=given)
-    if data.record is not None and group.leads and not quiet and not told:
-        tell("\n".join(in_brief(data.record["found"])))
-    trainer = Trainer(recipe, data, group, initial)
-    group.lead(lambda: run.create(recipe, None if given is None else to_bytes(given)))
+    try:
+        _check_minutes(minutes)
+        group.lead(run.check_new)
+        data = _images(recipe, group, given=given)
+        if data.record is not None and group.leads and not quiet and not told:
+            tell("\n".join(in_brief(data.record["found"])))
+        trainer = Trainer(recipe, data, group, initial)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            run.path.rmdir()  # of a folder that was made for the run and has nothing in it
+        raise
     with _locked(run, group):
+        group.lead(lambda: run.create(recipe, None if given is None else to_bytes(given)))
         return _train(run, trainer, minutes=minutes, quiet=quiet)
 
 
 def run_path(recipe: Recipe, group: Group) -> Path:
     """Where a run goes that was given no folder: a new one, or after a restart by torchrun the one it was in."""
     recipe, _ = pinned(recipe)
-    new = new_run_path(recipe)
-    before = new.with_name(re.sub(r"\d+$", lambda number: str(int(number[0]) - 1), new.name))
-    goes_on = group.restarts > 0 and RunDirectory(before).holds(recipe)
-    return Path(group.share(str(before if goes_on else new)))
+    found: list[Path] = []
+
+    def find() -> None:
+        last = last_run_path(recipe)
+        found.append(last if group.restarts and RunDirectory(last).holds(recipe) else new_run_path(recipe))
+
+    group.lead(find)
+    return Path(group.share("".join(map(str, found))))
 
 
 def resume(
@@ -247,6 +255,7 @@ def _finish(run: RunDirectory, trainer: Trainer) -> None:
         weights_sha256=sha256(weights),
         **calibrated(trainer.tested_network, data, trainer.device),
     )
+    run.check_held()
     write_atomically(run.path / WEIGHTS, weights)
     run.write_json(CONFIG, config)
     run.write_json("result.json", result)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import json
 import math
 import os
@@ -19,7 +20,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..errors import InputError, at_home
+from ..errors import InputError, RunError, at_home
 from .recipe import Recipe
 
 
@@ -95,6 +96,7 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock: tuple[int, int] | None = None
 
     def check_new(self) -> None:
         """Raise InputError when there is something here already. Writes nothing."""
@@ -141,10 +143,15 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run for one process. The system lets go of it when the process dies, however it does."""
+        """Hold the run for one process. The system lets go of it when the process dies, however it does.
+
+        Makes the folder where there is none: who holds it first is who may begin a run there.
+        """
         lock = FileLock(self.path / ".lock", timeout=0)
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire()
+            self._lock = _identity(self.path / ".lock")
         except Timeout:
             raise RunBusy(f"run: {self.path} is being trained by another process, expected one at rest") from None
         except OSError as error:
@@ -156,7 +163,16 @@ class RunDirectory:
                     part.unlink()
             yield
         finally:
+            self._lock = None
             lock.release()
+
+    def check_held(self) -> None:
+        """Raise RunError if the path leads elsewhere since the run was locked: what is written there is another's."""
+        if self._lock is not None and _identity(self.path / ".lock") != self._lock:
+            raise RunError(
+                f"{self.path} was moved or removed while the run was trained; what was saved went with it, go on there "
+                "with: shakeshake resume"
+            )
 
     def recipe(self) -> Recipe:
         return Recipe.from_dict(self.read_json("recipe.json"))
@@ -186,6 +202,7 @@ class RunDirectory:
         return result
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
+        self.check_held()
         write_atomically(self.path / name, json.dumps(values, indent=2, allow_nan=False) + "\n")
 
     def images_record(self) -> dict[str, Any] | None:
@@ -214,6 +231,7 @@ class RunDirectory:
         return sorted(set(range(1, epochs + 1)) - {row["epoch"] for row in self.metrics()})
 
     def append_metrics(self, row: dict[str, Any]) -> None:
+        self.check_held()
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
             file.flush()
@@ -224,6 +242,15 @@ class RunDirectory:
         kept = [row for row in self.metrics() if row["epoch"] <= epochs]
         if (self.path / "metrics.jsonl").exists():
             write_atomically(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file it is, whatever it is called; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _is_row(row: Any) -> bool:
@@ -242,16 +269,38 @@ def is_rubbish(entry: Path) -> bool:
 
 
 def new_run_path(recipe: Recipe) -> Path:
-    """A folder under runs/ that is free: data, rule (without branches to shake: the model), a number."""
-    data = at_home(recipe.data)
-    name = re.sub(r"[^\w.-]+", "_", data.resolve().name if data.is_dir() else data.stem)
-    return free_path(Path("runs"), f"{name}-{recipe.model if recipe.rule == 'none' else recipe.rule}")
+    """A new folder under runs/, made for who asks: data, rule (without branches to shake: the model), a number."""
+    parent, stem = Path("runs"), _stem(recipe)
+    try:
+        parent.mkdir(exist_ok=True)
+        for number in itertools.count(_last_number(parent, stem) + 1):
+            with contextlib.suppress(FileExistsError):
+                (parent / f"{stem}-{number}").mkdir()
+                break
+    except OSError as error:
+        raise InputError(f"out: {parent} cannot be written: {error.strerror or error}") from None
+    return parent / f"{stem}-{number}"
+
+
+def last_run_path(recipe: Recipe) -> Path:
+    """The folder that new_run_path() has made last."""
+    return Path("runs") / f"{_stem(recipe)}-{_last_number(Path('runs'), _stem(recipe))}"
 
 
 def free_path(parent: Path, stem: str) -> Path:
     """``parent/stem-N`` with a number above all that are there."""
+    return parent / f"{stem}-{_last_number(parent, stem) + 1}"
+
+
+def _stem(recipe: Recipe) -> str:
+    data = at_home(recipe.data)
+    name = re.sub(r"[^\w.-]+", "_", data.resolve().name if data.is_dir() else data.stem)
+    return f"{name}-{recipe.model if recipe.rule == 'none' else recipe.rule}"
+
+
+def _last_number(parent: Path, stem: str) -> int:
     taken = [re.fullmatch(re.escape(stem) + r"-(\d+)", entry.name) for entry in parent.glob("*")]
-    return parent / f"{stem}-{1 + max((int(m[1]) for m in taken if m), default=0)}"
+    return max((int(m[1]) for m in taken if m), default=0)
 
 
 def environment(**more: Any) -> dict[str, Any]:
