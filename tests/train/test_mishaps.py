@@ -1,6 +1,7 @@
 """What befalls a run from outside: pauses, restarts, moved folders, damaged files. It goes on, or says why not."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -206,3 +207,14 @@ def test_a_run_that_is_moved_while_it_trains(tmp_path, monkeypatch, anew):
     assert len((there / "metrics.jsonl").read_text().splitlines()) == 1
     monkeypatch.undo()
     assert resume(there, quiet=True)["epochs"] == 2
+
+
+def test_a_full_disk_is_told_once(tmp_path, monkeypatch):
+    """By the run; the thread of TensorBoard's writer would print a traceback besides, here an error of pytest's."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tensorboard.summary.writer.record_writer.RecordWriter.write", full)
+    with pytest.raises(RunError, match="cannot be written: No space left on device"):
+        fit(TINY, tmp_path / "run", quiet=True)

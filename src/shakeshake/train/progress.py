@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,7 @@ class TensorBoard:
             return self
         from torch.utils.tensorboard import SummaryWriter  # a second to import: only where a run needs it
 
+        _hush_writers()
         self.writer = SummaryWriter(str(self.path), purge_step=self.first_step or None)
         return self
 
@@ -140,3 +143,15 @@ class TensorBoard:
             if row[name] is not None:
                 self.writer.add_scalar(tag, row[name], row["step"])
         self.writer.flush()
+
+
+@functools.cache
+def _hush_writers() -> None:
+    """A writer's thread that fails keeps its error for the next write(), which raises it: no traceback besides."""
+    others = threading.excepthook
+
+    def tell_of_others(failed: threading.ExceptHookArgs) -> None:
+        if not type(failed.thread).__module__.startswith("tensorboard."):
+            others(failed)
+
+    threading.excepthook = tell_of_others
