@@ -254,10 +254,13 @@ def test_old_packs_make_room(digits, tmp_path, cache, monkeypatch):
     for killed, when in ((cache / ".new-old", 1), (cache / ".new-now", time.time())):
         killed.mkdir(parents=True)
         os.utime(killed, (when, when))
+    for name in ("index.json", "pixels"):
+        (cache / "no key").mkdir(exist_ok=True)
+        (cache / "no key" / name).write_bytes(bytes(1 << 20))
     for number, skip in enumerate((0, 20, 40)):
         data = load_photos(digits(tmp_path / str(number), {"cat": 10, "dog": 10}, skip))
         os.utime(cache / data.record["pack"], (number, number))
-    assert {path.name for path in cache.iterdir() if path.is_dir()} == {data.record["pack"], ".new-now"}
+    assert {path.name for path in cache.iterdir() if path.is_dir()} == {data.record["pack"], ".new-now", "no key"}
 
 
 def test_a_cache_that_cannot_be_written(digits, tmp_path, monkeypatch):
@@ -326,6 +329,33 @@ def test_a_record_finds_the_very_same_images(digits, tmp_path, cache):
         load_recorded(tmp_path / "moved", record)
     with pytest.raises(InputError, match="record of its images is damaged"):
         load_recorded(folder, {**record, "train": 7})
+
+
+@pytest.mark.parametrize("key", ["{victim}", "../../../victim", ".", "", "A" * 32, "0" * 31, "0" * 32 + "\n", 7, None])
+def test_a_key_leads_nowhere_but_into_the_cache(digits, tmp_path, cache, key):
+    """Neither from somebody else's run nor from a file of the cache: what is no pack would be removed."""
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "index.json").write_text("{}")
+    key = key.format(victim=victim) if isinstance(key, str) else key
+    folder = digits(tmp_path / "p", {"cat": 5, "dog": 5})
+    first = load_photos(folder)
+    with pytest.raises(InputError, match="record of its images is damaged") as told:
+        load_recorded(folder, {**first.record, "pack": key})
+    assert "\n" not in str(told.value)
+    (memory,) = cache.glob("*.json")
+    memory.write_text(json.dumps({**json.loads(memory.read_text()), "key": key}))
+    assert load_photos(folder).fingerprint == first.fingerprint
+    assert (victim / "index.json").exists()
+    assert json.loads(memory.read_text())["key"] == first.record["pack"]
+
+
+@pytest.mark.parametrize("size", [True, 8.0, "8", "/../../8", 7, 1 << 40])
+def test_a_record_of_images_of_no_size(digits, tmp_path, size):
+    folder = digits(tmp_path / "p", {"cat": 5, "dog": 5})
+    first = load_photos(folder)
+    with pytest.raises(InputError, match="record of its images is damaged"):
+        load_recorded(folder, {**first.record, "image_size": size})
 
 
 def test_a_set_that_is_too_large_for_memory_stays_in_the_file(digits, tmp_path, monkeypatch):

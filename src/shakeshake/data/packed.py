@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -56,9 +57,16 @@ def key_of(contents: Iterable[str], size: int) -> str:
     return digest(json.dumps([FORMAT, size, sorted(set(contents))]).encode())
 
 
+def checked_key(key: object) -> str:
+    """A key that was read from a file. It becomes part of a path, so ValueError for what key_of() does not give."""
+    if isinstance(key, str) and re.fullmatch("[0-9a-f]{32}", key):
+        return key
+    raise ValueError(f"{key!r} is no key of the cache")
+
+
 def open_pack(key: str, size: int) -> Pack | None:
-    """The pack if it is there and whole; one that is broken is removed."""
-    folder = place() / key
+    """The pack if it is there and whole; one that is broken is removed. Raises ValueError for what is no key."""
+    folder = place() / checked_key(key)
     try:
         index = json.loads((folder / "index.json").read_text("utf-8"))
         contents, digests, sides = index["contents"], index["digests"], [tuple(side) for side in index["sides"]]
@@ -134,7 +142,7 @@ def prune(keep: str) -> None:
                 shutil.rmtree(left, ignore_errors=True)
                 left.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
-        for index in place().glob("*/index.json"):
+        for index in place().glob(f"{'[0-9a-f]' * 32}/index.json"):
             with contextlib.suppress(OSError):
                 packs.append((index.parent.stat().st_mtime, (index.parent / "pixels").stat().st_size, index.parent))
     used = sum(size for _, size, _ in packs)
@@ -168,7 +176,7 @@ class Memory:
         self.files: dict[str, list] = {}  # path -> [state of the file, digest of its content]
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             kept = json.loads(self.path.read_text("utf-8"))
-            self.key, self.files = str(kept["key"]), dict(kept["files"])
+            self.key, self.files = checked_key(kept["key"]), dict(kept["files"])
 
     @staticmethod
     @contextlib.contextmanager

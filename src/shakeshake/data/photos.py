@@ -189,6 +189,8 @@ def load_recorded(folder: Path, record: dict[str, Any], progress: Progress | Non
         wanted = {path: content for path, _, content in entries}
         if record["format"] != FORMAT or not entries or not all(isinstance(path, str) for path in wanted):
             raise ValueError("another format")
+        if type(size) is not int or not SMALLEST <= size <= LARGEST:
+            raise ValueError(f"images of {size!r} pixels")
         pack = open_pack(record["pack"], size)
         if pack is None or not set(wanted.values()) <= set(pack.rows):
             pack = _read_again(folder, wanted, size, progress)
