@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 
 import shakeshake as ss
+from shakeshake.data.images import UnreadableImage
+from shakeshake.data.scan import scan
 from shakeshake.doors.using import predict
 from shakeshake.errors import FAILED, USERS_MISTAKE, InputError
 from shakeshake.use.files import find_images
@@ -62,12 +64,13 @@ def test_a_bad_file_costs_that_file(run, photos, tmp_path, shakeshake, capsys):
     (tmp_path / "loop").symlink_to(tmp_path)
     out, err = shakeshake("predict", run, tmp_path, code=1)
     assert [line.partition(": ")[0] for line in out.splitlines()] == [str(tmp_path / "a.png"), str(tmp_path / "d.PNG")]
-    assert [line.split("tmp")[0] for line in err.splitlines()] == ["shakeshake: image: /"] * 2
+    assert [line.split("tmp")[0] for line in err.splitlines()] == ["shakeshake: image: /"] * 3
+    assert f"image: {tmp_path / 'loop'} leads to a folder that is read already" in err
     assert r"b\n<b>.png is damaged or cut off" in err
     assert "c.jpg is no image, expected a JPEG" in err
     assert predict([str(run), str(tmp_path), "--json"]) == FAILED
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert ["error" in one for one in told] == [False, True, True, False]
+    assert ["error" in one for one in told] == [False, True, True, False, True]
     assert told[1]["file"] == str(tmp_path / "b\n<b>.png")
 
 
@@ -144,3 +147,41 @@ def test_folders_are_walked_in_order_and_names_counted_whatever_they_are_called(
     found = list(find_images([str(tmp_path), "any.thing"], io.BytesIO()))
     assert [str(p.relative_to(tmp_path)) for p in found[:-1]] == ["a.gif", "b/10.webp", "b/2.jpg"]
     assert str(found[-1]) == "any.thing"
+
+
+def test_a_folder_means_the_files_that_training_reads(tmp_path, monkeypatch):
+    folder = tmp_path / "p"
+    for name in (
+        "cat/.thumbnails/1.jpg",
+        "cat/__MACOSX/1.jpg",
+        "cat/1.jpg",
+        "cat/closed/1.jpg",
+        "cat/notes",
+        "dog/a.jpg",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("")
+    Image.new("RGB", (8, 8)).save(folder / "dog" / "no suffix", "PNG")
+    (tmp_path / "more" / "deep").mkdir(parents=True)
+    (tmp_path / "more" / "deep" / "2.jpg").write_text("")
+    (folder / "dog" / "linked").symlink_to(tmp_path / "more")
+    (tmp_path / "more" / "circle").symlink_to(folder / "dog")
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = list(find_images([str(folder)], io.BytesIO()))
+    images = [str(one.relative_to(folder)) for one in found if not isinstance(one, UnreadableImage)]
+    assert images == ["cat/1.jpg", "dog/a.jpg", "dog/no suffix", "dog/linked/deep/2.jpg"]
+    files = [file.path for file in scan(folder).files if file.path != "cat/notes"]
+    assert sorted(images) == files, "what is named like no image is looked at by both"
+    assert [f"{one}".removeprefix(f"image: {folder}/") for one in found if isinstance(one, UnreadableImage)] == [
+        "cat/closed cannot be entered: Permission denied",
+        "dog/linked/circle leads to a folder that is read already",
+    ]
+    (only,) = find_images([str(folder / "cat" / "closed")], io.BytesIO())
+    assert str(only).endswith("closed cannot be entered: Permission denied")

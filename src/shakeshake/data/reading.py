@@ -78,7 +78,7 @@ def _read(folder: Path, paths: Sequence[str], size: int, memory: Memory, progres
             try:
                 content, pixels, sides = outcome()
             except UnreadableImage as error:
-                if _is_meant_as_image(folder / path):
+                if is_meant_as_image(folder / path):
                     bad[path] = error.reason
                 else:
                     others.append(path)
@@ -103,7 +103,8 @@ def _read(folder: Path, paths: Sequence[str], size: int, memory: Memory, progres
     return Images(pack, {path: files[path] for path in paths if path in files}, bad, others)
 
 
-def _is_meant_as_image(path: Path) -> bool:
+def is_meant_as_image(path: Path) -> bool:
+    """By its name, or else by its first bytes."""
     if path.name.lower().endswith(SUFFIXES):
         return True
     try:

@@ -59,7 +59,8 @@ def scan(folder: Path) -> Scan:
         if not found.has_splits:
             classes.append(("", entry))
         elif entry.name.lower() in PARTS:
-            below = list(_listed(Path(entry.path), found))
+            below, wrong = _listed(entry.path)
+            found.troubles += [(printable(entry.name), wrong)] if wrong else []
             classes += [(PARTS[entry.name.lower()], e) for e in below if _is_folder(e)]
             found.beside += sum(_may_be_image(e.name) for e in below if not _is_folder(e))
         else:
@@ -67,8 +68,12 @@ def scan(folder: Path) -> Scan:
     # A link that leads back up, or into another class, is not followed: its images would get a wrong class.
     seen = {_identity(path) for path in (folder, *(e.path for e in folders), *(e.path for _, e in classes))}
     for part, entry in classes:
-        paths = sorted(os.path.relpath(path, folder) for path in _below(entry.path, seen, found))
-        found.files += [File(path, _label(entry), part) for path in paths]
+        for path, wrong in walk(entry.path, seen):
+            name = os.path.relpath(path, folder)
+            if wrong is None:
+                found.files.append(File(name, _label(entry), part))
+            else:
+                found.troubles.append((printable(name), wrong))
     if not found.files:
         there = f"has {found.beside} images and no class folders" if found.beside else "has no images in class folders"
         raise InputError(f"data: {printable(folder)} {there}, {EXPECTED}")
@@ -101,29 +106,36 @@ def _has_splits(folders: list[os.DirEntry]) -> bool:
     return False
 
 
-def _below(top: str, seen: set[tuple[int, int]], found: Scan) -> Iterator[str]:
-    """All files under a class folder, however deep; each real folder is entered once, so circles end."""
+def walk(top: str, seen: set[tuple[int, int]] | None = None) -> Iterator[tuple[str, str | None]]:
+    """(path, None) of all files under a folder, however deep, and (path, what is wrong) of folders not entered.
+
+    Each real folder is entered once, so circles end; those in ``seen`` are not. What is hidden or foreign is not there.
+    """
+    seen = {_identity(top)} if seen is None else seen
     todo = [top]
     while todo:
-        for entry in _listed(Path(todo.pop()), found):
+        path = todo.pop()
+        entries, wrong = _listed(path)
+        if wrong is not None:
+            yield path, wrong
+        deeper = []
+        for entry in entries:
             if not _is_folder(entry):
-                yield entry.path
+                yield entry.path, None
             elif (identity := _identity(entry.path)) in seen:
-                name = printable(os.path.relpath(entry.path, found.folder))
-                found.troubles.append((name, "leads to a folder that is read already"))
+                yield entry.path, "leads to a folder that is read already"
             else:
                 seen.add(identity)
-                todo.append(entry.path)
+                deeper.append(entry.path)
+        todo += reversed(deeper)
 
 
-def _listed(folder: Path, found: Scan) -> list[os.DirEntry]:
-    """A folder that cannot be entered costs itself."""
+def _listed(folder: str) -> tuple[list[os.DirEntry], str | None]:
+    """What is in a folder; for one that cannot be entered nothing, and what is wrong."""
     try:
-        return _entries(folder)
+        return _entries(Path(folder)), None
     except OSError as error:
-        name = printable(os.path.relpath(folder, found.folder))
-        found.troubles.append((name, f"cannot be entered: {error.strerror or error}"))
-        return []
+        return [], f"cannot be entered: {error.strerror or error}"
 
 
 def _entries(folder: Path) -> list[os.DirEntry]:

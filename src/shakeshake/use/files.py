@@ -1,4 +1,4 @@
-"""Which image files are meant: files, folders and all below them, lists of names. Opens none of them."""
+"""Which image files are meant: files, folders and all below them, lists of names. The same as train takes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..data.images import UnreadableImage
-from ..data.scan import SUFFIXES
+from ..data.reading import is_meant_as_image
+from ..data.scan import SUFFIXES, walk
 
 
 def find_images(given: Iterable[str], listed: BinaryIO) -> Iterator[Path | UnreadableImage]:
-    """The files in the order given; those of a folder by name, however deep, links to folders not followed.
+    """The files in the order given; those of a folder by name, however deep, as training reads it.
 
     given: files, folders, and ``-`` for the names in ``listed``: one a line, or ended by zero bytes where there are
     any (as `find -print0` writes them), so that every name there is can be given. In a folder a file counts by its
-    suffix; one that is named counts whatever it is called. A folder without images is one that cannot be read.
+    suffix or its first bytes; one that is named counts whatever it is called. What cannot be read are a folder without
+    images and, in a folder, those that cannot be entered or are read already.
     """
     for name in given:
         if name == "-":
@@ -34,11 +36,10 @@ def _names(listed: BinaryIO) -> list[bytes]:
 
 def _of_folder(folder: str) -> Iterator[Path | UnreadableImage]:
     empty = True
-    for path, folders, files in os.walk(folder):
-        folders.sort()
-        for name in sorted(files):
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                empty = False
-                yield Path(path, name)
+    for name, wrong in walk(folder):
+        path = Path(name)
+        if wrong is not None or is_meant_as_image(path):
+            empty = False
+            yield path if wrong is None else UnreadableImage(path, wrong)
     if empty:
         yield UnreadableImage(folder, f"is a folder without images, expected {', '.join(SUFFIXES)} in it")
