@@ -86,6 +86,31 @@ def test_a_class_called_train(digits, tmp_path):
     assert data.classes == ("bus", "train")
 
 
+@pytest.mark.parametrize(
+    ("counts", "classes"),
+    [
+        ({"train": 1, "train/cat": 4, "train/dog": 4, "test/cat": 2, "test/dog": 2}, ("cat", "dog")),
+        ({"train": 1, "train/cat": 4, "train/dog": 4, "test": 2}, ("cat", "dog")),
+        ({"Train": 1, "Train/cat": 4, "Train/dog": 4, "notes": 0}, ("cat", "dog")),
+        ({"train": 1, "train/cat": 4, "train/dog": 4, "val/cat": 2, "more": 1}, ("cat", "dog")),
+        ({"train": 4, "train/old": 4, "bus": 4}, ("bus", "train")),
+        ({"train": 4, "train/old": 4, "train/new": 4, "bus": 4}, None),
+        ({"train": 4, "train/cat": 4, "test": 4}, None),
+    ],
+)
+def test_stray_images_in_train(digits, tmp_path, counts, classes):
+    """One does not make classes of the splits; where train/ may be a class, that is asked."""
+    folder = digits(tmp_path / "p", counts)
+    if classes is None:
+        return fails(folder, "both images and folders in train/", "expected class folders alone in it")
+    data = load_photos(folder)
+    assert data.classes == classes
+    stray = sum(counts.get(name, 0) for name in ("train", "Train", "test") if "bus" not in counts)
+    assert data.record["found"]["beside_classes"] == stray
+    assert not stray or f"{stray} image" in "\n".join(as_lines(data.record["found"]))
+    return None
+
+
 def test_classes_that_are_numbers_are_in_their_order(digits, tmp_path):
     numbers = [str(number) for number in range(2, 12)]
     assert load_photos(digits(tmp_path / "p", dict.fromkeys(numbers, 2))).classes == tuple(numbers)
@@ -101,6 +126,8 @@ def test_classes_that_are_numbers_are_in_their_order(digits, tmp_path):
         ({"cat": 1, "dog": 1}, ["one image of each class"]),
         ({"cat": 5, " ": 5}, ["has a class ' ', expected names that can be read"]),
         ({"train/cat": 3, "train/dog": 3, "test/Dog": 3}, ["'Dog' in test/ alone"]),
+        ({"train": 3, "test": 3}, ["no class folders in train/", "photos/cat/1.jpg"]),
+        ({"test/cat": 3, "val/cat": 3}, ["no class folders in train/"]),
     ],
 )
 def test_mistakes(digits, tmp_path, counts, words):

@@ -53,7 +53,7 @@ def scan(folder: Path) -> Scan:
     except OSError as error:
         raise InputError(f"data: {printable(folder)} cannot be read: {error.strerror or error}") from None
     folders, files = [e for e in here if _is_folder(e)], [e for e in here if not _is_folder(e)]
-    found = Scan(folder, has_splits=_has_splits(folders), beside=sum(_may_be_image(e.name) for e in files))
+    found = Scan(folder, has_splits=_has_splits(folder, folders), beside=sum(_may_be_image(e.name) for e in files))
     classes = []  # (split, class folder)
     for entry in folders:
         if not found.has_splits:
@@ -93,17 +93,38 @@ def _in_order(names: set[str]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _has_splits(folders: list[os.DirEntry]) -> bool:
-    """Whether there is a train/ with folders in it. One that has images itself is a class: locomotives."""
-    for entry in folders:
-        if PARTS.get(entry.name.lower()) == "train":
-            try:
-                below = _entries(Path(entry.path))
-            except OSError:
-                return True  # told when it is entered
-            if any(_is_folder(e) for e in below) and not any(_may_be_image(e.name) and e.is_file() for e in below):
-                return True
-    return False
+def _has_splits(folder: Path, folders: list[os.DirEntry]) -> bool:
+    """Whether there is a train/ with folders in it.
+
+    One that has images, too, may be a class: locomotives. It is a split with stray images where test/ or val/ has
+    folders, or where several of its own have images and none beside it. Raises InputError where nobody can tell.
+    """
+    splits = [e for e in folders if e.name.lower() in PARTS]
+    doubtful, elsewhere = [], False  # folders in a train/ with images; whether there are any in test/ or val/
+    for entry in splits:
+        below, wrong = _listed(entry.path)
+        deeper = [e for e in below if _is_folder(e)]
+        if PARTS[entry.name.lower()] != "train":
+            elsewhere |= bool(deeper)
+        elif wrong is not None or (deeper and not any(_may_be_image(e.name) and e.is_file() for e in below)):
+            return True  # what is wrong is told when it is entered
+        else:
+            doubtful += deeper
+    if not doubtful:
+        if 1 < len(splits) == len(folders):
+            raise InputError(f"data: {printable(folder)} has no class folders in train/, {EXPECTED}")
+        return False
+    several = sum(map(_has_images, doubtful)) > 1
+    if not elsewhere and several == any(_has_images(e) for e in folders if e not in splits):
+        raise InputError(
+            f"data: {printable(folder)} has both images and folders in train/, which may be a class or a split, "
+            "expected class folders alone in it, as photos/train/cat/1.jpg, or none"
+        )
+    return elsewhere or several
+
+
+def _has_images(folder: os.DirEntry) -> bool:
+    return any(wrong is None and _may_be_image(path) for path, wrong in walk(folder.path))
 
 
 def walk(top: str, seen: set[tuple[int, int]] | None = None) -> Iterator[tuple[str, str | None]]:
