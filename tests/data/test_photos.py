@@ -276,6 +276,52 @@ def test_several_readers_at_once(digits, tmp_path, monkeypatch):
     assert len(seen) == 40, "the others waited for the first"
 
 
+def test_copies_read_at_once_share_a_pack(digits, tmp_path, monkeypatch):
+    """Both write it; the second is about to put it in its place when the first, which has, opens it."""
+    one, other = (digits(tmp_path / name, {"cat": 5, "dog": 5}) for name in ("one", "other"))
+    prints: list[str] = []
+    second = threading.Thread(target=lambda: prints.append(load_photos(other).fingerprint))
+    removed, opened = threading.Event(), threading.Event()
+    real_rmtree, real_prune = shutil.rmtree, packed.prune
+
+    def rmtree(path, **how):
+        real_rmtree(path, **how)
+        if threading.current_thread() is second and ".new-" not in str(path):
+            removed.set()
+            opened.wait(10)
+
+    def prune(keep):
+        if second.ident is None:
+            second.start()
+            while second.is_alive() and not removed.wait(0.01):
+                pass
+        real_prune(keep)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    monkeypatch.setattr(reading, "prune", prune)
+    try:
+        prints.append(load_photos(one).fingerprint)
+    finally:
+        opened.set()
+        second.join()
+    assert len(prints) == 2
+    assert len(set(prints)) == 1
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_what_has_the_name_of_a_pack_makes_room_for_it(digits, tmp_path, cache, link):
+    folder = digits(tmp_path / "p", {"cat": 5, "dog": 5})
+    first = load_photos(folder)
+    pack = cache / first.record["pack"]
+    shutil.rmtree(pack)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "index.json").write_text("{}")
+    pack.symlink_to(tmp_path / "mine") if link else pack.write_text("a file")
+    assert load_photos(folder).fingerprint == first.fingerprint
+    assert (pack / "pixels").is_file()
+    assert (tmp_path / "mine" / "index.json").exists()
+
+
 def test_old_packs_make_room(digits, tmp_path, cache, monkeypatch):
     monkeypatch.setattr(packed, "ROOM", 3 * 64 * 25)
     for killed, when in ((cache / ".new-old", 1), (cache / ".new-now", time.time())):

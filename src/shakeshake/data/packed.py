@@ -65,7 +65,7 @@ def checked_key(key: object) -> str:
 
 
 def open_pack(key: str, size: int) -> Pack | None:
-    """The pack if it is there and whole; one that is broken is removed. Raises ValueError for what is no key."""
+    """The pack if it is there and whole. Raises ValueError for what is no key."""
     folder = place() / checked_key(key)
     try:
         index = json.loads((folder / "index.json").read_text("utf-8"))
@@ -84,11 +84,14 @@ def open_pack(key: str, size: int) -> Pack | None:
         with contextlib.suppress(OSError):
             os.utime(folder)  # used lately: see prune()
         return Pack(key, pixels, contents, digests, sides, {content: i for i, content in enumerate(contents)})
-    except FileNotFoundError:
-        return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        shutil.rmtree(folder, ignore_errors=True)
         return None
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        path.unlink()  # of what is no folder
 
 
 @dataclass
@@ -113,8 +116,8 @@ class Writer:
             self.sides.append(sides)
             self.file.write(pixels.data)
 
-    def finish(self) -> str:
-        """The key under which it is there now."""
+    def finish(self) -> Pack:
+        """The pack as it is there now: this one, or the same that another process has written meanwhile."""
         self.file.flush()
         os.fsync(self.file.fileno())
         self.file.close()
@@ -124,10 +127,15 @@ class Writer:
             file.flush()
             os.fsync(file.fileno())
         key = key_of(self.contents, self.size)
-        shutil.rmtree(place() / key, ignore_errors=True)  # it was looked for and was not whole
-        with contextlib.suppress(OSError):  # another process had the same one ready in between
-            self.folder.replace(place() / key)
-        return key
+        with FileLock(place() / "packs.lock"):  # what is not whole is removed by one process at a time
+            pack = open_pack(key, self.size)
+            if pack is None:
+                _remove(place() / key)
+                self.folder.replace(place() / key)
+                pack = open_pack(key, self.size)
+        if pack is None:
+            raise OSError(None, "what was written was gone at once")
+        return pack
 
 
 def prune(keep: str) -> None:
@@ -139,8 +147,7 @@ def prune(keep: str) -> None:
     for left in place().glob(".new-*"):  # by a process that was killed
         with contextlib.suppress(OSError):
             if left.stat().st_mtime < yesterday:
-                shutil.rmtree(left, ignore_errors=True)
-                left.unlink(missing_ok=True)
+                _remove(left)
     with contextlib.suppress(OSError):
         for index in place().glob(f"{'[0-9a-f]' * 32}/index.json"):
             with contextlib.suppress(OSError):

@@ -89,17 +89,14 @@ def _read(folder: Path, paths: Sequence[str], size: int, memory: Memory, progres
             kept[path] = [states[path], content]  # as it was before it was read: if it changed since, it is read again
         if not files:
             raise InputError(_none_of(folder, bad))
-        key = memory.key
-        if before is None or writer.contents:  # else all the images are in the pack that was there
+        pack = before
+        if pack is None or writer.contents:  # else all the images are in the pack that was there
             for old in sorted(set(files.values()) & set(rows)):
                 assert before is not None
                 writer.add(old, before.pixels[rows[old]], before.sides[rows[old]])
-            key = writer.finish()
-            prune(keep=key)
-        memory.keep(key, kept)
-    pack = before if before is not None and key == before.key else open_pack(key, size)
-    if pack is None:
-        raise OSError(None, "what was written was gone at once")
+            pack = writer.finish()
+            prune(keep=pack.key)
+        memory.keep(pack.key, kept)
     return Images(pack, {path: files[path] for path in paths if path in files}, bad, others)
 
 
