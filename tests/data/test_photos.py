@@ -343,6 +343,18 @@ def test_a_cache_that_cannot_be_written(digits, tmp_path, monkeypatch):
     fails(folder, "cannot be kept", "XDG_CACHE_HOME names another")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_full_disk_is_told_and_nothing_is_left_on_it(digits, tmp_path, cache, monkeypatch):
+    folder = digits(tmp_path / "p", {"cat": 3, "dog": 3})
+
+    def full(writer):
+        writer.file = open("/dev/full", "wb")  # noqa: SIM115
+
+    monkeypatch.setattr(packed.Writer, "__post_init__", full)
+    fails(folder, "cannot be kept", "No space left on device", "expected a folder with room for 1 MB")
+    assert not list(cache.glob(".new-*"))
+
+
 def test_files_that_change_or_go_while_they_are_read(digits, tmp_path, monkeypatch):
     """Each costs itself; what changed while it was read is read anew the next time."""
     folder = digits(tmp_path / "p", {"cat": 20, "dog": 20})

@@ -170,7 +170,8 @@ def writing(size: int) -> Iterator[Writer]:
         yield writer
     finally:
         if writer is not None:
-            writer.file.close()
+            with contextlib.suppress(OSError):  # of a full disk, which has been told
+                writer.file.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -49,10 +50,10 @@ def read_images(folder: Path, paths: Sequence[str], size: int, progress: Progres
         with Memory.locked(folder, size) as memory:
             return _read(folder, paths, size, memory, progress)
     except OSError as error:
+        room = math.ceil(len(paths) * 3 * size**2 / 1e6)
         raise InputError(
             f"data: the images of {printable(folder)} cannot be kept in {error.filename or 'the cache'}: "
-            f"{error.strerror or error}, expected a folder with room for {len(paths) * 3 * size**2 / 1e6:,.0f} MB "
-            "(XDG_CACHE_HOME names another)"
+            f"{error.strerror or error}, expected a folder with room for {room:,} MB (XDG_CACHE_HOME names another)"
         ) from None
 
 
