@@ -343,6 +343,15 @@ def test_a_cache_that_cannot_be_written(digits, tmp_path, monkeypatch):
     fails(folder, "cannot be kept", "XDG_CACHE_HOME names another")
 
 
+def test_a_folder_in_the_place_of_what_the_cache_keeps_is_named(digits, tmp_path, cache):
+    folder = digits(tmp_path / "p", {"cat": 3, "dog": 3})
+    load_photos(folder)
+    (memory,) = cache.glob("*.json")
+    memory.unlink()
+    memory.mkdir()
+    fails(folder, f"cannot be kept in {memory}: Is a directory")
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
 def test_a_full_disk_is_told_and_nothing_is_left_on_it(digits, tmp_path, cache, monkeypatch):
     folder = digits(tmp_path / "p", {"cat": 3, "dog": 3})

@@ -50,9 +50,10 @@ def read_images(folder: Path, paths: Sequence[str], size: int, progress: Progres
         with Memory.locked(folder, size) as memory:
             return _read(folder, paths, size, memory, progress)
     except OSError as error:
+        place = error.filename2 or error.filename or "the cache"  # what was to be replaced tells more than a new file
         room = math.ceil(len(paths) * 3 * size**2 / 1e6)
         raise InputError(
-            f"data: the images of {printable(folder)} cannot be kept in {error.filename or 'the cache'}: "
+            f"data: the images of {printable(folder)} cannot be kept in {printable(place)}: "
             f"{error.strerror or error}, expected a folder with room for {room:,} MB (XDG_CACHE_HOME names another)"
         ) from None
 
