@@ -65,6 +65,24 @@ def test_val_is_the_test_where_there_is_none(digits, tmp_path):
     assert "val/ is the test" in in_brief(data.record["found"])[0]
 
 
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [("Training", "VALID", "Testing"), ("TRAIN", "Validation", "Test"), ("train", "val", "test")],
+)
+def test_splits_have_several_names(digits, tmp_path, train, val, test):
+    folder = digits(tmp_path / "p", {f"{train}/cat": 5, f"{train}/dog": 5, f"{val}/cat": 3, f"{test}/cat": 0})
+    digits(folder, {f"{test}/cat": 2}, skip=5)
+    data = load_photos(folder)
+    assert (data.classes, len(data.train), len(data.test)) == (("cat", "dog"), 10, 2)
+    assert data.val is not None
+    assert len(data.val) == 3
+
+
+def test_two_folders_for_a_split(digits, tmp_path):
+    folder = digits(tmp_path / "p", {"train/cat": 5, "train/dog": 5, "val/cat": 3, "valid/dog": 3})
+    fails(folder, "has both val/ and valid/, expected one folder for val")
+
+
 def test_a_split_is_stratified_seeded_and_the_same_again(digits, tmp_path):
     counts = {"cat": 50, "dog": 20, "eel": 3, "fox": 2, "gnu": 1}
     folder = digits(tmp_path / "p", counts)

@@ -11,7 +11,10 @@ from pathlib import Path
 from ..errors import InputError, printable
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif")
-PARTS = {"train": "train", "val": "val", "validation": "val", "test": "test"}  # folder -> split
+PARTS = {  # folder, in small letters -> split
+    **{"train": "train", "training": "train", "test": "test", "testing": "test"},
+    **{"val": "val", "valid": "val", "validation": "val"},
+}
 _FOREIGN = (
     "__MACOSX",
     "Thumbs.db",
@@ -55,13 +58,20 @@ def scan(folder: Path) -> Scan:
     folders, files = [e for e in here if _is_folder(e)], [e for e in here if not _is_folder(e)]
     found = Scan(folder, has_splits=_has_splits(folder, folders), beside=sum(_may_be_image(e.name) for e in files))
     classes = []  # (split, class folder)
+    names: dict[str, str] = {}  # split -> its folder
     for entry in folders:
+        part = PARTS.get(entry.name.lower(), "")
         if not found.has_splits:
             classes.append(("", entry))
-        elif entry.name.lower() in PARTS:
+        elif part in names:
+            raise InputError(
+                f"data: {printable(folder)} has both {names[part]}/ and {entry.name}/, expected one folder for {part}"
+            )
+        elif part:
+            names[part] = entry.name
             below, wrong = _listed(entry.path)
             found.troubles += [(printable(entry.name), wrong)] if wrong else []
-            classes += [(PARTS[entry.name.lower()], e) for e in below if _is_folder(e)]
+            classes += [(part, e) for e in below if _is_folder(e)]
             found.beside += sum(_may_be_image(e.name) for e in below if not _is_folder(e))
         else:
             found.passed.append(printable(entry.name))
