@@ -134,6 +134,21 @@ def test_classes_that_are_numbers_are_in_their_order(digits, tmp_path):
     assert load_photos(digits(tmp_path / "p", dict.fromkeys(numbers, 2))).classes == tuple(numbers)
 
 
+def test_names_of_classes_are_kept_and_told_on_a_line(digits, tmp_path):
+    """Joiners and spaces are part of a name; what ends or turns a line is escaped."""
+    kept = ["می\u200cخواهم", "क्\u200dष", "pain\u00a0au", "e\u0301te\u0301", "\N{FAMILY}\u200d\ufe0f"]
+    escaped = ["a\u202eb", "a\u2028b", "a\tb", "\u2066c", os.fsdecode(b"d\xff")]
+    folder = digits(tmp_path / "p", dict.fromkeys([*kept, *escaped], 3))
+    data = load_photos(folder)
+    kept[3] = "été"
+    assert set(data.classes) == {*kept, r"a\u202eb", r"a\u2028b", r"a\tb", r"\u2066c", r"d\udcff"}
+    lines = [*as_lines(data.record["found"]), *in_brief(data.record["found"])]
+    assert all(line.isprintable() for line in lines)
+    assert r"pain\xa0au" in "\n".join(lines)
+    assert len({len(line) for line in lines[2 : 3 + len(data.classes)]}) == 1, "a table"
+    fails(digits(tmp_path / "none", {"cat": 3, "\u200d": 3}), r"has a class '\u200d', expected names that can be read")
+
+
 @pytest.mark.parametrize(
     ("counts", "words"),
     [

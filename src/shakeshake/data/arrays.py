@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tokenize
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -266,7 +267,8 @@ def _labels(key: str, y: np.ndarray, source: str) -> np.ndarray:
 
 def is_name(text: str) -> bool:
     """Whether it can be the name of a class: something to read, which JSON and UTF-8 can hold."""
-    return bool(text.strip()) and text == text.encode("utf-8", "replace").decode()
+    seen = any(unicodedata.category(c) not in ("Cc", "Cf", "Zl", "Zp", "Zs") for c in text)
+    return seen and text == text.encode("utf-8", "replace").decode()
 
 
 def _classes(classes: Sequence[str] | np.ndarray | None, labels: np.ndarray, source: str) -> tuple[str, ...]:

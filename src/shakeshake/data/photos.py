@@ -134,7 +134,7 @@ def _mistake(folder: Path, classes: tuple[str, ...], counts: dict[str, Counter])
             if counts[part][name] and not counts["train"][name]:
                 return f"{where} has the class {name!r} in {part}/ alone, expected images of it to train on"
     if unnamed := [name for name in classes if not is_name(name)]:
-        return f"{where} has a class {printable(unnamed[0])!r}, expected names that can be read"
+        return f"{where} has a class {unnamed[0]!r}, expected names that can be read"
     if not classes:
         return f"{where} has no image that is in one class alone, {EXPECTED}"
     if len(classes) < 2:

@@ -20,6 +20,7 @@ _FOREIGN = (
     "Thumbs.db",
     "desktop.ini",
 )  # what systems leave lying about, beside names that begin with a dot
+_DIRECTIONS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 EXPECTED = "expected a folder for each class, as photos/cat/1.jpg, or these in train/ and test/"
 
 
@@ -93,8 +94,17 @@ def scan(folder: Path) -> Scan:
 
 
 def _label(entry: os.DirEntry) -> str:
-    """The name of a class: an accent is the same whichever system wrote it."""
-    return printable(unicodedata.normalize("NFC", entry.name))
+    """The name of a class: an accent is the same whichever system wrote it, what endangers lines is escaped.
+
+    What joins letters or spaces them stays, though it does not print alone; a terminal is told printable() names.
+    """
+    name = unicodedata.normalize("NFC", entry.name)
+    return "".join(printable(c) if _endangers_lines(c) else c for c in name)
+
+
+def _endangers_lines(c: str) -> bool:
+    """Control characters, halves of characters, ends of lines and paragraphs, other directions for what follows."""
+    return unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(c) in _DIRECTIONS
 
 
 def _in_order(names: set[str]) -> tuple[str, ...]:
