@@ -452,10 +452,37 @@ def test_a_record_finds_the_very_same_images(digits, tmp_path, cache):
     assert load_recorded(tmp_path / "moved", record).fingerprint == data.fingerprint
     shutil.rmtree(cache)
     (tmp_path / "moved" / paths(data, "train")[0]).unlink()
-    with pytest.raises(InputError, match=r"1 of 20 images in .* have changed or are gone"):
+    with pytest.raises(InputError, match=rf"1 of 20 .* changed or are gone .* first is {paths(data, 'train')[0]}\)"):
         load_recorded(tmp_path / "moved", record)
+    (tmp_path / "emptied").mkdir()
+    (tmp_path / "emptied" / "notes.txt").write_text("they were here")
+    with pytest.raises(InputError, match=r"20 of 20 images in .* have changed or are gone"):
+        load_recorded(tmp_path / "emptied", record)
     with pytest.raises(InputError, match="record of its images is damaged"):
         load_recorded(folder, {**record, "train": 7})
+
+
+@pytest.mark.parametrize("moved", ["renamed", "swapped", "pushed on", "all"])
+def test_a_record_finds_images_that_were_moved(digits, tmp_path, cache, moved):
+    """By what they hold, also where another has got the name of one."""
+    folder = digits(tmp_path / "p", {"cat": 10, "dog": 10})
+    data = load_photos(folder)
+    one, other = (folder / path for path in paths(data, "train")[:2])
+    if moved == "renamed":
+        one.rename(folder / "one")
+    elif moved == "all":
+        (folder / "cat").rename(folder / "felis")
+        (folder / "dog").rename(folder / "canis")
+    else:
+        other.rename(folder / "other")
+        one.rename(other)
+        (folder / "other").rename(one if moved == "swapped" else folder / "cat" / "new.png")
+    if moved == "pushed on":
+        Image.new("RGB", (8, 8), "red").save(one)
+    shutil.rmtree(cache)
+    again = load_recorded(folder, data.record)
+    assert again.fingerprint == data.fingerprint
+    assert np.array_equal(again.train.images, data.train.images)
 
 
 @pytest.mark.parametrize("key", ["{victim}", "../../../victim", ".", "", "A" * 32, "0" * 31, "0" * 32 + "\n", 7, None])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,9 @@ from ..errors import InputError, printable
 from .arrays import LARGEST, SMALLEST, ImageData, Split, channel_statistics, is_name
 from .fetch import Progress
 from .packed import FORMAT, Pack, digest, open_pack
-from .reading import Images, default_size, read_images
+from .reading import Images, default_size, is_meant_as_image, read_images
 from .rows import Rows
-from .scan import EXPECTED, File, Scan, scan
+from .scan import EXPECTED, File, Scan, scan, walk
 from .stratified import stratified
 
 TEST_PART = 0.2  # of the images, where there is no test/
@@ -202,16 +203,23 @@ def load_recorded(folder: Path, record: dict[str, Any], progress: Progress | Non
 
 
 def _read_again(folder: Path, wanted: dict[str, str], size: int, progress: Progress | None) -> Pack:
+    """From the files of the record, or where these are not all, from any in the folder that hold the same."""
     if not folder.is_dir():
         raise InputError(f"data: {printable(folder)} is not there, expected the photos of this run (or --data-dir)")
-    images = read_images(folder, sorted(wanted), size, progress)
-    changed = [path for path, content in sorted(wanted.items()) if images.files.get(path) != content]
-    if changed:
+    contents, pack = set(wanted.values()), None
+    if all((folder / path).is_file() for path in wanted):
+        pack = read_images(folder, sorted(wanted), size, progress).pack
+    if pack is None or not contents <= set(pack.rows):
+        files = [path for path, wrong in walk(str(folder)) if wrong is None and is_meant_as_image(Path(path))]
+        below = sorted(os.path.relpath(path, folder) for path in files)
+        pack = read_images(folder, below, size, progress).pack if below else None
+    changed = [path for path, content in sorted(wanted.items()) if pack is None or content not in pack.rows]
+    if pack is None or changed:
         raise InputError(
             f"data: {len(changed):,} of {len(wanted):,} images in {printable(folder)} have changed or are gone since "
             f"the run began (the first is {printable(changed[0])}), expected those it began with"
         )
-    return images.pack
+    return pack
 
 
 def _assembled(record: dict[str, Any], pack: Pack) -> ImageData:
