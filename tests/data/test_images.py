@@ -176,5 +176,8 @@ def test_what_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
     for path in (tmp_path, tmp_path / "pipe.jpg", tmp_path / "loop.jpg", tmp_path / "absent.jpg", Path("a\0b")):
-        with pytest.raises(InputError, match="image: "):
+        with pytest.raises(InputError, match="image: ") as told:
             read_image(path, 32)
+        assert str(told.value).count("image: ") == 1
+    with pytest.raises(UnreadableImage, match="pipe.jpg is no file, expected a JPEG"):
+        read_image(tmp_path / "pipe.jpg", 32)

@@ -93,6 +93,8 @@ def read_bytes(path: Path, most: int | None = None) -> bytes:
             if state.st_size > MOST_BYTES:
                 raise UnreadableImage(path, f"has {state.st_size:,} bytes, expected at most {MOST_BYTES:,}")
             return file.read() if most is None else file.read(most)
+    except UnreadableImage:  # a ValueError as well
+        raise
     except FileNotFoundError:
         raise UnreadableImage(path, f"is not there, expected a {FORMATS}") from None
     except (OSError, ValueError) as error:  # ValueError: a name with a zero in it
