@@ -111,6 +111,17 @@ def test_transparency_is_white(tmp_path):
     assert (read_image(tmp_path / "keyed.png", 8) == WHITE).all()
 
 
+def test_a_transparent_grey_of_16_bits_is_white(tmp_path):
+    values = np.full((8, 8), 7 << 8, np.uint16)
+    values[:, :4] = 1234
+    values[0, 0] += 1  # the same upper byte is not the same grey
+    Image.fromarray(values).save(tmp_path / "keyed.png", transparency=1234)
+    ours = read_image(tmp_path / "keyed.png", 8)
+    assert ours[0, 0].tolist() == [1234 >> 8] * 3
+    assert (ours[1:, :4] == WHITE).all()
+    assert (ours[:, 4:] == 7).all()
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
 def test_exif_orientation(tmp_path, orientation, kind):
@@ -179,5 +190,5 @@ def test_what_is_no_file(tmp_path):
         with pytest.raises(InputError, match="image: ") as told:
             read_image(path, 32)
         assert str(told.value).count("image: ") == 1
-    with pytest.raises(UnreadableImage, match="pipe.jpg is no file, expected a JPEG"):
+    with pytest.raises(UnreadableImage, match=r"pipe\.jpg is no file, expected a JPEG"):
         read_image(tmp_path / "pipe.jpg", 32)

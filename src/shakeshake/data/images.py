@@ -166,10 +166,8 @@ def _square(image: Image.Image, size: int) -> Image.Image:
     # A JPEG can be decoded at a half, a quarter, an eighth: cheap, and the filter below still halves at least.
     image.draft(None, (2 * size, 2 * size))
     image.load()
-    if image.mode.startswith("I;16"):  # greys of 16 bits; Pillow itself takes the upper byte of 16-bit colours
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    elif image.mode in ("I", "F"):
-        image = Image.fromarray(np.clip(np.asarray(image) / 257, 0, 255).astype(np.uint8))
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = _grey(image)
     elif image.has_transparency_data:
         image = image if image.mode == "RGBA" else image.convert("RGBA")
     elif image.mode not in ("L", "RGB"):
@@ -183,6 +181,17 @@ def _square(image: Image.Image, size: int) -> Image.Image:
         on = Image.new("RGBA", image.size, (*BACKGROUND, 255))
         image = Image.alpha_composite(on, image)
     return image.convert("RGB")
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """Greys of 16 bits by their upper 8, as Pillow itself takes 16-bit colours; one of them may be transparent."""
+    values = np.asarray(image)
+    wide = image.mode in ("I", "F")
+    grey = Image.fromarray((np.clip(values / 257, 0, 255) if wide else values >> 8).astype(np.uint8))
+    if not isinstance(transparent := image.info.get("transparency"), int):
+        return grey
+    shown = Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8))
+    return Image.merge("LA", (grey, shown)).convert("RGBA")
 
 
 def _orientation(image: Image.Image) -> int:
