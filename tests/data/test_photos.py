@@ -158,7 +158,8 @@ def test_names_of_classes_are_kept_and_told_on_a_line(digits, tmp_path):
         ({"cat": 5, "dog": 0}, ["only one class, 'cat'"]),
         ({"cat": 1, "dog": 1}, ["one image of each class"]),
         ({"cat": 5, " ": 5}, ["has a class ' ', expected names that can be read"]),
-        ({"train/cat": 3, "train/dog": 3, "test/Dog": 3}, ["'Dog' in test/ alone"]),
+        ({"train/cat": 3, "train/dog": 3, "test/Dog": 3}, ["'Dog' in test/ alone ('dog' is in train/), expected"]),
+        ({"train/cat": 3, "train/dog": 3, "test/eel": 3}, ["'eel' in test/ alone, expected"]),
         ({"train": 3, "test": 3}, ["no class folders in train/", "photos/cat/1.jpg"]),
         ({"test/cat": 3, "val/cat": 3}, ["no class folders in train/"]),
     ],
@@ -232,6 +233,14 @@ def test_what_is_left_out_is_told(messy):
         assert words in told
     assert "\N{CAT FACE}<b>" in told
     json.dumps(data.record)
+
+
+def test_classes_that_differ_in_small_and_large_letters_are_told(digits, tmp_path):
+    found = load_photos(digits(tmp_path / "p", {"Cat": 5, "cat": 5, "dog": 5})).record["found"]
+    assert found["alike_classes"] == [["Cat", "cat"]]
+    assert "- classes that differ in small and large letters alone, and stay apart: Cat and cat" in as_lines(found)
+    older = {key: value for key, value in found.items() if key != "alike_classes"}
+    assert len(in_brief(older)) == len(in_brief(found)) - 1
 
 
 def test_an_image_in_train_and_test_is_dropped_from_train(digits, tmp_path):

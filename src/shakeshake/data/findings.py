@@ -89,6 +89,9 @@ def notes(found: dict[str, Any]) -> Iterator[str]:
         yield f"{_count(found['beside_classes'], 'image')} outside of class folders, passed over"
     if found["other_folders"]:
         yield f"folders beside train/ and test/ passed over: {_some(found['other_folders'])}"
+    if alike := found.get("alike_classes"):  # older records have none
+        named = [" and ".join(names) for names in alike]
+        yield f"classes that differ in small and large letters alone, and stay apart: {_some(named)}"
     if found["empty_classes"]:
         yield f"classes without images left out: {_some(found['empty_classes'])}"
     yield from _about_counts(found)

@@ -65,6 +65,7 @@ def read_photos(
         "test": test,
         "split_seed": split_seed if test == "drawn" else None,
         "classes": [{"name": c, **{part: counts[part][c] for part in parts}} for c in classes],
+        "alike_classes": _alike(classes),
         "empty_classes": [c for c in found.classes if c not in classes],
         "unreadable": [{"path": printable(path), "reason": reason} for path, reason in images.bad.items()],
         "troubles": [{"path": path, "reason": reason} for path, reason in found.troubles],
@@ -133,7 +134,9 @@ def _mistake(folder: Path, classes: tuple[str, ...], counts: dict[str, Counter])
     for part in ("test", "val"):
         for name in classes:
             if counts[part][name] and not counts["train"][name]:
-                return f"{where} has the class {name!r} in {part}/ alone, expected images of it to train on"
+                alike = [other for other in classes if other.casefold() == name.casefold() and counts["train"][other]]
+                hint = f" ({alike[0]!r} is in train/)" if alike else ""
+                return f"{where} has the class {name!r} in {part}/ alone{hint}, expected images of it to train on"
     if unnamed := [name for name in classes if not is_name(name)]:
         return f"{where} has a class {unnamed[0]!r}, expected names that can be read"
     if not classes:
@@ -143,6 +146,14 @@ def _mistake(folder: Path, classes: tuple[str, ...], counts: dict[str, Counter])
     if not counts["test"]:
         return f"{where} has one image of each class, expected at least two, to train on one and test on the other"
     return None
+
+
+def _alike(classes: tuple[str, ...]) -> list[list[str]]:
+    """Classes whose names differ in small and large letters alone."""
+    same = defaultdict(list)
+    for name in classes:
+        same[name.casefold()].append(name)
+    return [names for names in same.values() if len(names) > 1]
 
 
 def _sides(sides: list[tuple[int, int]]) -> dict[str, list[int]]:
