@@ -83,6 +83,7 @@ def test_lists_on_stdin(run, photos, tmp_path, capsys, monkeypatch):
     code, lines = listed("\r\n".join([*names, ""]).encode())
     assert code == 0
     assert [line.rpartition(": ")[0] for line in lines] == names
+    assert listed("\r\n".join(names).encode("utf-8-sig")) == (0, lines)
     odd = tmp_path / "new\nline \udcff.png"
     odd.write_bytes((photos / "01.png").read_bytes())
     code, found = listed(b"\0".join([os.fsencode(odd), os.fsencode(names[1])]))

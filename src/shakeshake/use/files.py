@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -31,7 +32,10 @@ def find_images(given: Iterable[str], listed: BinaryIO) -> Iterator[Path | Unrea
 
 def _names(listed: BinaryIO) -> list[bytes]:
     content = listed.read()
-    return content.split(b"\0") if b"\0" in content else [line.rstrip(b"\r") for line in content.split(b"\n")]
+    if b"\0" in content:
+        return content.split(b"\0")
+    lines = content.removeprefix(codecs.BOM_UTF8).split(b"\n")  # Windows begins a text with it
+    return [line.rstrip(b"\r") for line in lines]
 
 
 def _of_folder(folder: str) -> Iterator[Path | UnreadableImage]:
