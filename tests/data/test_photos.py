@@ -521,6 +521,14 @@ def test_a_record_of_images_of_no_size(digits, tmp_path, size):
         load_recorded(folder, {**first.record, "image_size": size})
 
 
+def test_a_relative_path_is_told_as_the_place_it_means(digits, tmp_path, cache, monkeypatch):
+    data = load_photos(digits(tmp_path / "p", {"cat": 3, "dog": 3}))
+    shutil.rmtree(cache)
+    monkeypatch.chdir(tmp_path / "p")
+    with pytest.raises(InputError, match=rf"data: {tmp_path}/p/p is not there"):
+        load_data("p", record=data.record)
+
+
 def test_a_set_that_is_too_large_for_memory_stays_in_the_file(digits, tmp_path, monkeypatch):
     """The batches are the same, bit for bit."""
     folder = digits(tmp_path / "p", {"cat": 40, "dog": 40}, side=40)

@@ -216,7 +216,8 @@ def load_recorded(folder: Path, record: dict[str, Any], progress: Progress | Non
 def _read_again(folder: Path, wanted: dict[str, str], size: int, progress: Progress | None) -> Pack:
     """From the files of the record, or where these are not all, from any in the folder that hold the same."""
     if not folder.is_dir():
-        raise InputError(f"data: {printable(folder)} is not there, expected the photos of this run (or --data-dir)")
+        where = printable(folder.absolute())
+        raise InputError(f"data: {where} is not there, expected the photos of this run (or --data-dir)")
     contents, pack = set(wanted.values()), None
     if all((folder / path).is_file() for path in wanted):
         pack = read_images(folder, sorted(wanted), size, progress).pack
