@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import shutil
 import struct
 import tarfile
 import threading
@@ -229,3 +230,31 @@ def digits() -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """A cache of this test's own: where its photos are."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "shakeshake" / "photos"
+
+
+@pytest.fixture
+def messy(digits, tmp_path) -> Path:
+    folder = digits(tmp_path / "messy", {"cat": 12, "dog": 30})
+    cats, dogs = sorted((folder / "cat").iterdir()), sorted((folder / "dog").iterdir())
+    shutil.copy(cats[0], folder / "cat" / "twin\n\N{CAT FACE}<b>.png")
+    shutil.copy(cats[1], folder / "dog" / "really_a_cat.png")
+    jpeg = folder / "cat" / "whole.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)).save(jpeg)
+    (folder / "cat" / "cut.jpg").write_bytes(jpeg.read_bytes()[:1000])
+    jpeg.unlink()
+    (folder / "dog" / "gone.png").symlink_to("/nowhere/at/all.png")
+    (folder / "dog" / "notes.txt").write_text("woof")
+    (folder / "dog" / "circle").symlink_to(folder)
+    (folder / "dog" / "deep" / "deeper").mkdir(parents=True)
+    dogs[0].rename(folder / "dog" / "deep" / "deeper" / dogs[0].name)
+    (folder / "dog" / ".thumbnail.png").write_bytes(cats[2].read_bytes())
+    (folder / "empty").mkdir()
+    shutil.copy(cats[3], folder / "beside.png")
+    return folder

@@ -31,10 +31,7 @@ TINY = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "shakeshake" / "photos"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def shakeshake(*arguments: object, code: int = 0, cwd: Path | None = None) -> tuple[str, str]:
