@@ -112,6 +112,8 @@ def test_mistakes(digits, tmp_path):
         (ours(epochs=0), "epochs: got 0"),
         (ours(device="abacus"), "device"),
         (ours(fields={"colour": 1}), "colour: no field of a recipe"),
+        (ours(fields=[1]), "fields: got a list, expected a dict"),
+        (ours(fields={"train_size": 4}), "fields: got train_size, which says where images come from"),
         (ours(out=tmp_path / "file"), "out: .*file cannot be written"),
         (ours(out=tmp_path / "file" / "runs"), "out: .*runs"),
     ]:
@@ -128,5 +130,7 @@ def test_mistakes(digits, tmp_path):
         trained.predict(x / 255)
     with pytest.raises(ss.InputError, match=r"samples of shape \(8, 9\), expected \(8, 8\)"):
         trained.predict(np.zeros((2, 8, 9), np.uint8))
+    with pytest.raises(ss.InputError, match=r"eval_set: got a ndarray, expected a pair \(X, y\)"):
+        trained.fit(x, y, eval_set=x)
     with pytest.raises(ss.InputError, match="eval_set: got the label 'x'"):
         trained.fit(x, y, eval_set=(x[:2], ["x", y[0]]))

@@ -120,6 +120,15 @@ def test_resume_of_a_finished_run_tells_its_result(finished):
     assert before == {entry: entry.stat().st_mtime_ns for entry in before}
 
 
+def test_a_page_that_cannot_be_written_hides_no_result(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / "report.html").unlink()
+    (tmp_path / "run" / "report.html").mkdir()
+    told = shakeshake("resume", tmp_path / "run")
+    assert "at the last epoch" in told
+    assert "the page is not there" in told
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

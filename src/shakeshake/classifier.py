@@ -27,6 +27,7 @@ from .train.recipe import Recipe
 from .train.record import free_path
 
 _ONE_AT_A_TIME = threading.Lock()  # a run draws from torch's global generators, which all threads share
+_OF_DATA = {"data", "data_dir", "train_size", "folds", "fold", "image_size", "split_seed"}
 _OPEN = ("model", "rule", "epochs", "batch_size", "lr")  # parameters that are picked where they are None
 
 
@@ -79,7 +80,7 @@ class ShakeShakeClassifier(ClassifierMixin, BaseEstimator):
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise InputError(f"y: got one class, {self.classes_[0]!r}, expected at least two")
+            raise InputError(f"y: got one class, {self.classes_.tolist()[0]!r}, expected at least two")
         self.image_shape_ = _checked_shape(X)
         self.dtype_, self.scale_ = X.dtype, _scale(X)
         data = self._data(X, labels, eval_set)
@@ -109,6 +110,8 @@ class ShakeShakeClassifier(ClassifierMixin, BaseEstimator):
         names = names if len(set(names)) == len(names) and all(map(str.strip, names)) else None  # type: ignore[assignment]
         if eval_set is None:
             return from_arrays(images, labels, images, labels, names, name="training images, tested on themselves")
+        if not isinstance(eval_set, tuple | list) or len(eval_set) != 2:
+            raise InputError(f"eval_set: got a {type(eval_set).__name__}, expected a pair (X, y)")
         tested, y = eval_set
         known = {label: number for number, label in enumerate(self.classes_.tolist())}
         unknown = [label for label in np.unique(y).tolist() if label not in known]
@@ -133,6 +136,10 @@ class ShakeShakeClassifier(ClassifierMixin, BaseEstimator):
         typed |= {"device": self.device, "seed": int(check_random_state(self.random_state).randint(2**31 - 1))}
         if rows:
             typed |= {"flip": False, "crop": 0}
+        if not isinstance(self.fields, Mapping | None):
+            raise InputError(f"fields: got a {type(self.fields).__name__}, expected a dict of a recipe's fields")
+        for name in _OF_DATA & set(self.fields or {}):
+            raise InputError(f"fields: got {name}, which says where images come from; they are X here")
         typed |= dict(self.fields or {})
         images = len(data.train)
         if isinstance(typed.get("batch_size"), int | np.integer):

@@ -76,6 +76,18 @@ def test_other_classes_get_a_new_head(run, other, tmp_path):
     assert not torch.allclose(ours.stem.conv.weight, ss.load(fresh).network.stem.conv.weight, atol=1e-2)
 
 
+@pytest.mark.parametrize(("names", "new_head"), [("9876543210", False), ("abcdefghij", True)])
+def test_as_many_classes_are_the_same_ones_if_they_have_their_names(run, names, new_head):
+    """In another order the last layer's rows are in that order: a class keeps its own."""
+    initial = read_initial(TINY.replace(init=str(run)))
+    network = ss.create_model(TINY.model, num_classes=10, in_channels=1, image_size=8)
+    drawn = network.fc.weight.clone()
+    assert initial.put_into(network, tuple(names)) is new_head
+    trained = ss.load(run).network
+    assert torch.equal(network.fc.weight, drawn if new_head else trained.fc.weight.flip(0))
+    assert torch.equal(network.stem.conv.weight, trained.stem.conv.weight)
+
+
 def test_a_resumed_run_starts_from_the_same_weights_or_says_so(run, tmp_path):
     first = tmp_path / "first"
     shutil.copytree(run, first)

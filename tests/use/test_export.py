@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard
 
 import shakeshake as ss
 from shakeshake.errors import InputError, RunError
-from shakeshake.use import exported
+from shakeshake.use import card, exported
 from shakeshake.use.exported import compared, export_run
 
 
@@ -82,15 +82,20 @@ def test_safetensors_with_a_card_that_the_hub_reads(run, shakeshake):
     assert {entry.name for entry in folder.iterdir()} == {"model.safetensors", "config.json", "README.md"}
     images = torch.from_numpy(ss.load_data("digits").test.images)
     assert torch.equal(ss.load(folder).predict(images), ss.load(run).predict(images))
-    card = ModelCard.load(folder / "README.md")
-    assert card.data.license == "cc-by-4.0"
-    assert card.data.library_name == "shakeshake"
-    accuracy, calibration = card.data.eval_results
+    written = ModelCard.load(folder / "README.md")
+    assert written.data.license == "cc-by-4.0"
+    assert written.data.library_name == "shakeshake"
+    accuracy, calibration = written.data.eval_results
     result = json.loads((run / "result.json").read_text())
     assert 100 * (1 - accuracy.metric_value) == pytest.approx(result["last_error"], abs=0.3)
     assert 0 <= calibration.metric_value < 1
     for told in (f"{result['last_train_error']:.2f} %", "cross-fitted", "@article{gastaldi2017shake", "| epochs | 2 |"):
-        assert told in card.text
+        assert told in written.text
+
+
+def test_a_card_says_names_as_they_are():
+    """What Markdown and HTML would take for theirs is escaped once, and a reader sees the name."""
+    assert card._plain("it's <b> a_b") == r"it's &lt;b&gt; a\_b"
 
 
 def test_half_the_bytes_and_nearly_the_same(run, tmp_path):

@@ -45,7 +45,7 @@ def analyze_run(
     The images pass through the network once, in fp32, whatever is asked for. A run that is not finished is analysed as
     far as its last checkpoint, and a network without branches without their correlations; ``notes`` says so.
     only: some of ANALYSES. Raises InputError for a run without a checkpoint, for images that are not those of the run,
-    for fewer images than classes, and for an analysis that does not exist or does not apply.
+    for fewer images than classes, for an analysis that does not exist or does not apply, and where it can't be written.
     """
     wanted = _checked(only)
     opened = open_run(path, data_dir=data_dir, device=device, unfinished=True)
@@ -96,7 +96,11 @@ def analyze_run(
         "wrong": base64.b64encode(np.packbits(wrong).tobytes()).decode(),
         "environment": environment(device=describe_device(opened.device)),
     }
-    write_atomically(opened.run.path / "analysis.json", json.dumps(found, indent=1, allow_nan=False) + "\n")
+    path = opened.run.path / "analysis.json"
+    try:
+        write_atomically(path, json.dumps(found, indent=1, allow_nan=False) + "\n")
+    except OSError as error:
+        raise InputError(f"run: {path} cannot be written: {error.strerror or error}") from None
     return found
 
 

@@ -77,18 +77,22 @@ def minutes_option(parser: Parser) -> None:
 def _finished(run: Path, result: dict[str, Any], group: Group) -> int:
     if not group.leads:
         return DONE
-    from ..report.page import write_report
-
-    _look_at_photos(run)
-    page = write_report([run], run / "report.html")
     balanced = result.get("last_balanced_error")
     uneven = balanced is not None and abs(balanced - result["last_error"]) >= 0.005
     also = f", balanced {balanced:.2f} %," if uneven else ""
     print(
         f"test error {result['last_error']:.2f} %{also} at the last epoch (best {result['best_error']:.2f} % at epoch "
         f"{result['best_epoch']}), train error {result['last_train_error']:.2f} %, {result['seconds'] / 60:.1f} min\n"
-        f"model {run / 'model.safetensors'}\nreport {page}"
+        f"model {run / 'model.safetensors'}",
+        flush=True,
     )
+    _look_at_photos(run)
+    from ..report.page import write_report
+
+    try:
+        print(f"report {write_report([run], run / 'report.html')}")
+    except InputError as error:  # a full disk: the run is finished all the same
+        tell(f"shakeshake: the page is not there: {error}; `shakeshake report {run}` makes it")
     return DONE
 
 

@@ -78,8 +78,8 @@ def check_config(config: Any) -> Config:
     _expect(config, "in_channels", lambda n: n in (1, 3) and _whole(n), "1 or 3")
     _expect(config, "image_size", lambda n: _whole(n) and 8 <= n <= 224, "a whole number from 8 to 224")
     channels = config["in_channels"]
-    _expect(config, "mean", lambda m: _numbers(m, channels), f"{channels} finite numbers")
-    _expect(config, "std", lambda s: _numbers(s, channels) and min(s) > 0, f"{channels} finite numbers above 0")
+    _expect(config, "mean", lambda m: _numbers(m, channels, -1e6), f"{channels} numbers from -1e6 to 1e6")
+    _expect(config, "std", lambda s: _numbers(s, channels, 1e-6), f"{channels} numbers from 1e-6 to 1e6")
     if "options" in config:
         _expect(config, "options", _known_options, f"some of {', '.join(sorted(_OPTIONS))}")
     if "temperature" in config:
@@ -113,8 +113,9 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e308  # an int may be larger
 
 
-def _numbers(values: Any, many: int) -> bool:
-    return isinstance(values, list) and len(values) == many and all(map(_number, values))
+def _numbers(values: Any, many: int, least: float) -> bool:
+    found = isinstance(values, list) and len(values) == many and all(map(_number, values))
+    return found and min(values) >= least and max(values) <= 1e6
 
 
 def _names(values: Any) -> bool:

@@ -75,15 +75,18 @@ def network_of(tensors: Mapping[str, Tensor], model: str, source: object, **opti
     return network
 
 
-def start_from(network: nn.Module, tensors: Mapping[str, Tensor], source: object, model: str) -> bool:
-    """Put the tensors into a network that is there; where the classes differ in number, it keeps its own last layer.
+def start_from(
+    network: nn.Module, tensors: Mapping[str, Tensor], source: object, model: str, *, other_classes: bool = False
+) -> bool:
+    """Put the tensors into a network that is there; for other classes, or another number, it keeps its own last layer.
 
     Returns whether it did. Raises InputError, as check_same(), for weights of another network, which then is as it was.
     """
     own = network.state_dict()
     _check_images(tensors, own, source)
     theirs = [tensors[name].shape for name in HEAD if name in tensors]
-    new_head = len(theirs) == len(HEAD) and theirs[0][1:] == own[HEAD[0]].shape[1:] and theirs[1] != own[HEAD[1]].shape
+    fits = len(theirs) == len(HEAD) and theirs[0][1:] == own[HEAD[0]].shape[1:]
+    new_head = fits and (other_classes or theirs[1] != own[HEAD[1]].shape)
     found = {**tensors, **{name: own[name] for name in HEAD}} if new_head else dict(tensors)
     check_same(found, network, source, model)
     network.load_state_dict(found)

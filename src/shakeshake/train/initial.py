@@ -12,25 +12,33 @@ from ..errors import InputError, printable
 from ..models.described import read_config
 from ..models.pretrained import PRETRAINED, pretrained_weights
 from ..models.trained import CONFIG, WEIGHTS, check_finished
-from ..models.weights import read_weights, start_from
+from ..models.weights import HEAD, read_weights, start_from
 from .recipe import Recipe
 
 
 @dataclass(frozen=True)
 class Initial:
-    """Weights to start from. source: what a message calls them."""
+    """Weights to start from. source: what a message calls them. classes: names of those they tell apart, if known."""
 
     tensors: dict[str, Tensor]
     sha256: str
     source: str
     model: str
+    classes: tuple[str, ...] | None = None
 
-    def put_into(self, network: nn.Module) -> bool:
-        """Replace the network's weights; where the classes differ in number, the last layer stays as it is, new.
+    def put_into(self, network: nn.Module, classes: tuple[str, ...]) -> bool:
+        """Replace the network's weights; where the classes are others, the last layer stays as it is, new.
 
-        Returns whether it did. Raises InputError for weights of another network.
+        The same names in another order have the rows of the last layer in that order. Where names are not known, as
+        many classes count as the same ones. Returns whether the last layer is new. Raises InputError for weights of
+        another network.
         """
-        return start_from(network, self.tensors, self.source, self.model)
+        tensors, known = self.tensors, self.classes
+        same = known is None or sorted(known) == sorted(classes)
+        if known is not None and same and len(known) == len(tensors.get(HEAD[1], ())):
+            rows = [known.index(name) for name in classes]
+            tensors = {name: x[rows] if name in HEAD else x for name, x in tensors.items()}
+        return start_from(network, tensors, self.source, self.model, other_classes=not same)
 
 
 def read_initial(recipe: Recipe) -> Initial | None:
@@ -97,4 +105,4 @@ def _of_folder(folder: Path, model: str) -> Initial:
     tensors, digest = read_weights(folder / WEIGHTS)
     if digest != config.get("weights_sha256", digest):
         raise InputError(f"init: {printable(folder / WEIGHTS)} is not the file that {CONFIG} describes")
-    return Initial(tensors, digest, str(folder), model)
+    return Initial(tensors, digest, str(folder), model, tuple(config["classes"]))

@@ -60,7 +60,8 @@ class Progress:
     def _announce(self) -> None:
         trainer, recipe = self.trainer, self.trainer.recipe
         shaken = f" {recipe.rule}" if recipe.rule != "none" else ""
-        begin = f", from the weights of {printable(recipe.init)}" if recipe.init else ""
+        head = " with a new last layer" if trainer.new_head else ""
+        begin = f", from the weights of {printable(recipe.init)}{head}" if recipe.init else ""
         begin = f", goes on after {trainer.step} of {trainer.steps} steps" if trainer.step else begin
         tell(
             f"{recipe.model}{shaken} on {len(trainer.data.train.labels)} images of {printable(recipe.data)}, "

@@ -123,7 +123,7 @@ class Recipe:
         ):
             if getattr(self, name) < least:
                 raise InputError(f"{name}: got {getattr(self, name)}, expected {least} or more")
-        for name in ("bn_images", "train_size", "image_size"):
+        for name in ("bn_images", "train_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{name}: got {getattr(self, name)}, expected 1 or more")
         for name, low, high in (("momentum", 0, 1), ("label_smoothing", 0, 1), ("ema", 0, 1)):

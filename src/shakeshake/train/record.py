@@ -82,7 +82,7 @@ def check_target(path: Path) -> None:
 # What every result has, whatever the version that wrote it.
 RESULT: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("last_error", "best_error", "last_train_error", "seconds"), (int, float)),
-    **{"best_epoch": int, "precision": str, "data_fingerprint": str},
+    **{"best_epoch": int, "epochs": int, "parameters": int, "precision": str, "data_fingerprint": str},
 }
 
 

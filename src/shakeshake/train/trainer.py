@@ -73,8 +73,9 @@ class Trainer:
             in_channels=data.channels,
             image_size=data.image_size,
         ).to(self.device)
+        self.new_head = False  # of weights that were started from
         if initial is not None:
-            initial.put_into(self.network)
+            self.new_head = initial.put_into(self.network, data.classes)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         eager_on_cpu = self.device.type == "cpu" and recipe.compile == "none"
         self.kernels = eager_on_cpu and kernels.use(self.network)

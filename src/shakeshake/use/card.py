@@ -162,7 +162,7 @@ def _yaml(text: str) -> str:
 
 def _plain(text: str) -> str:
     """Text in which Markdown and HTML find nothing of theirs."""
-    return re.sub(r"([\\`*_{}\[\]#|~!])", r"\\\1", html.escape(printable(text)))
+    return re.sub(r"([\\`*_{}\[\]#|~!])", r"\\\1", html.escape(printable(text), quote=False))
 
 
 def _classes(classes: tuple[str, ...]) -> str:

@@ -46,7 +46,7 @@ def predict_files(
     Images are cut to the square in their middle and resized, as for training; of a network of greys, made grey. The
     paths are asked for two batches ahead: there may be any number of them. What was found unreadable before is passed
     on. top: at most so many classes for each. flips: the mean over the image and its mirror image. Raises InputError
-    for ``top`` below 1.
+    for ``top`` below 1 and for a network that gives no numbers.
     """
     if top < 1:
         raise InputError(f"top: got {top}, expected 1 or more")
@@ -68,6 +68,8 @@ def _ranked(
     if model.config["in_channels"] == 1:
         images = grey(images)
     probabilities = deployed.run(torch.from_numpy(images), batch_size=len(images))
+    if not torch.isfinite(probabilities).all():
+        raise InputError("model: gives numbers that are not finite, expected a trained network")
     best = probabilities.topk(min(top, len(model.classes)), dim=1)
     return [
         tuple((model.classes[k], float(value)) for k, value in zip(classes, values, strict=True))
