@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
 DONE, FAILED, USERS_MISTAKE, INTERRUPTED = 0, 1, 2, 130
+_DIRECTIONS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
 class InputError(ValueError):
@@ -25,6 +27,14 @@ class RunError(RuntimeError):
 def printable(text: object) -> str:
     """A name on one line: what does not print (newlines, control characters, undecodable bytes) is escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def endangers_lines(c: str) -> bool:
+    """Control characters, halves of characters, ends of lines and paragraphs, other directions for what follows.
+
+    Not what joins letters or spaces them: it does not print alone, and names have it.
+    """
+    return unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(c) in _DIRECTIONS
 
 
 def at_home(path: str | os.PathLike[str]) -> Path:

@@ -8,19 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import InputError, printable
+from ..errors import InputError, endangers_lines, printable
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif")
 PARTS = {  # folder, in small letters -> split
     **{"train": "train", "training": "train", "test": "test", "testing": "test"},
     **{"val": "val", "valid": "val", "validation": "val"},
 }
-_FOREIGN = (
-    "__MACOSX",
-    "Thumbs.db",
-    "desktop.ini",
-)  # what systems leave lying about, beside names that begin with a dot
-_DIRECTIONS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+_FOREIGN = ("__MACOSX", "Thumbs.db", "desktop.ini")  # left lying about, beside names that begin with a dot
 EXPECTED = "expected a folder for each class, as photos/cat/1.jpg, or these in train/ and test/"
 
 
@@ -99,12 +94,7 @@ def _label(entry: os.DirEntry) -> str:
     What joins letters or spaces them stays, though it does not print alone; a terminal is told printable() names.
     """
     name = unicodedata.normalize("NFC", entry.name)
-    return "".join(printable(c) if _endangers_lines(c) else c for c in name)
-
-
-def _endangers_lines(c: str) -> bool:
-    """Control characters, halves of characters, ends of lines and paragraphs, other directions for what follows."""
-    return unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(c) in _DIRECTIONS
+    return "".join(printable(c) if endangers_lines(c) else c for c in name)
 
 
 def _in_order(names: set[str]) -> tuple[str, ...]:

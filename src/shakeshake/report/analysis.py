@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from ..errors import endangers_lines
+
 T = TypeVar("T")
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -117,8 +119,8 @@ def number(value: Any) -> float | None:
 
 
 def plain(text: object) -> str:
-    """One line of printable characters: names come from a file system, which lets almost anything through."""
-    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    """One line without control characters: names come from a file system, which lets almost anything through."""
+    return " ".join("".join(" " if endangers_lines(c) else c for c in str(text)).split())
 
 
 def parse(found: dict[str, Any], notes: list[str]) -> Analysis:

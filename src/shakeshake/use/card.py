@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, printable
+from ..errors import InputError, endangers_lines, printable
 from ..train.recipe import Recipe
 from ..train.trained_run import TrainedRun
 
@@ -162,7 +162,8 @@ def _yaml(text: str) -> str:
 
 def _plain(text: str) -> str:
     """Text in which Markdown and HTML find nothing of theirs."""
-    return re.sub(r"([\\`*_{}\[\]#|~!])", r"\\\1", html.escape(printable(text), quote=False))
+    line = "".join(printable(c) if endangers_lines(c) else c for c in text)
+    return re.sub(r"([\\`*_{}\[\]#|~!])", r"\\\1", html.escape(line, quote=False))
 
 
 def _classes(classes: tuple[str, ...]) -> str:
