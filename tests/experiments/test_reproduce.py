@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+
+from shakeshake.experiments import results
+from shakeshake.experiments.run import Plan
 
 TWO_ROWS = ("table1", "--scale", "smoke", "--rows", "E-E-B,S-S-I", "--jobs", "2")
 
@@ -67,6 +71,24 @@ def test_a_table_shows_the_published_figure_beside_ours(table):
     )
     assert compared["difference"] == pytest.approx(found["cells"][1]["mean"] - found["cells"][0]["mean"], abs=0.5)
     assert (folder / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("result.json", "{", "result.json cannot be read"),
+        ("analysis.json", '{"x": 1}', "analysis.json is damaged or not ours"),
+        ("analysis.json", '{"wrong": "AA==", "images": 450}', "1 bytes for 450 images"),
+    ],
+)
+def test_a_damaged_cell_costs_that_cell(table, tmp_path, name, content, said):
+    folder = shutil.copytree(table[0], tmp_path / "table")
+    (cell(folder, "S-S-I") / name).write_text(content)
+    found = results.collect(Plan("table1", scale="smoke", rows=("E-E-B", "S-S-I")).experiment, folder, 1, "smoke")
+    good, bad = found["cells"]
+    assert good["n"] == 1
+    assert bad["n"] == 0
+    assert said in bad["failed"][0]["reason"]
 
 
 def test_two_runners_do_no_cell_twice(table):

@@ -81,8 +81,16 @@ def load_data(
         folder = at_home(data)
         images = load_photos(folder, image_size=image_size, split_seed=split_seed, progress=progress)
     else:
-        images = _load_path(data)
+        images = _load_path(_moved(data, data_dir))
     return _adapted(images, train_size, seed, image_size, published=data in CIFAR)
+
+
+def _moved(data: str, data_dir: str | Path | None) -> str:
+    """An .npz where it is, or by its name in ``data_dir``, or that itself: what is in it is known by a digest."""
+    if data_dir is None or at_home(data).exists():
+        return data
+    there = at_home(data_dir)
+    return str(there / Path(data).name if there.is_dir() else there)
 
 
 def get(name: str, data_dir: str | Path | None = None) -> Path:

@@ -34,8 +34,14 @@ class Difference:
 
 
 def unpack(wrong: str, images: int) -> np.ndarray:
-    """The bool array "image i was predicted wrongly" from analysis.json's base64 of packed bits."""
-    return np.unpackbits(np.frombuffer(base64.b64decode(wrong), np.uint8), count=images).astype(bool)
+    """The bool array "image i was predicted wrongly" from analysis.json's base64 of packed bits.
+
+    Raises ValueError where these are not as many as there are images.
+    """
+    packed = np.frombuffer(base64.b64decode(wrong, validate=True), np.uint8)
+    if len(packed) != -(-images // 8):
+        raise ValueError(f"{len(packed)} bytes for {images} images")
+    return np.unpackbits(packed, count=images).astype(bool)
 
 
 def difference(row: Sequence[np.ndarray], against: Sequence[np.ndarray], *, level: float = 0.95) -> Difference:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from ..train.recipe import Recipe
 from ..train.record import RunDirectory, environment, write_atomically
 from . import correlations
@@ -136,6 +137,43 @@ def on_other_images(run: RunDirectory, expected: str | None) -> bool:
     return expected is not None and run.finished and run.result()["data_fingerprint"] != expected
 
 
+def _run(run: RunDirectory, recipe: Recipe, seed: int, fold: int, images: str | None) -> dict[str, Any]:
+    """A finished run in a table. Raises InputError for one whose files are damaged, or of other images."""
+    if on_other_images(run, images):
+        raise InputError(
+            f"was trained on other images: {recipe.data} has changed since the comparison began; name a new --out"
+        )
+    result, analysis = run.result(), _analysis(run)
+    return {
+        "seed": seed,
+        "fold": fold,
+        "path": f"{CELLS}/{run.path.name}",
+        "last_error": result["last_error"],
+        "balanced_error": result.get("last_balanced_error"),  # no run had it at first
+        "best_error": result["best_error"],
+        "best_epoch": result["best_epoch"],
+        # As seen in the last epoch; where mixup makes that one of mixtures, of the images as they are.
+        "train_error": (analysis or {}).get("train_error") if recipe.mixup else result["last_train_error"],
+        "seconds": result["seconds"],
+        "precision": result["precision"],
+        "device": run.read_json("environment.json").get("device"),
+    }
+
+
+def _analysis(run: RunDirectory) -> dict[str, Any] | None:
+    """What a run's analysis.json holds, None where there is none. Raises InputError for a damaged one."""
+    if not (run.path / "analysis.json").exists():
+        return None
+    found = run.read_json("analysis.json")
+    try:
+        unpack(found["wrong"], found["images"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(
+            f"run: {run.path / 'analysis.json'} is damaged or not ours ({error!r}); remove it and start again"
+        ) from None
+    return found
+
+
 def _cell(
     cell: Cell,
     folder: Path,
@@ -147,26 +185,11 @@ def _cell(
     for number, (seed, fold) in enumerate(wanted):  # the number is the seed where there are no folds
         name = cell.folder(seed, fold)
         run = RunDirectory(folder / CELLS / name)
-        if on_other_images(run, images.get((seed, fold))):
-            reason = f"was trained on other images: {cell.recipe.data} has changed since the comparison began"
-            failures.append({"seed": number, "reason": f"{reason}; name a new --out"})
-        elif run.finished:
-            result = run.result()
-            runs.append(
-                {
-                    "seed": seed,
-                    "fold": fold,
-                    "path": f"{CELLS}/{name}",
-                    "last_error": result["last_error"],
-                    "balanced_error": result.get("last_balanced_error"),  # no run had it at first
-                    "best_error": result["best_error"],
-                    "best_epoch": result["best_epoch"],
-                    "train_error": _train_error(run, cell.recipe),
-                    "seconds": result["seconds"],
-                    "precision": result["precision"],
-                    "device": run.read_json("environment.json")["device"],
-                }
-            )
+        if run.finished:
+            try:
+                runs.append(_run(run, cell.recipe, seed, fold, images.get((seed, fold))))
+            except InputError as error:  # damaged, or of other images: the others count all the same
+                failures.append({"seed": number, "reason": str(error)})
         elif name in failed:
             failures.append({"seed": number, "reason": failed[name]})
         else:
@@ -199,17 +222,9 @@ def _cell(
     }
 
 
-def _train_error(run: RunDirectory, recipe: Recipe) -> float | None:
-    """As seen in the last epoch; where mixup makes that one of mixtures, of the images as they are, by the analysis."""
-    if not recipe.mixup:
-        return run.result()["last_train_error"]
-    analysed = (run.path / "analysis.json").exists()
-    return run.read_json("analysis.json").get("train_error") if analysed else None
-
-
 def _analyses(cell: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
-    runs = [RunDirectory(folder / run["path"]) for run in cell["runs"]]
-    return [run.read_json("analysis.json") for run in runs if (run.path / "analysis.json").exists()]
+    found = (_analysis(RunDirectory(folder / run["path"])) for run in cell["runs"])
+    return [analysis for analysis in found if analysis is not None]
 
 
 def wrong_images(cell: dict[str, Any], folder: Path) -> list[np.ndarray]:
@@ -219,9 +234,8 @@ def wrong_images(cell: dict[str, Any], folder: Path) -> list[np.ndarray]:
     """
     by_seed: dict[int, list[np.ndarray]] = {}
     for run in sorted(cell["runs"], key=lambda run: (run["seed"], run["fold"])):
-        path = folder / run["path"] / "analysis.json"
-        if path.exists():
-            found = RunDirectory(path.parent).read_json(path.name)
+        found = _analysis(RunDirectory(folder / run["path"]))
+        if found is not None:
             by_seed.setdefault(run["seed"], []).append(unpack(found["wrong"], found["images"]))
     folds = cell["recipe"]["folds"] or 1
     return [np.concatenate(parts) for parts in by_seed.values() if len(parts) == folds]
