@@ -16,7 +16,7 @@ from .schedule import parse_milestones
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a run does. Two runs of one recipe on one machine end with the same weights, bit for bit."""
+    """What a run does. Two runs of one recipe on one machine, by as many threads, end with the same weights."""
 
     data: str = "cifar10"
     """Images to train on: digits, cifar10, cifar100, a folder with one of photos for each class (or train/ and perhaps
