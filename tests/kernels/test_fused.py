@@ -237,3 +237,32 @@ print(build.why())
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip()
+
+
+@pytest.fixture
+def small_library(monkeypatch, tmp_path):
+    """What is compiled is one function, so that it takes no time."""
+    if build.library() is None:
+        pytest.skip(f"no kernels: {build.why()}")
+    (tmp_path / "one.cpp").write_text('extern "C" int one() { return 1; }')
+    monkeypatch.setattr(build, "SOURCES", (tmp_path / "one.cpp",))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "shakeshake" / "kernels"
+
+
+@pytest.mark.parametrize("size", [0, 5000])
+def test_a_library_that_was_kept_in_part_is_compiled_again(small_library, size):
+    """Loaded, it would be an error at the first page that is missing: the end of every training on that machine."""
+    assert build._library.__wrapped__().one() == 1
+    (kept,) = small_library.iterdir()
+    whole = kept.read_bytes()
+    (small_library / "copy").write_bytes(whole[:size])
+    os.replace(small_library / "copy", kept)
+    assert build._library.__wrapped__().one() == 1
+    assert [entry.read_bytes() for entry in small_library.iterdir()] == [whole]
+
+
+def test_a_user_without_a_home(small_library, monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where the system knows no such user
+    assert "no home directory" in build._library.__wrapped__()

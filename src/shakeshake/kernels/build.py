@@ -45,16 +45,16 @@ def _library() -> ctypes.CDLL | str:
     if compiler is None:
         return "no C++ compiler (c++, g++ or clang++)"
     try:
-        target = _cache() / f"cpu-{_key(compiler)}.so"
-        if not target.exists():
-            _compile(compiler, target)
-        return ctypes.CDLL(str(target))
+        cache, name = _cache(), f"cpu-{_key(compiler)}"
+        return ctypes.CDLL(str(_kept(cache, name) or _compile(compiler, cache, name)))
     except (OSError, subprocess.SubprocessError) as error:
         return f"{Path(compiler).name} failed: {str(error).splitlines()[0]}"
 
 
 def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if base.startswith("~"):
+        raise OSError("no home directory to keep the library in, XDG_CACHE_HOME may name another")
     folder = Path(base) / "shakeshake" / "kernels"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if folder.stat().st_uid != os.getuid():
@@ -75,18 +75,33 @@ def _key(compiler: str) -> str:
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
-def _compile(compiler: str, target: Path) -> None:
-    """Side by side, and whole or not at all, also when several processes do it at once."""
-    with tempfile.TemporaryDirectory(suffix=".part", dir=target.parent) as folder:
+def _kept(cache: Path, name: str) -> Path | None:
+    """The library that was compiled before, if it is whole: one that a crash has left in part is a bus error later."""
+    for path in cache.glob(f"{name}-*.so"):
+        if path.stem == f"{name}-{_digest(path)}":
+            return path
+        path.unlink(missing_ok=True)
+    return None
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def _compile(compiler: str, cache: Path, name: str) -> Path:
+    """Side by side, and whole or not at all, also when several processes do it at once. Its digest is in its name."""
+    with tempfile.TemporaryDirectory(suffix=".part", dir=cache) as folder:
         objects = [str(Path(folder) / f"{source.stem}.o") for source in SOURCES]
         with ThreadPoolExecutor() as pool:
             commands = [
-                [compiler, *FLAGS, "-c", str(source), "-o", name] for source, name in zip(SOURCES, objects, strict=True)
+                [compiler, *FLAGS, "-c", str(source), "-o", made] for source, made in zip(SOURCES, objects, strict=True)
             ]
             list(pool.map(_run, commands))
-        library = str(Path(folder) / target.name)
-        _run([compiler, *FLAGS, "-shared", *objects, "-o", library])
-        os.replace(library, target)
+        library = Path(folder) / f"{name}.so"
+        _run([compiler, *FLAGS, "-shared", *objects, "-o", str(library)])
+        with open(library, "rb") as file:
+            os.fsync(file.fileno())
+        return library.replace(cache / f"{name}-{_digest(library)}.so")
 
 
 def _run(command: list[str]) -> None:
