@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import sys
 import pytest
 
 from shakeshake.errors import InputError, RunError
-from shakeshake.train import carry
+from shakeshake.train import carry, record
 from shakeshake.train.carry import MIB, pack, unpack
 
 STEPS = 4
@@ -80,12 +81,12 @@ def test_the_newest_whole_checkpoint_is_carried(tmp_path, harm):
 
 
 def test_a_disk_that_is_full_leaves_no_parts(alone, tmp_path, monkeypatch):
-    def full(path, content, write=carry.write_atomically):
+    def full(path, content, write=record.write_atomically):
         if path.name.startswith("part-2"):
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         write(path, content)
 
-    monkeypatch.setattr(carry, "write_atomically", full)
+    monkeypatch.setattr(record, "write_atomically", full)
     with pytest.raises(InputError, match="carried cannot be written: No space left"):
         pack(alone, tmp_path / "carried", size=0.03)
     assert not list((tmp_path / "carried").iterdir())
@@ -125,3 +126,20 @@ def test_what_is_missing_damaged_or_too_large_is_said(alone, tmp_path):
         unpack(tmp_path / "nowhere", tmp_path / "run")
     assert not (tmp_path / "run").exists()
     assert not list(tmp_path.glob(".*.part"))
+
+
+def test_what_a_kill_left_does_not_stop_the_next_try(alone, tmp_path):
+    (tmp_path / "carried" / ".abc.part").mkdir(parents=True)
+    for name in (".part-1-of-3.abc.part", ".abc.part/part-1-of-3"):
+        (tmp_path / "carried" / name).write_bytes(b"half")
+    parts = pack(alone, tmp_path / "carried")
+    assert sorted((tmp_path / "carried").iterdir()) == parts
+
+
+def test_a_run_that_only_can_be_read(alone, tmp_path, monkeypatch):
+    """As on a disk that is mounted read-only, where nothing can be locked and nobody trains."""
+    monkeypatch.setattr(carry.os, "access", lambda path, how: how != os.W_OK)
+    monkeypatch.setattr(record.RunDirectory, "locked", None)
+    pack(alone, tmp_path / "carried")
+    unpack(tmp_path / "carried", tmp_path / "run")
+    assert (tmp_path / "run" / "result.json").read_bytes() == (alone / "result.json").read_bytes()

@@ -1,5 +1,6 @@
 """Exports: from a process to a file that another program runs, and the same probabilities again."""
 
+import errno
 import io
 import json
 import re
@@ -14,6 +15,7 @@ from huggingface_hub import ModelCard
 
 import shakeshake as ss
 from shakeshake.errors import InputError, RunError
+from shakeshake.train import record
 from shakeshake.use import card, exported
 from shakeshake.use.exported import compared, export_run
 
@@ -150,3 +152,25 @@ def test_an_unfinished_run_is_told(run, tmp_path, shakeshake):
         shutil.copy(run / name, tmp_path / "copy")
     with pytest.raises(InputError, match=r"copy holds no recipe.json"):
         export_run(tmp_path / "copy", "torch")
+
+
+def test_an_export_is_replaced_whole(run, tmp_path, monkeypatch):
+    """A disk that is full before the last file is written leaves what was there; what a kill left is no hindrance."""
+    folder = export_run(run, "safetensors", tmp_path / "hf", say=lambda _: None)
+    before = {entry.name: entry.read_bytes() for entry in folder.iterdir()}
+    write = record.write_atomically
+
+    def full(path, content):
+        if path.name == "README.md":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, content)
+
+    monkeypatch.setattr(record, "write_atomically", full)
+    with pytest.raises(InputError, match="hf cannot be written: No space left"):
+        export_run(run, "safetensors", folder, half=True, say=lambda _: None)
+    monkeypatch.undo()
+    assert {entry.name: entry.read_bytes() for entry in folder.iterdir()} == before
+    (folder / ".model.safetensors.abc.part").write_bytes(b"half")
+    export_run(run, "safetensors", folder, half=True, say=lambda _: None)
+    assert {entry.name for entry in folder.iterdir()} == set(before)
+    assert (folder / "config.json").read_bytes() != before["config.json"]

@@ -11,11 +11,12 @@ import re
 import shutil
 import tarfile
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import InputError
 from . import checkpoint
-from .record import RunDirectory, write_atomically
+from .record import RunDirectory, is_rubbish, write_together
 
 MIB = 2**20
 PART = re.compile(r"part-(\d+)-of-(\d+)")
@@ -37,10 +38,10 @@ def pack(run: Path, folder: Path, *, files: int = 8, size: float = 16.0) -> list
     if not (math.isfinite(size) and int(size * MIB) > _DIGEST):
         raise InputError(f"size: got {size:g} MiB, expected a finite number, 0.001 or more")
     source, each = RunDirectory.open(run), int(size * MIB)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or not all(map(is_rubbish, folder.iterdir()))):
         raise InputError(f"folder: {folder} is not empty, expected a new folder for the parts")
     content = io.BytesIO()
-    with source.locked(), tarfile.open(fileobj=content, mode="w") as archive:
+    with _at_rest(source), tarfile.open(fileobj=content, mode="w") as archive:
         for name in FINISHED if source.finished else UNFINISHED:
             if (run / name).exists():
                 archive.add(run / name, name)
@@ -53,17 +54,19 @@ def pack(run: Path, folder: Path, *, files: int = 8, size: float = 16.0) -> list
         raise InputError(
             f"run: {run} takes {len(body) / MIB:.1f} MiB, expected no more than {files} files of {size:g} MiB"
         )
-    paths = [folder / f"part-{number + 1}-of-{count}" for number in range(count)]
+    parts = {f"part-{n + 1}-of-{count}": body[n * each : (n + 1) * each] for n in range(count)}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for number, path in enumerate(paths):
-            write_atomically(path, body[number * each : (number + 1) * each])
+        write_together(folder, parts)
     except OSError as error:
-        for path in paths:
-            with contextlib.suppress(OSError):
-                path.unlink()
         raise InputError(f"folder: {folder} cannot be written: {error.strerror or error}") from None
-    return paths
+    return [folder / name for name in parts]
+
+
+@contextlib.contextmanager
+def _at_rest(run: RunDirectory) -> Iterator[None]:
+    """The run while nobody trains it: locked, or on a disk that only can be read."""
+    with run.locked() if os.access(run.path, os.W_OK) else contextlib.nullcontext():
+        yield
 
 
 def unpack(folder: Path, run: Path) -> None:

@@ -10,10 +10,11 @@ import math
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,21 @@ def write_atomically(
         with contextlib.suppress(OSError):
             os.unlink(name)
         raise
+
+
+def write_together(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Files in a folder of their own: all of them are whole on the disk before the first one takes its name.
+
+    Raises OSError; then what was there is untouched. What a kill has left of an earlier try is removed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in folder.glob(".*.part"):
+        shutil.rmtree(part) if part.is_dir() else part.unlink()
+    with tempfile.TemporaryDirectory(prefix=".", suffix=".part", dir=folder) as beside:
+        for name, content in files.items():
+            write_atomically(Path(beside) / name, content)
+        for name in files:
+            os.replace(Path(beside) / name, folder / name)
 
 
 def _umask() -> int:

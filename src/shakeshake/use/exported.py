@@ -20,7 +20,7 @@ from ..export.temperature import cross_fitted, probabilities
 from ..models.trained import CONFIG, WEIGHTS, TrainedModel, check_finished, load
 from ..models.weights import sha256, weights_as_bytes
 from ..train.held_out import logits_of
-from ..train.record import check_target, write_atomically
+from ..train.record import check_target, is_rubbish, write_atomically, write_together
 from ..train.trained_run import TrainedRun, open_run
 from .card import CARD, Measured, check_licence, model_card
 
@@ -179,8 +179,10 @@ def _folder(exporting: Exporting, target: Path, half: bool) -> Path:
         "the float16 copy" if half else "what was loaded back",
         most=1e-2 if half else TOLERANCE,
     )
-    for name, content in files.items():
-        _write(target / name, content)
+    try:
+        write_together(target, files)
+    except OSError as error:
+        raise InputError(f"out: {printable(target)} cannot be written: {error.strerror or error}") from None
     return target
 
 
@@ -219,11 +221,11 @@ def _check_writable(target: Path, *, folder: bool) -> None:
         check_target(target)
     expected = "a new folder, or one that holds an export" if folder else "the name of a file in a folder that is there"
     ours = {WEIGHTS, CONFIG, CARD}
-    bad = (
-        target.exists() and (not target.is_dir() or bool({entry.name for entry in target.iterdir()} - ours))
-        if folder
-        else target.is_dir() or not target.parent.is_dir()
-    )
+    if folder:
+        others = target.is_dir() and any(entry.name not in ours and not is_rubbish(entry) for entry in target.iterdir())
+        bad = others or (target.exists() and not target.is_dir())
+    else:
+        bad = target.is_dir() or not target.parent.is_dir()
     if bad:
         raise InputError(f"out: {printable(target)} cannot be written, expected {expected}")
 
