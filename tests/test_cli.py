@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,27 @@ def test_whatever_its_streams_are(streams, code, said):
     command = f"{sys.executable} -m shakeshake models {streams}"
     done = subprocess.run(["bash", "-c", command], stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (code, said)
+
+
+ENDING = """
+import atexit, os, signal, sys
+from shakeshake import cli, errors
+from shakeshake.doors import tools
+strike = lambda *_: signal.raise_signal(signal.{name})
+sys.argv = ["shakeshake", "models", "shake_resnet26*"]
+{when}
+raise SystemExit(cli.main())
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("when", ["atexit.register(strike)", "tools.models = errors.tell = strike"])
+def test_a_signal_at_the_end_prints_no_traceback(name, when):
+    """While Python takes itself down, and a second one while the first is told."""
+    program = ENDING.format(name=name, when=when)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr == ""
+    assert done.returncode in (130, -getattr(signal, name))
 
 
 def test_a_name_that_the_stream_cannot_encode_is_escaped():

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from . import __version__
 from .doors import COMMANDS
-from .errors import DONE, InputError, explained, tell
+from .errors import DONE, INTERRUPTED, InputError, explained, tell
 
 
 def _help() -> str:
@@ -30,13 +30,21 @@ def _warn(message: Warning | str, *_: object, **__: object) -> None:
 
 
 def _terminated(number: int, frame: object) -> NoReturn:
+    signal.signal(number, signal.SIG_DFL)  # a second one does not interrupt how the first is told
     raise KeyboardInterrupt
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns 0 done, 2 the user's mistake (one line), 130 interrupted, 1 anything else."""
     given = sys.argv[1:] if arguments is None else arguments
-    return explained(lambda: _run(given))
+    try:
+        status = explained(lambda: _run(given))
+    except KeyboardInterrupt:  # a second one
+        status = INTERRUPTED
+    if arguments is None:  # the process ends: Python would print where a signal finds it
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+    return status
 
 
 def _run(arguments: Sequence[str]) -> int:
