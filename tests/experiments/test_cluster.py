@@ -21,6 +21,7 @@ EPOCHS = 500
 # One process a cell and node; Ray's own must not phone home, and not wait minutes to notice a dead node.
 RAY = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_health_check_period_ms": "1000"}
 RAY |= {"RAY_health_check_timeout_ms": "1000", "RAY_health_check_failure_threshold": "3"}
+RAY |= {"RAY_AUTH_MODE": "disabled"}  # a token that some other cluster left at home would be asked for
 
 
 def node(log: Path, *arguments: object) -> subprocess.Popen:
