@@ -24,7 +24,7 @@ from .train.defaults import Facts, choose
 from .train.device import choose_device
 from .train.loop import fit
 from .train.recipe import Recipe
-from .train.record import free_path
+from .train.record import new_path
 
 _ONE_AT_A_TIME = threading.Lock()  # a run draws from torch's global generators, which all threads share
 _OF_DATA = {"data", "data_dir", "train_size", "folds", "fold", "image_size", "split_seed"}
@@ -138,7 +138,7 @@ class ShakeShakeClassifier(ClassifierMixin, BaseEstimator):
             typed |= {"flip": False, "crop": 0}
         if not isinstance(self.fields, Mapping | None):
             raise InputError(f"fields: got a {type(self.fields).__name__}, expected a dict of a recipe's fields")
-        for name in _OF_DATA & set(self.fields or {}):
+        for name in sorted(_OF_DATA & set(self.fields or {})):
             raise InputError(f"fields: got {name}, which says where images come from; they are X here")
         typed |= dict(self.fields or {})
         images = len(data.train)
@@ -161,17 +161,7 @@ def _run_folder(out: str | Path | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="shakeshake-") as folder:
             yield Path(folder)
         return
-    made = None
-    while made is None:
-        path = free_path(Path(out), "fit")
-        try:
-            path.mkdir(parents=True)
-            made = path
-        except FileExistsError:  # somebody was quicker
-            continue
-        except OSError as error:
-            raise InputError(f"out: {out} cannot be written: {error.strerror or error}") from None
-    yield made
+    yield new_path(Path(out), "fit")
 
 
 def _checked_shape(X: np.ndarray) -> tuple[int, ...]:

@@ -29,6 +29,11 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
+def one_line(text: str) -> str:
+    """A name as it is, but for what endangers lines: that is escaped."""
+    return "".join(printable(c) if endangers_lines(c) else c for c in text)
+
+
 def endangers_lines(c: str) -> bool:
     """Control characters, halves of characters, ends of lines and paragraphs, other directions for what follows.
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import InputError, endangers_lines, printable
+from ..errors import InputError, one_line, printable
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif")
 PARTS = {  # folder, in small letters -> split
@@ -93,8 +93,7 @@ def _label(entry: os.DirEntry) -> str:
 
     What joins letters or spaces them stays, though it does not print alone; a terminal is told printable() names.
     """
-    name = unicodedata.normalize("NFC", entry.name)
-    return "".join(printable(c) if endangers_lines(c) else c for c in name)
+    return one_line(unicodedata.normalize("NFC", entry.name))
 
 
 def _in_order(names: set[str]) -> tuple[str, ...]:

@@ -70,7 +70,7 @@ def train(arguments: Sequence[str]) -> int:
 
 
 def minutes_option(parser: Parser) -> None:
-    about = "save, stop and exit with 130 after about M minutes, to go on later"
+    about = "save, stop and exit with 130 (under torchrun 0) after about M minutes, to go on later"
     parser.add_argument("--minutes", type=float, metavar="M", help=about)
 
 

@@ -62,7 +62,7 @@ def _one(record: RunRecord) -> list[str]:
         )
     if record.gap is not None:
         shaken = " and shaken" if cell(record.recipe.get("rule")).startswith("S-") else ""
-        seen = "as they are" if record.recipe.get("mixup") else f"as it saw them, augmented{shaken},"
+        seen = "as they are," if record.recipe.get("mixup") else f"as it saw them, augmented{shaken},"
         told.append(
             f"On the images it was trained on, {seen} the error was {percent(record.train_error)}: "
             f"a gap of {points(record.gap)}."

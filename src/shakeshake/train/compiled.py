@@ -27,7 +27,7 @@ def compiled(network: nn.Module, mode: str, device: torch.device) -> Callable[[T
         raise InputError(
             f"compile: got {mode!r}, but torch.compile does not work here ({reason}); expected none, or {needed}"
         ) from None
-    if device.type == "cuda" and mode != "max-autotune":
+    if device.type == "cuda" and mode != "max-autotune" and hasattr(torch._inductor.config, "deterministic"):
         # Choices by timing would be others on the next machine, and so would the order of sums be.
         torch._inductor.config.deterministic = True
     return torch.compile(network, mode=mode, dynamic=False)

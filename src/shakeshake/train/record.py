@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import itertools
 import json
 import math
 import os
@@ -286,21 +285,28 @@ def is_rubbish(entry: Path) -> bool:
 
 def new_run_path(recipe: Recipe) -> Path:
     """A new folder under runs/, made for who asks: data, rule (without branches to shake: the model), a number."""
-    parent, stem = Path("runs"), _stem(recipe)
-    try:
-        parent.mkdir(exist_ok=True)
-        for number in itertools.count(_last_number(parent, stem) + 1):
-            with contextlib.suppress(FileExistsError):
-                (parent / f"{stem}-{number}").mkdir()
-                break
-    except OSError as error:
-        raise InputError(f"out: {parent} cannot be written: {error.strerror or error}") from None
-    return parent / f"{stem}-{number}"
+    return new_path(Path("runs"), _stem(recipe))
 
 
 def last_run_path(recipe: Recipe) -> Path:
     """The folder that new_run_path() has made last."""
     return Path("runs") / f"{_stem(recipe)}-{_last_number(Path('runs'), _stem(recipe))}"
+
+
+def new_path(parent: Path, stem: str) -> Path:
+    """A folder ``parent/stem-N``, made for who asks, whoever else is making one there. Raises InputError."""
+    number = _last_number(parent, stem) + 1
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            path = parent / f"{stem}-{number}"
+            try:
+                path.mkdir()
+                return path
+            except FileExistsError:  # somebody was quicker
+                number += 1
+    except OSError as error:
+        raise InputError(f"out: {parent} cannot be written: {error.strerror or error}") from None
 
 
 def free_path(parent: Path, stem: str) -> Path:

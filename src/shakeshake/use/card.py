@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, endangers_lines, printable
+from ..errors import InputError, one_line, printable
 from ..train.recipe import Recipe
 from ..train.trained_run import TrainedRun
 
@@ -162,8 +162,7 @@ def _yaml(text: str) -> str:
 
 def _plain(text: str) -> str:
     """Text in which Markdown and HTML find nothing of theirs."""
-    line = "".join(printable(c) if endangers_lines(c) else c for c in text)
-    return re.sub(r"([\\`*_{}\[\]#|~!])", r"\\\1", html.escape(line, quote=False))
+    return re.sub(r"([\\`*_{}\[\]#|~!])", r"\\\1", html.escape(one_line(text), quote=False))
 
 
 def _classes(classes: tuple[str, ...]) -> str:
