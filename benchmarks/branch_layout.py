@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shakeshake.bench import interleaved
-from shakeshake.core.mix import mix
+from shakeshake.layers.mix import mix
 from shakeshake.models.registry import create_model
 from shakeshake.models.shake_resnet import ShakeBlock
 from shakeshake.train.device import autocast, choose_device, choose_precision
-from shakeshake.train.record import environment, write_results
+from shakeshake.train.run_directory import environment, write_results
 
 
 class MergedBlock(nn.Module):

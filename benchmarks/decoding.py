@@ -22,8 +22,8 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from shakeshake.data.images import read_and_decode
-from shakeshake.train.record import environment, write_results
+from shakeshake.data.image_folder.decode import read_and_decode
+from shakeshake.train.run_directory import environment, write_results
 
 
 def read(path: Path, size: int) -> np.ndarray:

@@ -16,13 +16,14 @@ import numpy as np
 import torch
 
 from shakeshake.analysis.calibration import reliability
-from shakeshake.export import onnx, program
-from shakeshake.export.deployed import Deployed
-from shakeshake.export.temperature import cross_fitted, fit_temperature, probabilities
-from shakeshake.models.trained import load
+from shakeshake.export import onnx
+from shakeshake.export import torch_export as program
+from shakeshake.inference.calibration import cross_fitted, fit_temperature, probabilities
+from shakeshake.inference.pipeline import Deployed
+from shakeshake.models.model import load
 from shakeshake.models.weights import weights_as_bytes
-from shakeshake.train.record import environment, write_results
-from shakeshake.train.trained_run import open_run
+from shakeshake.train.open_run import open_run
+from shakeshake.train.run_directory import environment, write_results
 
 PART = 1_000
 

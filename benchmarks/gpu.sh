@@ -50,6 +50,6 @@ measure piece 70 benchmarks/pieces.sh "$scratch/none" "$scratch/next" 0.6 "$out/
 [ "$device" = cpu ] || measure recorded 60 "${small[@]}" --modes none --layouts 'at once' --recorded --no-peer --out "$out/small_steps_recorded.json"
 measure compiled 150 "${small[@]}" --modes none,reduce-overhead --layouts 'at once' --no-peer --out "$out/small_steps_compiled.json"
 measure piece-compiled 100 benchmarks/pieces.sh "$scratch/none" "$scratch/next-compiled" 1 "$out/piece-compiled" "${train[@]}" \
-    --compile reduce-overhead
+    --compile-mode reduce-overhead
 measure tests 90 python3 -m pytest -v -W default -m gpu tests/train/test_gpu.py
 measure bench 40 python3 -m shakeshake bench "${net[@]}" --batch-size 128 --out "$out/bench.json"

@@ -27,7 +27,7 @@ import shakeshake as ss
 from peers import MODEL, PEERS, versions
 from shakeshake.bench import interleaved
 from shakeshake.train.device import choose_device, keep_freed_memory
-from shakeshake.train.record import environment, write_results
+from shakeshake.train.run_directory import environment, write_results
 
 
 def step(network: nn.Module, images: Tensor) -> Callable[[], None]:

@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shakeshake.bench import interleaved
-from shakeshake.core.mix import mix
 from shakeshake.kernels import convs, fused
+from shakeshake.layers.mix import mix
 from shakeshake.train.device import autocast, keep_freed_memory
-from shakeshake.train.record import environment, write_results
+from shakeshake.train.run_directory import environment, write_results
 
 IMAGES = 64
 SHAPE = (IMAGES, 32, 32, 32)

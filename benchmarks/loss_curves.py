@@ -18,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from shakeshake.data.sources import load_data
+from shakeshake.data.registry import load_data
 from shakeshake.kernels.fused import use
 from shakeshake.train.device import choose_device
 from shakeshake.train.recipe import Recipe
-from shakeshake.train.record import environment, write_results
+from shakeshake.train.run_directory import environment, write_results
 from shakeshake.train.trainer import Trainer
 
 MODEL = "shake_resnet20_2x16d"

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from shakeshake.data.sources import Split, load_data
+from shakeshake.data.registry import Split, load_data
 
 SIZES = (200, 1000, 4000)
 LARGEST, RATIO = 400, 20  # of the uneven one: images of its largest class, and how many times the smallest one's

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from peers import PEERS, versions
-from shakeshake.train.record import environment, write_results
+from shakeshake.train.run_directory import environment, write_results
 
 STEP = Path(__file__).with_name("train_step.py")
 

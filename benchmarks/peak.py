@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from shakeshake.train.record import environment, write_results
+from shakeshake.train.run_directory import environment, write_results
 
 SUMS = 24
 # instruction, operations of one: each of 16 lanes multiplies and adds, in bf16 two numbers of it

@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 import shakeshake as ss
-from shakeshake.models.foreign import load_foreign
-from shakeshake.train.record import environment, write_results
+from shakeshake.models.convert import load_foreign
+from shakeshake.train.run_directory import environment, write_results
 
 MODEL = "shake_resnet26_2x32d"
 

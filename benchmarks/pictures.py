@@ -17,7 +17,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from shakeshake.report.page import write_report
-from shakeshake.train.record import write_atomically
+from shakeshake.train.run_directory import write_atomically
 
 PARTS = {
     "runs": "Runs",

@@ -25,11 +25,11 @@ import matplotlib as mpl
 import torch
 
 from shakeshake.bench import interleaved, trainer_on_noise, training_step
-from shakeshake.report import look
+from shakeshake.report import theme as look
 from shakeshake.report.svg import SETTINGS, axes_on, blank, standalone, to_svg
 from shakeshake.train.device import choose_device, describe_device
 from shakeshake.train.distributed import ALONE, Group, joined
-from shakeshake.train.record import environment, write_atomically, write_results
+from shakeshake.train.run_directory import environment, write_atomically, write_results
 from shakeshake.train.trainer import Trainer
 
 DEPTH, BRANCHES, WIDTH, BATCH = 26, 2, 32, 64

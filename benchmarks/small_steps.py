@@ -2,7 +2,8 @@
 
     pip install --no-deps pytorchcv
     python benchmarks/small_steps.py --device cuda --modes none --recorded --out results/h200/small_steps.json
-    python benchmarks/small_steps.py --device cpu --model shake_resnet26_2x4d --pixels 8 --batch-size 8 --bn-images 4
+    python benchmarks/small_steps.py --device cpu --model shake_resnet26_2x4d --pixels 8 \
+        --batch-size 8 --ghost-batch-size 4
 
 A step in bf16 with plain operations, its batch cut into parts for batch normalisation, one after the other, as
 `shakeshake train` has them on a CPU; with all parts at once, as on a GPU and compiled; both compiled; and, on CUDA,
@@ -26,13 +27,13 @@ import torch
 
 from peers import pytorchcv
 from shakeshake.bench import interleaved, training_step
-from shakeshake.data.arrays import ImageData, Split
+from shakeshake.data.dataset import ImageData, Split
 from shakeshake.kernels.fused import use
 from shakeshake.train import trainer as trainer_module
 from shakeshake.train.device import choose_device, describe_device, peak_memory
-from shakeshake.train.parts import in_parts
+from shakeshake.train.ghost_batch_norm import in_parts
 from shakeshake.train.recipe import Recipe
-from shakeshake.train.record import environment, write_results
+from shakeshake.train.run_directory import environment, write_results
 from shakeshake.train.trainer import Trainer
 from train_step import theirs
 
@@ -50,8 +51,8 @@ def noise(images: int, pixels: int) -> ImageData:
 def trainer(recipe: Recipe, data: ImageData, *, at_once: bool) -> Trainer:
     made = Trainer(recipe, data)
     use(made.network, wanted=False)
-    in_parts(made.network, recipe.bn_images if at_once else None)
-    made.part = None if at_once else recipe.bn_images
+    in_parts(made.network, recipe.ghost_batch_size if at_once else None)
+    made.part = None if at_once else recipe.ghost_batch_size
     return made
 
 
@@ -84,7 +85,9 @@ def check(recipe: Recipe, pixels: int) -> float:
     """Largest difference between the losses of three steps, parts one after the other and all at once."""
     data, losses = noise(3 * recipe.batch_size, pixels), []
     for at_once in (False, True):
-        made = trainer(recipe.replace(rule="E-E-I", precision="fp32", compile="none", lr=0.01), data, at_once=at_once)
+        made = trainer(
+            recipe.replace(rule="E-E-I", precision="fp32", compile_mode="none", lr=0.01), data, at_once=at_once
+        )
         for batch in made.loader.epoch(0):
             made.train_step(batch)
         losses.append(made.losses)
@@ -98,7 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="shake_resnet26_2x32d")
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--bn-images", type=int, default=64)
+    parser.add_argument("--ghost-batch-size", type=int, default=64)
     parser.add_argument("--pixels", type=int, default=32)
     parser.add_argument("--modes", default=",".join(MODES), help="of torch.compile (default %(default)s)")
     parser.add_argument("--layouts", default=",".join(LAYOUTS), help="of the parts (default %(default)s)")
@@ -110,7 +113,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     device = choose_device(given.device)
-    sizes = {"batch_size": given.batch_size, "bn_images": given.bn_images, "crop": min(4, given.pixels // 8)}
+    sizes = {
+        "batch_size": given.batch_size,
+        "ghost_batch_size": given.ghost_batch_size,
+        "crop_padding": min(4, given.pixels // 8),
+    }
     recipe = Recipe(data="noise", model=given.model, precision="bf16", device=str(device), epochs=1, lr=1e-6)
     recipe = recipe.replace(**sizes)
     difference = check(recipe, given.pixels)
@@ -118,9 +125,9 @@ def main() -> None:
     for mode in given.modes.split(","):
         for layout in given.layouts.split(","):
             name, at_once = f"parts {layout}" + (f", {mode}" if mode != "none" else ""), layout == "at once"
-            steps[name] = training_step(trainer(recipe.replace(compile=mode), data, at_once=at_once))
+            steps[name] = training_step(trainer(recipe.replace(compile_mode=mode), data, at_once=at_once))
             if given.recorded:
-                step = training_step(trainer(recipe.replace(compile=mode), data, at_once=at_once))
+                step = training_step(trainer(recipe.replace(compile_mode=mode), data, at_once=at_once))
                 steps[f"{name}, recorded"] = recorded(step)
     if given.peer:
         steps["pytorchcv"] = theirs(pytorchcv(), given.batch_size, device, "bf16")

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from shakeshake.kernels import build
-from shakeshake.train.record import environment, write_results
+from shakeshake.train.run_directory import environment, write_results
 
 FIRST_STEP = (
     "from shakeshake.bench import trainer_on_noise, training_step; "

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from shakeshake.data.arrays import ImageData, Split
-from shakeshake.data.pixels import InFile
-from shakeshake.data.rows import Rows
+from shakeshake.data.dataset import ImageData, Split
+from shakeshake.data.memmap_rows import Rows
+from shakeshake.data.storage import InFile
 from shakeshake.train.recipe import Recipe
-from shakeshake.train.record import environment, write_results
+from shakeshake.train.run_directory import environment, write_results
 from shakeshake.train.trainer import Trainer
 
 
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the file of images goes (default the system's)")
     parser.add_argument("--out", type=Path, metavar="F", help="everything measured, as JSON")
     given = parser.parse_args()
-    recipe = Recipe(model="shake_resnet8_2x16d", epochs=1, crop=12)
+    recipe = Recipe(model="shake_resnet8_2x16d", epochs=1, crop_padding=12)
     shape = (given.images, 3, given.image_size, given.image_size)
     measured: dict[str, list[float]] = {
         name: [] for name in ("in memory", "in file, read", "from disk, not ahead", "from disk")

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from shakeshake.data.arrays import ImageData, from_arrays
-from shakeshake.data.sources import load_data
+from shakeshake.data.dataset import ImageData, from_arrays
+from shakeshake.data.registry import load_data
 from shakeshake.train.evaluate import evaluate
 from shakeshake.train.recipe import Recipe
-from shakeshake.train.record import environment, write_results
+from shakeshake.train.run_directory import environment, write_results
 from shakeshake.train.trainer import Trainer
 
 LARGEST, RATIO = 100, 20  # images of the largest class, and how many times the smallest one's
@@ -45,24 +45,28 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     base = Recipe(data="digits", model="shake_resnet8_2x8d", rule="E-E-B", epochs=given.epochs, batch_size=32, lr=0.05)
-    base = base.replace(flip=False, crop=1, device="cpu", precision="fp32")
+    base = base.replace(flip=False, crop_padding=1, device="cpu", precision="fp32")
     rows = []
     for mixup in (0.0, 1.0):
         for balance in ("none", "sample", "weight"):
             measured = []
             for seed in range(given.seeds):
-                trainer = Trainer(base.replace(balance=balance, mixup=mixup, seed=seed), uneven(seed))
+                trainer = Trainer(base.replace(balance=balance, mixup_alpha=mixup, seed=seed), uneven(seed))
                 for epoch in range(given.epochs):
                     for batch in trainer.loader.epoch(epoch):
                         trainer.train_step(batch)
                     trainer.start_epoch()
                 measured.append(evaluate(trainer.network, trainer.tests, "fp32", trainer.device))
             errors = [one["balanced_error"] for one in measured]
-            rows.append({"balance": balance, "mixup": mixup, "balanced_error": errors, "mean": float(np.mean(errors))})
+            rows.append(
+                {"balance": balance, "mixup_alpha": mixup, "balanced_error": errors, "mean": float(np.mean(errors))}
+            )
             told = ", ".join(f"{error:.2f}" for error in errors)
             print(f"balance {balance:<7} mixup {mixup:g}  {np.mean(errors):6.2f} %  ({told})", flush=True)
     if given.out:
-        recipe = {name: value for name, value in base.to_dict().items() if name not in ("balance", "mixup", "seed")}
+        recipe = {
+            name: value for name, value in base.to_dict().items() if name not in ("balance", "mixup_alpha", "seed")
+        }
         write_results(given.out, {"recipe": recipe, "rows": rows, "environment": environment(device="cpu", threads=1)})
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shakeshake.train.record import environment, write_results
+from shakeshake.train.run_directory import environment, write_results
 
 PAIRS = {
     "1, 2": (1.0, 2.0),

@@ -9,7 +9,7 @@ from torch import nn
 
 import shakeshake as ss
 from shakeshake.bench import convolutions, interleaved, measure
-from shakeshake.cli import main
+from shakeshake.cli.main import main
 from shakeshake.errors import InputError
 
 

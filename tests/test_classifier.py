@@ -11,9 +11,9 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import shakeshake as ss
-from shakeshake.train.trained_run import open_run
+from shakeshake.train.open_run import open_run
 
-SMALL = {"fields": {"mixup": 0.0, "precision": "fp32"}, "random_state": 0, "device": "cpu"}
+SMALL = {"fields": {"mixup_alpha": 0.0, "precision": "fp32"}, "random_state": 0, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")

@@ -76,8 +76,9 @@ def test_whatever_its_streams_are(streams, code, said):
 
 ENDING = """
 import atexit, os, signal, sys
-from shakeshake import cli, errors
-from shakeshake.doors import tools
+from shakeshake.cli import main as cli
+from shakeshake import errors
+from shakeshake.cli import tools
 strike = lambda *_: signal.raise_signal(signal.{name})
 sys.argv = ["shakeshake", "models", "shake_resnet26*"]
 {when}
@@ -171,8 +172,11 @@ def test_a_page_that_cannot_be_written_hides_no_result(finished, tmp_path):
         (["train", "digits", "--train-size", "5"], r"train_size: "),
         (["train", "digits", "--device", "cuda:7"], r"device: 'cuda:7' is not there"),
         (["train", "digits", "--device", "gpu"], r"device: 'gpu'"),
-        (["train", "digits", "--crop", "100000"], r"crop: got 100000, expected at most 8 for images of 8 x 8 pixels"),
-        (["train", "digits", "--cutout", "9" * 20], r"cutout: got 9+, expected at most 16"),
+        (
+            ["train", "digits", "--crop-padding", "100000"],
+            r"crop_padding: got 100000, expected at most 8 for images of 8 x 8 pixels",
+        ),
+        (["train", "digits", "--cutout-size", "9" * 20], r"cutout_size: got 9+, expected at most 16"),
         (
             ["train", "digits", "--model", "shake_resnet8_999999999x4d"],
             r"branches is 999999999, expected at most 10000",
@@ -322,11 +326,11 @@ def test_a_truncated_cifar_file(tmp_path):
 
 
 def test_help_is_quick_and_loads_no_torch():
-    code = "import sys; from shakeshake.cli import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
+    code = "import sys; from shakeshake.cli.main import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code, "--help"], check=True, capture_output=True, timeout=20)
     told = shakeshake("train", "--help")
     assert "--weight-decay" in told
-    assert "--checkpoint-every" in told
+    assert "--checkpoint-interval-s" in told
     for command in ("resume", "eval", "compare", "predict", "export", "report", "models", "data", "doctor", "demo"):
         assert "usage: shakeshake" in shakeshake(command, "--help")
 

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from shakeshake.cli import COMMANDS, main
-from shakeshake.doors.completion import SHELLS, parser_of
+from shakeshake.cli.completion import SHELLS, parser_of
+from shakeshake.cli.main import COMMANDS, main
 
 ASK = {
     "bash": 'source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _shakeshake; echo "${COMPREPLY[@]}"',
@@ -64,6 +64,7 @@ def test_a_shell_that_is_not_known_is_told(capsys):
 
 def test_no_torch_is_loaded():
     code = (
-        "import sys; from shakeshake.cli import main; main(['completion', 'bash']); assert 'torch' not in sys.modules"
+        "import sys\nfrom shakeshake.cli.main import main\n"
+        "main(['completion', 'bash'])\nassert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)

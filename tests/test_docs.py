@@ -29,7 +29,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shakeshake.cli import COMMANDS, main
+from shakeshake.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from shakeshake import doctor
-from shakeshake.cli import main
+from shakeshake.cli.main import main
 
 FINE = {
     "on_cpu": True,

@@ -12,23 +12,25 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # What each room may import, besides itself.
 KNOWS = {
     "errors": set(),
-    "core": {"errors"},
+    "utils": {"errors"},
+    "layers": {"errors"},
     "kernels": set(),
-    "models": {"errors", "core", "data.fetch", "kernels"},
-    "data": {"errors"},
-    "train": {"errors", "core", "kernels", "models", "data", "export"},
-    "export": {"errors", "core", "kernels", "models"},
-    "analysis": {"errors", "core", "models", "data", "train", "export"},
-    "experiments": {"errors", "core", "models", "data", "train", "analysis", "export"},
-    "report": {"errors", "core.rules", "train.record"},
-    "use": {"errors", "models", "data", "export", "train", "analysis"},
-    "bench": {"errors", "models", "data", "train", "export"},
-    "doctor": {"kernels", "data", "train", "bench", ""},  # "" is the package itself, for its version
+    "models": {"errors", "utils", "layers", "kernels"},
+    "data": {"errors", "utils"},
+    "inference": {"errors", "utils", "layers", "kernels", "models", "data"},
+    "train": {"errors", "utils", "layers", "kernels", "models", "data", "inference"},
+    "analysis": {"errors", "utils", "layers", "models", "data", "train", "inference"},
+    "export": {"errors", "utils", "models", "data", "inference", "train", "analysis"},
+    "experiments": {"errors", "utils", "layers", "models", "data", "train", "analysis", "inference"},
+    "report": {"errors", "utils", "layers.rules", "train.run_directory"},
+    "bench": {"errors", "models", "data", "train", "inference"},
+    "doctor": {"kernels", "utils", "data", "train", "bench", ""},  # "" is the package itself, for its version
     "classifier": {"errors", "models", "data", "train"},
     "demo": {"errors", "train", "report"},
-    "doors": {
+    "cli": {
         "errors",
-        "core",
+        "utils",
+        "layers",
         "models",
         "data",
         "train",
@@ -38,11 +40,12 @@ KNOWS = {
         "bench",
         "doctor",
         "demo",
-        "use",
+        "inference",
+        "export",
+        "",
     },
-    "cli": {"errors", "doors", ""},
     "__main__": {"cli"},
-    "__init__": {"errors", "core", "models", "data", "train", "analysis", "export", "use", "classifier"},
+    "__init__": {"errors", "layers", "models", "data", "train", "analysis", "export", "inference", "classifier"},
 }
 
 

@@ -10,62 +10,62 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_EXPORTS = {
     "InputError": "errors",
-    "ShakeRule": "core.rules",
-    "mix": "core.mix",
-    "ShakeShake": "core.layers",
-    "shake_shake": "core.layers",
-    "ShakeDrop": "core.relatives",
-    "StochasticDepth": "core.relatives",
+    "ShakeRule": "layers.rules",
+    "mix": "layers.mix",
+    "ShakeShake": "layers.shake_shake",
+    "shake_shake": "layers.shake_shake",
+    "ShakeDrop": "layers.drop_path",
+    "StochasticDepth": "layers.drop_path",
     "create_model": "models.registry",
     "list_models": "models.registry",
     "shakeify": "models.shakeify",
-    "load": "models.trained",
-    "load_data": "data.sources",
-    "from_arrays": "data.arrays",
-    "from_datasets": "data.datasets",
+    "load": "models.model",
+    "load_data": "data.registry",
+    "from_arrays": "data.dataset",
+    "from_datasets": "data.adapters",
     "Recipe": "train.recipe",
-    "fit": "train.loop",
+    "fit": "train.fit",
     "ShakeShakeClassifier": "classifier",
-    "fuse": "export.fuse",
-    "from_pretrained": "use.hub",
-    "push_to_hub": "use.hub",
+    "fuse": "inference.fuse",
+    "from_pretrained": "export.hub",
+    "push_to_hub": "export.hub",
     "branch_correlation": "analysis.correlation",
     "layerwise_correlation": "analysis.correlation",
 }
 
-__all__ = ["__version__", *_HOMES]
+__all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:
     from .analysis.correlation import branch_correlation as branch_correlation
     from .analysis.correlation import layerwise_correlation as layerwise_correlation
     from .classifier import ShakeShakeClassifier as ShakeShakeClassifier
-    from .core.layers import ShakeShake as ShakeShake
-    from .core.layers import shake_shake as shake_shake
-    from .core.mix import mix as mix
-    from .core.relatives import ShakeDrop as ShakeDrop
-    from .core.relatives import StochasticDepth as StochasticDepth
-    from .core.rules import ShakeRule as ShakeRule
-    from .data.arrays import from_arrays as from_arrays
-    from .data.datasets import from_datasets as from_datasets
-    from .data.sources import load_data as load_data
+    from .data.adapters import from_datasets as from_datasets
+    from .data.dataset import from_arrays as from_arrays
+    from .data.registry import load_data as load_data
     from .errors import InputError as InputError
-    from .export.fuse import fuse as fuse
+    from .export.hub import from_pretrained as from_pretrained
+    from .export.hub import push_to_hub as push_to_hub
+    from .inference.fuse import fuse as fuse
+    from .layers.drop_path import ShakeDrop as ShakeDrop
+    from .layers.drop_path import StochasticDepth as StochasticDepth
+    from .layers.mix import mix as mix
+    from .layers.rules import ShakeRule as ShakeRule
+    from .layers.shake_shake import ShakeShake as ShakeShake
+    from .layers.shake_shake import shake_shake as shake_shake
+    from .models.model import load as load
     from .models.registry import create_model as create_model
     from .models.registry import list_models as list_models
     from .models.shakeify import shakeify as shakeify
-    from .models.trained import load as load
-    from .train.loop import fit as fit
+    from .train.fit import fit as fit
     from .train.recipe import Recipe as Recipe
-    from .use.hub import from_pretrained as from_pretrained
-    from .use.hub import push_to_hub as push_to_hub
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    value = getattr(importlib.import_module(f".{_EXPORTS[name]}", __name__), name)
     globals()[name] = value
     return value
 

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .data.arrays import ImageData, Split
+from .data.dataset import ImageData, Split
 from .errors import InputError
-from .export.fuse import fuse
+from .inference.fuse import fuse
 from .models.registry import create_model
 from .train.device import choose_device, describe_device
 from .train.distributed import ALONE, Group
 from .train.recipe import Recipe
-from .train.record import environment
+from .train.run_directory import environment
 from .train.trainer import Trainer
 
 Step = Callable[[], object]
@@ -164,7 +164,7 @@ def trainer_on_noise(model: str, rule: str, batch: int, precision: str, device: 
     drawn = np.random.default_rng(0)
     some = Split(drawn.integers(0, 256, (batch, 3, 32, 32), dtype=np.uint8), drawn.integers(0, 10, batch))
     data = ImageData("noise", some, some, tuple("0123456789"), (127.5,) * 3, (64.0,) * 3)
-    sizes = {"batch_size": batch, "bn_images": None, "epochs": 1}
+    sizes = {"batch_size": batch, "ghost_batch_size": None, "epochs": 1}
     recipe = Recipe().replace(model=model, rule=rule, precision=precision, device=device, lr=1e-6, **sizes)
     return Trainer(recipe, data, group)
 

@@ -17,14 +17,14 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .data.arrays import LARGEST, SMALLEST, ImageData, from_arrays
+from .data.dataset import LARGEST, SMALLEST, ImageData, from_arrays
 from .errors import InputError
-from .models.trained import TrainedModel, load
-from .train.defaults import Facts, choose
+from .models.model import TrainedModel, load
+from .train.auto_config import Facts, choose
 from .train.device import choose_device
-from .train.loop import fit
+from .train.fit import fit
 from .train.recipe import Recipe
-from .train.record import new_path
+from .train.run_directory import new_path
 
 _ONE_AT_A_TIME = threading.Lock()  # a run draws from torch's global generators, which all threads share
 _OF_DATA = {"data", "data_dir", "train_size", "folds", "fold", "image_size", "split_seed"}
@@ -45,7 +45,7 @@ class ShakeShakeClassifier(ClassifierMixin, BaseEstimator):
     random_state: seed of all that is random in a run; with an integer two fits end with the same weights.
     device: auto, cpu, cuda, cuda:1 or mps.
     out: folder in which every fit leaves a run directory of its own, ``fit-1`` and so on. None: nothing is kept.
-    fields: more fields of a Recipe, such as ``{"mixup": 0.2, "balance": "weight"}``.
+    fields: more fields of a Recipe, such as ``{"mixup_alpha": 0.2, "balance": "weight"}``.
 
     After fit() there are ``classes_``, the labels that were seen, in order; ``model_``, the TrainedModel;
     ``n_features_in_``, the length of the rows (of images their height, by scikit-learn's convention) and
@@ -135,7 +135,7 @@ class ShakeShakeClassifier(ClassifierMixin, BaseEstimator):
         typed = {name: getattr(self, name) for name in _OPEN if getattr(self, name) is not None}
         typed |= {"device": self.device, "seed": int(check_random_state(self.random_state).randint(2**31 - 1))}
         if rows:
-            typed |= {"flip": False, "crop": 0}
+            typed |= {"flip": False, "crop_padding": 0}
         if not isinstance(self.fields, Mapping | None):
             raise InputError(f"fields: got a {type(self.fields).__name__}, expected a dict of a recipe's fields")
         for name in sorted(_OF_DATA & set(self.fields or {})):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from .errors import InputError
 from .report.page import write_report
-from .train.loop import fit
+from .train.fit import fit
 from .train.presets import quick
-from .train.record import free_path
+from .train.run_directory import free_path
 
 TRAIN_SIZE = 300
 

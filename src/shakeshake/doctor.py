@@ -30,10 +30,10 @@ def examine(*, measure: bool = True) -> Iterator[tuple[str, str]]:
     """(name, finding) pairs, at the end what would help. measure: also how fast this machine trains, for seconds."""
     import torch
 
-    from .data import sources
+    from .data import registry
     from .kernels import build
     from .train.device import choose_device, choose_precision, describe_device
-    from .train.record import cpu_name
+    from .train.run_directory import cpu_name
 
     device, cores = choose_device("auto"), len(os.sched_getaffinity(0)) if _linux() else os.cpu_count() or 1
     yield "shakeshake", __version__
@@ -54,7 +54,7 @@ def examine(*, measure: bool = True) -> Iterator[tuple[str, str]]:
     lacking = build.why()
     yield "kernels", f"none: {lacking}" if lacking else "fused, for the CPU"
     for name in ("cifar10", "cifar100"):
-        place = sources.where(name)
+        place = registry.where(name)
         yield name, str(place) if place else f"not here; `shakeshake data get {name}` downloads it"
     free = shutil.disk_usage(".").free
     yield "disk", f"{free / 2**30:.1f} GiB free in this folder"

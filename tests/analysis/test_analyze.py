@@ -23,9 +23,9 @@ DIGITS = Recipe(
     train_size=100,
     batch_size=50,
     flip=False,
-    crop=1,
+    crop_padding=1,
     device="cpu",
-    checkpoint_every=0.0,
+    checkpoint_interval_s=0.0,
 )
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import shakeshake as ss
-from shakeshake.analysis import moments
-from shakeshake.analysis.moments import CoMoments
+from shakeshake.analysis import covariance as moments
+from shakeshake.analysis.covariance import CoMoments
 from shakeshake.errors import InputError
 
 

@@ -19,8 +19,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from shakeshake.data.cifar import Cifar, Part
-from shakeshake.data.cifar_facts import CIFAR
+from shakeshake.data.cifar.layouts import Cifar, Part
+from shakeshake.data.cifar.spec import CIFAR
 
 N = 10
 

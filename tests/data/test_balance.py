@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from shakeshake.data.arrays import from_arrays
-from shakeshake.data.balance import class_weights, even_order
+from shakeshake.data.dataset import from_arrays
 from shakeshake.data.loader import Augmentation, Loader
-from shakeshake.data.sources import Split
+from shakeshake.data.registry import Split
+from shakeshake.data.sampler import class_weights, even_order
 from shakeshake.train.evaluate import evaluate
 from shakeshake.train.recipe import Recipe
 from shakeshake.train.trainer import Trainer
@@ -39,7 +39,7 @@ def test_each_class_comes_as_often_and_each_image_of_it_too():
 
 def test_an_even_epoch_goes_on_at_any_step_and_is_shared_by_processes():
     def batches(first: int = 0, **more) -> list:
-        how = Augmentation(flip=True, crop=1, mixup=0.5)
+        how = Augmentation(flip=True, crop_padding=1, mixup_alpha=0.5)
         return list(Loader(split(), (1.0,), (1.0,), batch_size=32, augmentation=how, even=True, **more).epoch(5, first))
 
     whole = batches()
@@ -61,7 +61,14 @@ def test_weights_against_their_definition():
 
 
 def recipe(**changes) -> Recipe:
-    small = {"model": "shake_resnet8_2x4d", "rule": "E-E-B", "batch_size": 30, "flip": False, "crop": 0, "epochs": 2}
+    small = {
+        "model": "shake_resnet8_2x4d",
+        "rule": "E-E-B",
+        "batch_size": 30,
+        "flip": False,
+        "crop_padding": 0,
+        "epochs": 2,
+    }
     return Recipe(data="digits", device="cpu", precision="fp32", lr=0.05, **(small | changes))
 
 
@@ -73,7 +80,7 @@ def data(labels: np.ndarray = LABELS):
 @pytest.mark.parametrize("mixup", [0.0, 0.4])
 def test_a_weighted_step_is_the_gradient_of_the_weighted_mean(mixup):
     """Whether the batch goes through whole or in parts, as ghost batches and processes cut it."""
-    trainer = Trainer(recipe(balance="weight", mixup=mixup, label_smoothing=0.1), data())
+    trainer = Trainer(recipe(balance="weight", mixup_alpha=mixup, label_smoothing=0.1), data())
     batch = next(iter(trainer.loader.epoch(0)))
     logits = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
     weights = class_weights(LABELS, 4)
@@ -113,7 +120,7 @@ def test_balanced_error_is_the_mean_over_classes():
 
 def test_balance_leaves_everything_else_as_it_was():
     """The order is drawn from a stream of its own: augmentation is what it is without balance."""
-    plain, even = (Trainer(recipe(balance=how, crop=2, flip=True), data()).loader for how in ("none", "sample"))
+    plain, even = (Trainer(recipe(balance=how, crop_padding=2, flip=True), data()).loader for how in ("none", "sample"))
     one, other = next(iter(plain.epoch(0))), next(iter(even.epoch(0)))
     assert not torch.equal(one.labels, other.labels)
     labels = np.arange(90) % 3

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shakeshake.data import cifar as layouts
-from shakeshake.data.arrays import channel_statistics
-from shakeshake.data.cifar_facts import CIFAR
-from shakeshake.data.python_layout import decode
-from shakeshake.data.sources import load_data, verify, where
+from shakeshake.data.cifar.layouts import layouts
+from shakeshake.data.cifar.pickle_layout import decode
+from shakeshake.data.cifar.spec import CIFAR
+from shakeshake.data.dataset import channel_statistics
+from shakeshake.data.registry import load_data, verify, where
 from shakeshake.errors import InputError
 
 REAL = os.environ.get("SHAKESHAKE_DATA")

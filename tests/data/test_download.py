@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shakeshake.data import download, fetch
-from shakeshake.data.sources import get, load_data, where
+from shakeshake.data.cifar.layouts import download
+from shakeshake.data.registry import get, load_data, where
 from shakeshake.errors import InputError
+from shakeshake.utils import download as fetch
 
 ARCHIVE = "/cifar-10-binary.tar.gz"
 
@@ -105,8 +106,9 @@ def test_a_corrupt_download_is_thrown_away_and_made_once_more(mini, served, tmp_
 def test_two_processes_download_once(mini, served, tmp_path):
     served.seconds = 1.0
     code = (
-        "from pathlib import Path; from shakeshake.data.cifar import Cifar, Part; "
-        f"from shakeshake.data.download import obtain; print(obtain({mini.cifar!r}, Path({str(tmp_path)!r})).path)"
+        "from pathlib import Path; from shakeshake.data.cifar.layouts import Cifar, Part; "
+        "from shakeshake.data.cifar.download import obtain; "
+        f"print(obtain({mini.cifar!r}, Path({str(tmp_path)!r})).path)"
     )
     path = os.pathsep.join([str(Path(download.__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path}

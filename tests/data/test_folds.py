@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from shakeshake.data.arrays import channel_statistics, from_arrays
-from shakeshake.data.folds import parts, with_fold
+from shakeshake.data.dataset import channel_statistics, from_arrays
+from shakeshake.data.splits import parts, with_fold
 from shakeshake.errors import InputError
 
 LABELS = np.repeat(np.arange(4), (31, 17, 7, 5))[np.random.default_rng(0).permutation(60)]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from shakeshake.data.images import UnreadableImage, dimensions, read_image
+from shakeshake.data.image_folder.decode import UnreadableImage, dimensions, read_image
 from shakeshake.errors import InputError
 
 WHITE = (255, 255, 255)

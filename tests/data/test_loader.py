@@ -6,7 +6,7 @@ import torch
 
 from shakeshake.data import augment
 from shakeshake.data.loader import Augmentation, Batch, Loader
-from shakeshake.data.sources import Split
+from shakeshake.data.registry import Split
 
 MEAN, STD = (120.0, 110.0, 100.0), (60.0, 61.0, 62.0)
 
@@ -53,7 +53,7 @@ def labels(batches: list[Batch]) -> list[int]:
 
 
 def test_an_epoch_is_a_function_of_seed_and_epoch(split):
-    how = Augmentation(flip=True, crop=2, cutout=3, mixup=0.5)
+    how = Augmentation(flip=True, crop_padding=2, cutout_size=3, mixup_alpha=0.5)
 
     def loader(seed):
         return Loader(split, MEAN, STD, batch_size=16, seed=seed, augmentation=how)
@@ -71,7 +71,9 @@ def test_an_epoch_is_a_function_of_seed_and_epoch(split):
 def test_flips_and_positions_are_uniform(split):
     big = Split(np.zeros((20_000, 1, 8, 8), np.uint8), np.zeros(20_000, np.int64))
     big.images[:, :, 3, 2] = 255  # one bright pixel tells where each image went
-    (batch,) = Loader(big, (0.0,), (1.0,), batch_size=20_000, augmentation=Augmentation(flip=True, crop=2)).epoch(0)
+    (batch,) = Loader(
+        big, (0.0,), (1.0,), batch_size=20_000, augmentation=Augmentation(flip=True, crop_padding=2)
+    ).epoch(0)
     place = batch.images.flatten(1).argmax(dim=1)
     rows, columns = np.unravel_index(place.numpy(), (8, 8))
     assert set(rows) == {1, 2, 3, 4, 5}

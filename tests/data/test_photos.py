@@ -9,12 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from shakeshake.data import packed, photos
-from shakeshake.data.findings import as_lines, in_brief
+from shakeshake.data.image_folder import dataset as photos
+from shakeshake.data.image_folder import decode_cache as packed
+from shakeshake.data.image_folder.dataset import load_photos, read_photos
+from shakeshake.data.image_folder.summary import as_lines, in_brief
 from shakeshake.data.loader import Augmentation, Loader
-from shakeshake.data.photos import load_photos, read_photos
-from shakeshake.data.rows import Rows
-from shakeshake.data.sources import load_data
+from shakeshake.data.memmap_rows import Rows
+from shakeshake.data.registry import load_data
 from shakeshake.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -278,7 +279,7 @@ def test_a_set_that_is_too_large_for_memory_stays_in_the_file(digits, tmp_path, 
     assert (streamed.mean, streamed.std) == (held.mean, held.std)
     assert np.array_equal(streamed.train.images[3], held.train.images[3])
     assert np.array_equal(np.asarray(streamed.train.images), held.train.images)
-    how = Augmentation(flip=True, crop=2, mixup=0.5)
+    how = Augmentation(flip=True, crop_padding=2, mixup_alpha=0.5)
     loaders = [Loader(d.train, d.mean, d.std, batch_size=10, augmentation=how) for d in (held, streamed)]
     for a, b in zip(loaders[0].epoch(1, first_step=2), loaders[1].epoch(1, first_step=2), strict=True):
         assert torch.equal(a.images, b.images)

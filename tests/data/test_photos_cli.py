@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shakeshake.data.sources import load_data, where
+from shakeshake.data.registry import load_data, where
 from shakeshake.errors import InputError
-from shakeshake.train.loop import fit, resume
+from shakeshake.train.fit import fit, resume
+from shakeshake.train.open_run import evaluate_run
 from shakeshake.train.recipe import Recipe
-from shakeshake.train.record import RunDirectory
-from shakeshake.train.trained_run import evaluate_run
+from shakeshake.train.run_directory import RunDirectory
 
 TINY = [
     "--model",
@@ -86,7 +86,9 @@ def test_train_says_what_it_found_and_eval_finds_the_images_again(digits, tmp_pa
 
 
 def recipe(folder: Path, **more: object) -> Recipe:
-    base = Recipe(data=str(folder), model="shake_resnet8_2x4d", batch_size=10, epochs=2, crop=1, precision="fp32")
+    base = Recipe(
+        data=str(folder), model="shake_resnet8_2x4d", batch_size=10, epochs=2, crop_padding=1, precision="fp32"
+    )
     return base.replace(device="cpu", **more)
 
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shakeshake.data import packed, reading
-from shakeshake.data.photos import load_photos, load_recorded
-from shakeshake.data.sources import load_data
+from shakeshake.data.image_folder import decode_cache as packed
+from shakeshake.data.image_folder import decode_files as reading
+from shakeshake.data.image_folder.dataset import load_photos, load_recorded
+from shakeshake.data.registry import load_data
 from shakeshake.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("cache")

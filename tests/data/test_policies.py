@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from shakeshake.data.loader import Augmentation, Loader
-from shakeshake.data.sources import Split
+from shakeshake.data.registry import Split
 from shakeshake.errors import InputError
 
 pytest.importorskip("kornia")
@@ -19,7 +19,7 @@ def split(channels: int = 3) -> Split:
 
 
 def batches(first: int = 0, channels: int = 3, magnitude: int = 9, **more) -> list:
-    how = Augmentation(flip=True, crop=2, randaugment=magnitude)
+    how = Augmentation(flip=True, crop_padding=2, randaugment=magnitude)
     mean = (100.0,) * channels
     return list(Loader(split(channels), mean, mean, batch_size=20, augmentation=how, **more).epoch(2, first))
 

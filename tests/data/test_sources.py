@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shakeshake.data.sources import from_arrays, get, list_data, load_data, stratified, verify, where
+from shakeshake.data.registry import from_arrays, get, list_data, load_data, stratified, verify, where
 from shakeshake.errors import InputError
 
 

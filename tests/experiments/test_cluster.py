@@ -80,7 +80,7 @@ def cluster(tmp_path) -> Iterator[tuple[str, subprocess.Popen]]:
 def test_a_cell_whose_node_dies_is_gone_on_with_on_the_other(cluster, tmp_path):
     address, second = cluster
     out = tmp_path / "out"
-    options = ["--scale", "smoke", "--epochs", EPOCHS, "--checkpoint-every", 0.5, "--eval-every", 100]
+    options = ["--scale", "smoke", "--epochs", EPOCHS, "--checkpoint-interval-s", 0.5, "--eval-every", 100]
     options += ["--engine", "ray", "--address", address, "--out", out]
     command = [sys.executable, "-m", "shakeshake", "reproduce", "correlation", *map(str, options)]
     runner = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=RAY)

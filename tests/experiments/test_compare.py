@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_ind
 
-from shakeshake.experiments.compare import difference, unpack
+from shakeshake.experiments.statistics import difference, unpack
 
 
 def runs(random, n, images, error, spread=0.0):

@@ -5,9 +5,9 @@ import csv
 import pytest
 
 from shakeshake.errors import InputError
-from shakeshake.experiments import results
-from shakeshake.experiments.own import comparison as own_experiment
-from shakeshake.experiments.published import EXPERIMENTS
+from shakeshake.experiments import tables as results
+from shakeshake.experiments.compare import comparison as own_experiment
+from shakeshake.experiments.paper import EXPERIMENTS
 from shakeshake.experiments.run import Plan
 from shakeshake.experiments.scales import SCALES, experiment
 from shakeshake.train.presets import paper_cifar10, paper_cifar100
@@ -106,7 +106,7 @@ def test_the_small_scale_keeps_the_recipe_but_for_its_size():
     (small,) = (c.recipe for c in experiment("correlation", "small").cells if c.row == "S-S-I")
     one_device = paper.replace(batch_size=64, lr=0.1)  # the author's variant
     assert small == one_device.replace(
-        model="shake_resnet14_2x16d", train_size=2000, epochs=100, eval_every=10, checkpoint_every=120.0
+        model="shake_resnet14_2x16d", train_size=2000, epochs=100, eval_every=10, checkpoint_interval_s=120.0
     )
 
 

@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from shakeshake.errors import InputError
-from shakeshake.experiments import cell, own, run
-from shakeshake.experiments.compare import Difference, difference_over_folds
-from shakeshake.train.record import RunDirectory
-from shakeshake.train.trained_run import load_images, open_run
+from shakeshake.experiments import compare as own
+from shakeshake.experiments import run
+from shakeshake.experiments import worker as cell
+from shakeshake.experiments.statistics import Difference, difference_over_folds
+from shakeshake.train.open_run import load_images, open_run
+from shakeshake.train.run_directory import RunDirectory
 
 TINY = {"model": "shake_resnet8_2x4d", "epochs": 1, "batch_size": 20, "device": "cpu", "precision": "fp32"}
 
@@ -156,7 +158,9 @@ def test_one_network_of_each_is_no_verdict(tmp_path, worked):
 
 
 def test_the_training_error_is_not_that_of_mixtures(tmp_path, worked):
-    found = compare(npz(tmp_path / "mine.npz"), tmp_path / "out", {**TINY, "mixup": 1.0}, rules=["S-S-I"], seeds=1)
+    found = compare(
+        npz(tmp_path / "mine.npz"), tmp_path / "out", {**TINY, "mixup_alpha": 1.0}, rules=["S-S-I"], seeds=1
+    )
     for row in found["cells"]:
         run = RunDirectory(tmp_path / "out" / row["runs"][0]["path"])
         assert row["train_mean"] == run.read_json("analysis.json")["train_error"]

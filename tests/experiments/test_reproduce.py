@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from shakeshake.experiments import results
+from shakeshake.experiments import tables as results
 from shakeshake.experiments.run import Plan
 
 TWO_ROWS = ("table1", "--scale", "smoke", "--rows", "E-E-B,S-S-I", "--jobs", "2")

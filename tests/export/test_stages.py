@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import shakeshake as ss
-from shakeshake.export.conv import FusedConv
-from shakeshake.export.stages import FusedBlock, FusedStages
+from shakeshake.inference.fused_conv import FusedConv
+from shakeshake.inference.fused_stages import FusedBlock, FusedStages
 from shakeshake.kernels import convs
 
 pytestmark = pytest.mark.skipif(not convs.there(torch.float32), reason="this CPU has no convolutions of ours")

@@ -7,8 +7,8 @@ import pytest
 
 import shakeshake as ss
 from shakeshake.errors import InputError
-from shakeshake.export.temperature import FOLDS, calibrate, cross_fitted, fit_temperature, loss, probabilities
-from shakeshake.train.held_out import held_out
+from shakeshake.inference.calibration import FOLDS, calibrate, cross_fitted, fit_temperature, loss, probabilities
+from shakeshake.train.calibration_split import held_out
 
 
 def drawn(n: int = 4_000, classes: int = 5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

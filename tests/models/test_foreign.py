@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from shakeshake import InputError, create_model
-from shakeshake.models.foreign import load_foreign, translate
+from shakeshake.models.convert import load_foreign, translate
 
 WIDTH, UNITS, CLASSES = 8, 2, 7
 

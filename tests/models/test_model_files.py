@@ -9,7 +9,7 @@ from safetensors.torch import load, save
 
 import shakeshake as ss
 from shakeshake.errors import InputError
-from shakeshake.models.described import describe
+from shakeshake.models.config import describe
 from shakeshake.models.weights import sha256, weights_as_bytes
 
 

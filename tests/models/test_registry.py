@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from shakeshake import InputError, create_model, list_models
-from shakeshake.models.described import describe
+from shakeshake.models.config import describe
+from shakeshake.models.model import load
 from shakeshake.models.registry import count_parameters
-from shakeshake.models.trained import load
 from shakeshake.models.weights import weights_as_bytes
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from shakeshake import create_model, list_models
-from shakeshake.models.described import describe
+from shakeshake.models.config import describe
+from shakeshake.models.model import load
 from shakeshake.models.registry import FAMILIES, check_model
-from shakeshake.models.trained import load
 from shakeshake.models.weights import weights_as_bytes
 
 TINY = {

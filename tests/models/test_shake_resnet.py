@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from shakeshake import create_model
-from shakeshake.core.rules import ShakeRule
+from shakeshake.layers.rules import ShakeRule
 
 
 class Plain:
@@ -196,7 +196,7 @@ def test_the_mirrored_shift_is_the_other_one():
 
 NARROW = """
 import copy, torch
-from shakeshake.models.blocks import TwoPathSkip
+from shakeshake.models.layers import TwoPathSkip
 
 torch.manual_seed(0)
 torch.set_num_threads(1)

@@ -8,8 +8,8 @@ import pytest
 from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 
-from shakeshake.report.charts import forest
 from shakeshake.report.experiment import read_experiment
+from shakeshake.report.html_charts import forest
 from shakeshake.report.page import write_report
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\n{{ 7 * 7 }} &lt;"

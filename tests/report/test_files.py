@@ -7,15 +7,15 @@ import matplotlib as mpl
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from shakeshake.cli import main
+from shakeshake.cli.main import main
 from shakeshake.errors import InputError
-from shakeshake.report.drawn import differences
-from shakeshake.report.figures import WIDE, error_figure
-from shakeshake.report.files import CHARTS, write_figure
-from shakeshake.report.means import averaged
-from shakeshake.report.reading import read_paths
-from shakeshake.report.shown import groups_of_rows
+from shakeshake.report.curves import WIDE, error_figure
+from shakeshake.report.export_figure import CHARTS, write_figure
+from shakeshake.report.load import read_paths
+from shakeshake.report.seed_averages import averaged
+from shakeshake.report.static_charts import differences
 from shakeshake.report.svg import SETTINGS
+from shakeshake.report.view_models import groups_of_rows
 
 SAID = {
     "curves": "S-S-I, test error: ",

@@ -12,7 +12,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 
 from shakeshake.errors import InputError
-from shakeshake.report.files import write_figure
+from shakeshake.report.export_figure import write_figure
 from shakeshake.report.page import write_report
 
 HOSTILE = "<script>alert(1)<\\script>\"'><img src=x onerror=alert(2)>\n😀 &lt; $x^{$"
@@ -187,7 +187,10 @@ def test_the_balanced_error_is_shown_where_classes_are_uneven(tmp_path, make_run
 
 def test_the_gap_is_not_that_of_mixtures(tmp_path, make_run):
     """With mixup the training error is one of mixtures, and often above the test error: a gap that means nothing."""
-    mixed, analysed = make_run(tmp_path / "mixed", mixup=1.0), make_run(tmp_path / "seen", mixup=1.0, analysis=True)
+    mixed, analysed = (
+        make_run(tmp_path / "mixed", mixup_alpha=1.0),
+        make_run(tmp_path / "seen", mixup_alpha=1.0, analysis=True),
+    )
     page = write_report([mixed], tmp_path / "one.html").read_text()
     assert '<td data-label="gap, points">–' in page
     assert "On the images it was trained on" not in page

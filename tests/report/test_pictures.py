@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from selenium.webdriver.common.by import By
 
-from shakeshake.report import shown
+from shakeshake.report import view_models as shown
 from shakeshake.report.page import write_report
 
 HOSTILE = "<img src=x onerror=alert(1)>"

@@ -9,9 +9,9 @@ import shutil
 import pytest
 
 from shakeshake.errors import InputError
-from shakeshake.report.means import averaged
+from shakeshake.report.load import read_paths
 from shakeshake.report.page import write_report
-from shakeshake.report.reading import read_paths
+from shakeshake.report.seed_averages import averaged
 
 BROKEN = {
     "branch_correlation": [{"block": "b", "pairs": [{"branches": [0, 1], "correlation": 7.0}]}],

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from shakeshake.core.rules import ShakeRule
 from shakeshake.errors import InputError
-from shakeshake.report.where import distance, drawable, where
+from shakeshake.layers.rules import ShakeRule
+from shakeshake.report.beta_regions import distance, drawable, where
 
 RULES = [
     *("S-S-I", "S-E-B", "S-K-I", "E-S-B", "E-E-B", "S-0.25-I", "S-0.75-I", "S-S-I[0.4,0.6]", "S-M3-I[0.6,0.9]"),

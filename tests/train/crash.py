@@ -16,12 +16,21 @@ import numpy as np
 import torch._dynamo  # what takes long to import is imported once, before forking
 import torch.utils.tensorboard
 
-from shakeshake.train import loop, record
+from shakeshake.train import fit as loop
+from shakeshake.train import run_directory as record
 from shakeshake.train.recipe import Recipe
 
 RECIPE = (
-    Recipe(data="tiny.npz", model="shake_resnet8_2x4d", rule="S-S-I", epochs=2, batch_size=20, crop=1)
-    .replace(checkpoint_every=0.0, device="cpu", precision="fp32", ema=0.9, mixup=0.2, clip_norm=5.0, cutout=3)
+    Recipe(data="tiny.npz", model="shake_resnet8_2x4d", rule="S-S-I", epochs=2, batch_size=20, crop_padding=1)
+    .replace(
+        checkpoint_interval_s=0.0,
+        device="cpu",
+        precision="fp32",
+        ema_decay=0.9,
+        mixup_alpha=0.2,
+        grad_clip_norm=5.0,
+        cutout_size=3,
+    )
     .replace(balance="sample", randaugment=5)
 )
 POINTS = ("fsync", "replace", "unlink")

@@ -11,7 +11,8 @@ import sys
 import pytest
 
 from shakeshake.errors import InputError, RunError
-from shakeshake.train import carry, record
+from shakeshake.train import carry
+from shakeshake.train import run_directory as record
 from shakeshake.train.carry import MIB, pack, unpack
 
 STEPS = 4

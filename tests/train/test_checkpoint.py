@@ -8,7 +8,7 @@ import torch
 
 from shakeshake.errors import RunError
 from shakeshake.train import checkpoint
-from shakeshake.train.record import write_atomically
+from shakeshake.train.run_directory import write_atomically
 
 
 def state(n):

@@ -1,16 +1,22 @@
-"""--compile: the same step by torch's compiler, its random numbers included."""
+"""--compile-mode: the same step by torch's compiler, its random numbers included."""
 
 import pytest
 import torch
 import torch._inductor.config as inductor
 
-from shakeshake.data.sources import load_data
+from shakeshake.data.registry import load_data
 from shakeshake.errors import InputError
 from shakeshake.train.recipe import Recipe
 from shakeshake.train.trainer import Trainer
 
 SMALL = Recipe(
-    data="digits", model="shake_resnet8_2x4d", train_size=80, epochs=2, batch_size=40, bn_images=20, crop=1
+    data="digits",
+    model="shake_resnet8_2x4d",
+    train_size=80,
+    epochs=2,
+    batch_size=40,
+    ghost_batch_size=20,
+    crop_padding=1,
 ).replace(flip=False, precision="fp32", device="cpu", lr=0.1)
 
 
@@ -27,15 +33,15 @@ def epoch(trainer: Trainer) -> torch.Tensor:
 
 
 def test_a_compiled_run_learns_what_one_that_is_not_does(digits):
-    plain, fast = (Trainer(SMALL.replace(rule="E-E-I", compile=mode), digits) for mode in ("none", "default"))
+    plain, fast = (Trainer(SMALL.replace(rule="E-E-I", compile_mode=mode), digits) for mode in ("none", "default"))
     assert torch.allclose(epoch(plain), epoch(fast), atol=1e-5)
     for (name, a), b in zip(plain.network.state_dict().items(), fast.network.state_dict().values(), strict=True):
         assert torch.allclose(a, b, atol=1e-5), name
 
 
 def test_coefficients_of_compiled_steps_are_fresh_and_depend_on_seed_and_step(digits):
-    recipe = SMALL.replace(rule="S-S-I", compile="default")
-    one, other, again = (Trainer(recipe.replace(seed=s, lr=1e-30, bn_images=None), digits) for s in (0, 1, 0))
+    recipe = SMALL.replace(rule="S-S-I", compile_mode="default")
+    one, other, again = (Trainer(recipe.replace(seed=s, lr=1e-30, ghost_batch_size=None), digits) for s in (0, 1, 0))
     other.network.load_state_dict(one.network.state_dict())
     batch = next(one.loader.epoch(0))
     losses = []
@@ -50,6 +56,6 @@ def test_coefficients_of_compiled_steps_are_fresh_and_depend_on_seed_and_step(di
 def test_where_torch_cannot_compile_it_says_so_before_anything_is_trained(digits, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # where nothing has been compiled yet
     torch.compiler.reset()
-    told = r"compile: got 'default', but torch.compile does not work here .*no-such"
+    told = r"compile_mode: got 'default', but torch.compile does not work here .*no-such"
     with inductor.patch({"cpp.cxx": ("no-such-compiler",)}), pytest.raises(InputError, match=told):
-        Trainer(SMALL.replace(compile="default"), digits)
+        Trainer(SMALL.replace(compile_mode="default"), digits)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from shakeshake.errors import InputError
-from shakeshake.train.defaults import ENOUGH, NETWORKS, SPARE, TESTS, Facts, choose, seconds_of
+from shakeshake.train.auto_config import ENOUGH, NETWORKS, SPARE, TESTS, Facts, choose, seconds_of
+from shakeshake.train.auto_recipe import planned
 from shakeshake.train.distributed import Group
-from shakeshake.train.planned import planned
 from shakeshake.train.recipe import Recipe
 
 SMALL = Facts(images=200, tests=100, classes=10, channels=3, side=32, smallest=20, largest=20)
@@ -85,18 +85,18 @@ def test_what_is_typed_is_kept_and_the_rest_is_fitted_to_it():
     assert none.asked == []
     assert pick(model="resnet20", epochs=3)[0].rule == "none"
     assert pick(batch_size=128)[0].lr == pytest.approx(0.2)
-    assert pick(budget=20.0)[0].mixup == 0.0, "a short run has no time to learn from mixtures"
-    assert pick(budget=6000.0)[0].mixup > 0
-    assert pick(budget=6000.0, mixup=0.0)[0].mixup == 0.0
-    assert pick(budget=6000.0, randaugment=9)[0].mixup == 0.0
+    assert pick(budget=20.0)[0].mixup_alpha == 0.0, "a short run has no time to learn from mixtures"
+    assert pick(budget=6000.0)[0].mixup_alpha > 0
+    assert pick(budget=6000.0, mixup_alpha=0.0)[0].mixup_alpha == 0.0
+    assert pick(budget=6000.0, randaugment=9)[0].mixup_alpha == 0.0
     assert any("--randaugment 9" in why for _, _, why in pick(budget=6000.0)[1].reasons), "better, but needs a package"
 
 
 def test_the_data_decide_too():
     grey = dataclasses.replace(SMALL, channels=1, side=8)
     assert pick(grey)[0].flip is False
-    assert pick(grey)[0].crop == 1
-    assert pick(dataclasses.replace(SMALL, side=64))[0].crop == 8
+    assert pick(grey)[0].crop_padding == 1
+    assert pick(dataclasses.replace(SMALL, side=64))[0].crop_padding == 8
     assert pick()[0].balance == "none"
     recipe, choice = pick(dataclasses.replace(SMALL, smallest=5, largest=60))
     assert recipe.balance == "weight"
@@ -114,7 +114,7 @@ def test_without_a_budget_nothing_is_measured():
 
 
 def test_every_reason_is_an_option_that_can_be_typed():
-    from shakeshake.doors.parser import Parser, recipe_options
+    from shakeshake.cli.parser import Parser, recipe_options
 
     recipe, choice = pick(dataclasses.replace(SMALL, smallest=5, largest=60, channels=1))
     parser = Parser()
@@ -140,7 +140,7 @@ def test_times_that_are_none(text):
 
 def test_a_preset_stays_and_a_budget_fits_its_epochs(monkeypatch):
     monkeypatch.setattr(
-        "shakeshake.train.speed.measure", lambda recipe, *_: Machine()(recipe.replace(model=NETWORKS[0]))
+        "shakeshake.train.measure_speed.measure", lambda recipe, *_: Machine()(recipe.replace(model=NETWORKS[0]))
     )
     recipe, lines = planned("digits", {"batch_size": 32}, name="paper_cifar10", budget="5m")
     assert (recipe.model, recipe.rule, recipe.batch_size) == ("shake_resnet26_2x32d", "S-S-I", 32)
@@ -159,7 +159,7 @@ def test_own_images_are_planned_for_this_machine(tmp_path):
     data = str(tmp_path / "mine.npz")
     recipe, lines = planned(data, {"model": "shake_resnet8_2x4d"}, budget="20s")
     assert any("--epochs" in line for line in lines)
-    assert (recipe.balance, recipe.batch_size, recipe.crop) == ("weight", 32, 1)
+    assert (recipe.balance, recipe.batch_size, recipe.crop_padding) == ("weight", 32, 1)
     assert "60 images in 3 classes, 8 x 8 pixels" in lines[0]
     two = [planned(data, {}, group=Group(rank=rank, size=2))[0] for rank in (0, 1)]
     assert two[0] == two[1]

@@ -14,15 +14,17 @@ import numpy as np
 import pytest
 import torch
 
-from shakeshake.data.arrays import Split
+from shakeshake.data.dataset import Split
 from shakeshake.data.loader import Augmentation, Loader
-from shakeshake.data.sources import load_data
+from shakeshake.data.registry import load_data
 from shakeshake.errors import InputError, RunError
 from shakeshake.train.distributed import Group, joined
 from shakeshake.train.recipe import Recipe
 from shakeshake.train.trainer import Trainer
 
-RECIPE = "digits --model shake_resnet8_2x4d --train-size 80 --batch-size 40 --precision fp32 --device cpu --crop 1"
+RECIPE = (
+    "digits --model shake_resnet8_2x4d --train-size 80 --batch-size 40 --precision fp32 --device cpu --crop-padding 1"
+)
 
 
 def processes(count: int, command: str, *more: object, restarts: int = 0) -> subprocess.Popen:
@@ -56,7 +58,7 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
 @pytest.mark.parametrize("count", [2, 4])
 def test_the_same_curve_as_one_process_with_ghost_batches(tmp_path, count):
     """Without shaking, processes differ from parts of a batch in nothing but rounding."""
-    recipe = f"train {RECIPE} --rule E-E-B --epochs 4 --bn-images {40 // count}"
+    recipe = f"train {RECIPE} --rule E-E-B --epochs 4 --ghost-batch-size {40 // count}"
     finish(processes(1, recipe, "--out", tmp_path / "one"))
     said = finish(processes(count, recipe, "--out", tmp_path / "several"))
     assert curve(tmp_path / "several") == pytest.approx(curve(tmp_path / "one"), abs=1e-5)
@@ -79,7 +81,7 @@ def worker(out: Path, rank: int) -> int:
 @pytest.mark.slow
 def test_one_process_killed(tmp_path):
     """torchrun starts all again, the same command goes on from the last checkpoint and ends with the same bits."""
-    recipe = f"train {RECIPE} --rule S-S-I --epochs 20 --checkpoint-every 0 --eval-every 20"
+    recipe = f"train {RECIPE} --rule S-S-I --epochs 20 --checkpoint-interval-s 0 --eval-every 20"
     out = tmp_path / "killed"
     process = processes(2, recipe, "--out", out, restarts=1)
     wait_for(out / "checkpoint.previous.pt", process)
@@ -93,7 +95,7 @@ def test_one_process_killed(tmp_path):
 
 @pytest.mark.slow
 def test_stopped_and_gone_on_with_by_one(tmp_path):
-    recipe = f"train {RECIPE} --rule E-E-B --epochs 40 --bn-images 20 --eval-every 40"
+    recipe = f"train {RECIPE} --rule E-E-B --epochs 40 --ghost-batch-size 20 --eval-every 40"
     out = tmp_path / "stopped"
     process = processes(2, recipe, "--out", out)
     wait_for(out / "metrics.jsonl", process)
@@ -159,7 +161,7 @@ def test_pieces_make_up_the_batch(mixup):
     split = Split(random.integers(0, 256, (23, 3, 8, 8), dtype=np.uint8), random.integers(0, 5, 23))
 
     def loader(rank: int, size: int) -> Loader:
-        how = Augmentation(flip=True, crop=2, cutout=3, mixup=mixup)
+        how = Augmentation(flip=True, crop_padding=2, cutout_size=3, mixup_alpha=mixup)
         return Loader(split, (120.0,) * 3, (60.0,) * 3, batch_size=10, augmentation=how, rank=rank, size=size)
 
     whole = list(loader(0, 1).epoch(3))

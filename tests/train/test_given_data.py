@@ -14,10 +14,10 @@ from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 import shakeshake as ss
 from shakeshake.train.carry import pack, unpack
-from shakeshake.train.loop import resume
-from shakeshake.train.trained_run import evaluate_run, open_run
+from shakeshake.train.fit import resume
+from shakeshake.train.open_run import evaluate_run, open_run
 
-RECIPE = ss.Recipe(model="shake_resnet8_2x8d", epochs=2, flip=False, crop=1, device="cpu", precision="fp32")
+RECIPE = ss.Recipe(model="shake_resnet8_2x8d", epochs=2, flip=False, crop_padding=1, device="cpu", precision="fp32")
 
 
 def digits():
@@ -44,7 +44,9 @@ def test_arrays_are_trained_on_and_kept_in_the_run(tmp_path):
 
 
 def test_a_run_is_in_float32_whatever_torchs_default_is(tmp_path):
-    recipe = ss.Recipe(data="digits", model="shake_resnet8_2x4d", epochs=1, train_size=60, batch_size=20, crop=1)
+    recipe = ss.Recipe(
+        data="digits", model="shake_resnet8_2x4d", epochs=1, train_size=60, batch_size=20, crop_padding=1
+    )
     torch.set_default_dtype(torch.float64)
     try:
         found = ss.fit(recipe.replace(precision="fp32"), tmp_path / "run", quiet=True)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from shakeshake import ShakeRule
-from shakeshake.data.sources import load_data
+from shakeshake.data.registry import load_data
 from shakeshake.train.recipe import Recipe
 from shakeshake.train.trainer import Trainer
 
@@ -55,8 +55,8 @@ def test_steps_learn_what_they_do_on_a_cpu(compile, monkeypatch):
     """Parts of a batch go through at once there, one after the other here; a recorded graph is asked for, too."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     data = load_data("digits", train_size=200)
-    recipe = RECIPE.replace(rule="E-E-I", precision="fp32", bn_images=32, compile=compile, lr=0.05)
-    cpu = Trainer(recipe.replace(device="cpu", compile="none"), data)
+    recipe = RECIPE.replace(rule="E-E-I", precision="fp32", ghost_batch_size=32, compile_mode=compile, lr=0.05)
+    cpu = Trainer(recipe.replace(device="cpu", compile_mode="none"), data)
     cuda = Trainer(recipe.replace(device="cuda"), data)
     cuda.network.load_state_dict(cpu.network.state_dict())
     train(cpu, 6)

@@ -13,9 +13,9 @@ from shakeshake.errors import InputError
 from shakeshake.models import pretrained
 from shakeshake.models.pretrained import Pretrained
 from shakeshake.models.weights import weights_as_bytes
-from shakeshake.train.initial import pinned, read_initial
-from shakeshake.train.loop import resume
-from shakeshake.train.planned import planned
+from shakeshake.train.auto_recipe import planned
+from shakeshake.train.fit import resume
+from shakeshake.train.init_weights import pinned, read_initial
 from shakeshake.train.recipe import Recipe
 
 TINY = Recipe(
@@ -25,7 +25,7 @@ TINY = Recipe(
     epochs=1,
     batch_size=50,
     flip=False,
-    crop=0,
+    crop_padding=0,
     device="cpu",
     precision="fp32",
 )

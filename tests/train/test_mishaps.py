@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 
 from shakeshake.errors import DONE, INTERRUPTED, InputError, RunError, explained
-from shakeshake.train import checkpoint, loop
+from shakeshake.train import checkpoint
+from shakeshake.train import fit as loop
+from shakeshake.train.checkpointer import Stopped
 from shakeshake.train.distributed import Group
-from shakeshake.train.keeper import Stopped
-from shakeshake.train.loop import fit, resume, run_path
+from shakeshake.train.fit import fit, resume, run_path
 from shakeshake.train.recipe import Recipe
-from shakeshake.train.record import RunBusy, RunDirectory
+from shakeshake.train.run_directory import RunBusy, RunDirectory
 
 TINY = Recipe(data="digits", model="shake_resnet8_2x4d", rule="S-S-I", train_size=40, batch_size=20, epochs=2)
-TINY = TINY.replace(device="cpu", precision="fp32", crop=1, flip=False)
+TINY = TINY.replace(device="cpu", precision="fp32", crop_padding=1, flip=False)
 
 
 @pytest.fixture(scope="module")

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from shakeshake import ShakeRule, create_model
-from shakeshake.data.sources import load_data
-from shakeshake.train.parts import in_parts
+from shakeshake.data.registry import load_data
+from shakeshake.train.ghost_batch_norm import in_parts
 from shakeshake.train.recipe import Recipe
 from shakeshake.train.trainer import Trainer
 
 # The last batch, of 30 images, has parts of 15; those of the first have 17, 17 and 16.
 UNEVEN = Recipe(
-    data="digits", model="shake_resnet8_2x4d", rule="E-E-I", train_size=80, epochs=1, batch_size=50, bn_images=20
-).replace(crop=1, flip=False, precision="fp32", device="cpu", mixup=0.5, balance="weight")
+    data="digits", model="shake_resnet8_2x4d", rule="E-E-I", train_size=80, epochs=1, batch_size=50, ghost_batch_size=20
+).replace(crop_padding=1, flip=False, precision="fp32", device="cpu", mixup_alpha=0.5, balance="weight")
 
 
 def test_weights_and_statistics_are_those_of_parts_one_after_the_other():

@@ -15,7 +15,14 @@ from shakeshake.train.recipe import Recipe
 from shakeshake.train.schedule import cosine, learning_rate, step_decay
 from shakeshake.train.trainer import Trainer
 
-OFF = {"warmup_epochs": 0, "clip_norm": 0, "label_smoothing": 0, "ema": 0, "cutout": 0, "mixup": 0}
+OFF = {
+    "warmup_epochs": 0,
+    "grad_clip_norm": 0,
+    "label_smoothing": 0,
+    "ema_decay": 0,
+    "cutout_size": 0,
+    "mixup_alpha": 0,
+}
 
 
 @pytest.mark.parametrize(
@@ -23,23 +30,23 @@ OFF = {"warmup_epochs": 0, "clip_norm": 0, "label_smoothing": 0, "ema": 0, "cuto
     [
         (
             paper_cifar10(),
-            {"model": "shake_resnet26_2x32d", "rule": "S-S-I", "batch_size": 128, "bn_images": 64, "lr": 0.2}
+            {"model": "shake_resnet26_2x32d", "rule": "S-S-I", "batch_size": 128, "ghost_batch_size": 64, "lr": 0.2}
             | {"weight_decay": 1e-4},
         ),
         (
             paper_cifar100(),
-            {"model": "shake_resnext29_2x4x64d", "rule": "S-E-I", "batch_size": 32, "bn_images": 16, "lr": 0.025}
+            {"model": "shake_resnext29_2x4x64d", "rule": "S-E-I", "batch_size": 32, "ghost_batch_size": 16, "lr": 0.025}
             | {"weight_decay": 5e-4},
         ),
         (
             paper_architecture_c(),
-            {"model": "shake_resnet14_2x32d_c", "rule": "S-E-I[0.4,0.6]", "batch_size": 128, "bn_images": 64}
+            {"model": "shake_resnet14_2x32d_c", "rule": "S-E-I[0.4,0.6]", "batch_size": 128, "ghost_batch_size": 64}
             | {"lr": 0.05, "first_epoch_lr": 0.025, "weight_decay": 1e-4},
         ),
     ],
 )
 def test_paper_recipes_are_the_papers(recipe, published):
-    both = {"epochs": 1800, "momentum": 0.9, "flip": True, "crop": 4, "train_size": None}
+    both = {"epochs": 1800, "momentum": 0.9, "flip": True, "crop_padding": 4, "train_size": None}
     both |= {"schedule": "cosine", "nesterov": True}
     values = recipe.to_dict()
     assert {name: values[name] for name in published | both | OFF} == published | both | OFF
@@ -63,9 +70,9 @@ def test_json_round_trip():
         ("weight_decay", math.nan),
         ("momentum", 1.0),
         ("label_smoothing", 1.0),
-        ("ema", -0.5),
+        ("ema_decay", -0.5),
         ("warmup_epochs", 31),
-        ("bn_images", 0),
+        ("ghost_batch_size", 0),
         ("train_size", 0),
         ("seed", -1),
         ("flip", "yes"),

@@ -43,7 +43,7 @@ def finish(process: subprocess.Popen, code: int = 0) -> str:
 def start(out: Path, *more: object, **options) -> subprocess.Popen:
     recipe = "--model shake_resnet8_2x4d --rule S-S-I --train-size 60 --batch-size 20 --precision fp32 --device cpu"
     return shakeshake(
-        "train", "digits", *recipe.split(), "--epochs", 3, "--checkpoint-every", 0, "--out", out, *more, **options
+        "train", "digits", *recipe.split(), "--epochs", 3, "--checkpoint-interval-s", 0, "--out", out, *more, **options
     )
 
 
@@ -115,7 +115,7 @@ def test_killed_at_any_moment(tmp_path, alone):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_exits_130(tmp_path, number):
     run = tmp_path / "run"
-    process = start(run, "--epochs", 10_000, "--checkpoint-every", 3600)
+    process = start(run, "--epochs", 10_000, "--checkpoint-interval-s", 3600)
     wait_for(run / "metrics.jsonl", process)
     began = time.monotonic()
     process.send_signal(number)

@@ -43,7 +43,7 @@ def test_equal_to_torch(momentum, nesterov):
 def test_a_step_does_not_import_the_compiler():
     """It takes longer than everything else between the start of a run and its first step."""
     program = (
-        "import sys; from shakeshake.data.sources import load_data; from shakeshake.train.recipe import Recipe; "
+        "import sys; from shakeshake.data.registry import load_data; from shakeshake.train.recipe import Recipe; "
         "from shakeshake.train.trainer import Trainer; "
         "recipe = Recipe(data='digits', model='shake_resnet8_2x4d', epochs=1, device='cpu'); "
         "trainer = Trainer(recipe, load_data('digits')); trainer.train_step(next(trainer.loader.epoch(0))); "

@@ -10,19 +10,25 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from shakeshake.core.rules import ShakeRule
-from shakeshake.data.sources import load_data
+from shakeshake.data.registry import load_data
 from shakeshake.errors import InputError, RunError
+from shakeshake.layers.rules import ShakeRule
 from shakeshake.train import trainer as trainer_module
 from shakeshake.train.device import choose_precision
 from shakeshake.train.evaluate import evaluate
-from shakeshake.train.loop import fit
+from shakeshake.train.fit import fit
 from shakeshake.train.recipe import Recipe
 from shakeshake.train.trainer import Trainer
 
 SMALL = Recipe(
-    data="digits", model="shake_resnet8_2x4d", rule="E-E-B", train_size=100, epochs=2, batch_size=40, bn_images=None
-).replace(flip=False, crop=1, precision="fp32", device="cpu", lr=0.1, weight_decay=0.01)
+    data="digits",
+    model="shake_resnet8_2x4d",
+    rule="E-E-B",
+    train_size=100,
+    epochs=2,
+    batch_size=40,
+    ghost_batch_size=None,
+).replace(flip=False, crop_padding=1, precision="fp32", device="cpu", lr=0.1, weight_decay=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +65,11 @@ def test_an_older_torch_tells_in_which_precision_the_cpu_computes(monkeypatch, a
 
 
 def test_parts_of_a_batch_have_statistics_and_coefficients_of_their_own(digits, monkeypatch):
-    """bn_images: what several devices without synchronised BN compute, gradients averaged over the images."""
+    """ghost_batch_size: what several devices without synchronised BN compute, gradients averaged over the images."""
     drawn = []
     draw = ShakeRule.draw
     monkeypatch.setattr(ShakeRule, "draw", lambda *a, **k: drawn.append(draw(*a, **k)) or drawn[-1])
-    recipe = SMALL.replace(rule="S-S-I", bn_images=20, weight_decay=0.0, momentum=0.0)
+    recipe = SMALL.replace(rule="S-S-I", ghost_batch_size=20, weight_decay=0.0, momentum=0.0)
     trainer = Trainer(recipe, digits)
     slow = copy.deepcopy(trainer.network)
     batch = next(trainer.loader.epoch(0))
@@ -94,7 +100,7 @@ def test_the_short_last_batch_counts_by_its_images(digits):
 
 
 def test_the_average_of_the_weights_is_what_is_tested(digits):
-    trainer = Trainer(SMALL.replace(ema=0.5), digits)
+    trainer = Trainer(SMALL.replace(ema_decay=0.5), digits)
     expected = {}
     for batch in trainer.loader.epoch(0):
         trainer.train_step(batch)
@@ -137,7 +143,7 @@ def test_options_change_the_loss_as_their_papers_say(digits):
     by_hand = -(target * logits.log_softmax(1)).sum(1).mean()
     assert trainer._loss(logits, batch) == pytest.approx(float(by_hand), rel=1e-5)
 
-    mixing = Trainer(SMALL.replace(mixup=0.4), digits)
+    mixing = Trainer(SMALL.replace(mixup_alpha=0.4), digits)
     batch = next(mixing.loader.epoch(0))
     by_hand = batch.share * F.cross_entropy(logits, batch.labels) + (1 - batch.share) * F.cross_entropy(
         logits, batch.second
@@ -146,7 +152,7 @@ def test_options_change_the_loss_as_their_papers_say(digits):
 
 
 def test_clipping_limits_the_gradient(digits):
-    trainer = Trainer(SMALL.replace(clip_norm=1e-3, momentum=0.0, weight_decay=0.0, lr=1.0), digits)
+    trainer = Trainer(SMALL.replace(grad_clip_norm=1e-3, momentum=0.0, weight_decay=0.0, lr=1.0), digits)
     before = [p.detach().clone() for p in trainer.network.parameters()]
     trainer.train_step(next(trainer.loader.epoch(0)))
     moved = torch.cat([(p - q).flatten() for p, q in zip(trainer.network.parameters(), before, strict=True)])
@@ -199,7 +205,7 @@ def test_bf16_follows_fp32(digits):
 
 def test_golden_loss_curve(digits):
     """Six steps of everything at once: a change of any number on the way shows here."""
-    recipe = SMALL.replace(model="shake_resnet8_2x8d", rule="S-S-I", flip=True, bn_images=20, epochs=3)
+    recipe = SMALL.replace(model="shake_resnet8_2x8d", rule="S-S-I", flip=True, ghost_batch_size=20, epochs=3)
     trainer, curve = Trainer(recipe.replace(lr=0.05, weight_decay=1e-4), digits), []
     for epoch in range(3):
         for batch in trainer.loader.epoch(epoch):

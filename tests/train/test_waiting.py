@@ -11,21 +11,21 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from shakeshake.data.sources import load_data
+from shakeshake.data.registry import load_data
 from shakeshake.train import trainer as trainer_module
 from shakeshake.train.recipe import Recipe
 from shakeshake.train.trainer import Trainer
 
 RECIPE = Recipe(data="digits", model="shake_resnet8_2x16d", train_size=200, batch_size=64, epochs=2, precision="fp32")
 EVERYTHING = {
-    "bn_images": 32,
-    "ema": 0.9,
-    "mixup": 0.2,
-    "cutout": 4,
-    "crop": 2,
+    "ghost_batch_size": 32,
+    "ema_decay": 0.9,
+    "mixup_alpha": 0.2,
+    "cutout_size": 4,
+    "crop_padding": 2,
     "flip": True,
     "label_smoothing": 0.1,
-    "clip_norm": 1.0,
+    "grad_clip_norm": 1.0,
     "balance": "weight",
 }
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..core.layers import ShakeShake
 from ..errors import InputError
-from .moments import CoMoments
+from ..layers.shake_shake import ShakeShake
+from .covariance import CoMoments
 
 LAYERS = 3
 

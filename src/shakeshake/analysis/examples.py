@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from ..data.augment import normalise
-from ..train.trained_run import TrainedRun
+from ..train.open_run import TrainedRun
 from . import calibration
 from .gradcam import blended, grad_cam
 

@@ -15,14 +15,14 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import InputError
-from ..export import temperature
-from ..export.temperature import cross_fitted
-from ..models.described import read_config
-from ..models.trained import CONFIG
+from ..inference import calibration as temperature
+from ..inference.calibration import cross_fitted
+from ..models.config import read_config
+from ..models.model import CONFIG
 from ..train.device import describe_device
 from ..train.evaluate import evaluate
-from ..train.record import environment, write_atomically
-from ..train.trained_run import TrainedRun, open_run
+from ..train.open_run import TrainedRun, open_run
+from ..train.run_directory import environment, write_atomically
 from . import calibration, examples
 from .correlation import BlockCorrelation, LayerCorrelation, shaken_blocks, watch_branches, watch_layers
 from .correlation import run as run_through

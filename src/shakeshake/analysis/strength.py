@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ..core.rules import ShakeRule
+from ..layers.rules import ShakeRule
 
 
 def coefficients(

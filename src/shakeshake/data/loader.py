@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from . import augment
-from .balance import even_order
-from .pixels import pixels_of
-from .policies import RandAugment
-from .sources import Split
+from .randaugment import RandAugment
+from .registry import Split
+from .sampler import even_order
+from .storage import pixels_of
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Augmentation:
     """
 
     flip: bool = False
-    crop: int = 0
-    cutout: int = 0
-    mixup: float = 0.0
+    crop_padding: int = 0
+    cutout_size: int = 0
+    mixup_alpha: float = 0.0
     randaugment: int = 0
 
 
@@ -108,11 +108,11 @@ class Loader:
         labels = self.labels[on_device(order)]
         # All are drawn whatever is switched on, so that switching one on leaves the others as they were.
         mirrored = on_device(random.random(n) < 0.5)
-        corner = on_device(random.integers(0, 2 * how.crop + 1, (2, n)))
+        corner = on_device(random.integers(0, 2 * how.crop_padding + 1, (2, n)))
         hole = on_device(random.integers(0, (height, width), (n, 2)))
         shares = None
-        if how.mixup:
-            shares = on_device(random.beta(how.mixup, how.mixup, self.steps_per_epoch).astype(np.float32))
+        if how.mixup_alpha:
+            shares = on_device(random.beta(how.mixup_alpha, how.mixup_alpha, self.steps_per_epoch).astype(np.float32))
 
         def cut(step: int) -> tuple[int, slice, slice]:
             """Of a step: images in all, which of them are this process's, which are to be augmented here."""
@@ -131,10 +131,10 @@ class Loader:
             x, y = augment.normalise(images, self.mean, self.std), labels[at]
             if how.flip:
                 x = augment.flip(x, mirrored[at])
-            if how.crop:
-                x = augment.crop(x, corner[0, at], corner[1, at], how.crop)
-            if how.cutout:
-                x = augment.cutout(x, hole[at, 0], hole[at, 1], how.cutout)
+            if how.crop_padding:
+                x = augment.crop(x, corner[0, at], corner[1, at], how.crop_padding)
+            if how.cutout_size:
+                x = augment.cutout(x, hole[at, 0], hole[at, 1], how.cutout_size)
             batch = Batch(x, y, total)
             if shares is not None:  # the order is random already, so the batch backwards is a random partner
                 partner = torch.arange(len(y) - 1, -1, -1, device=y.device)

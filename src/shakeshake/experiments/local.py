@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .cell import BUSY, is_done
+from .worker import BUSY, is_done
 
 LOG = "log.txt"  # in a cell's run directory: what its process printed
 
@@ -50,7 +50,7 @@ def run_locally(
             while waiting and len(under_way) < jobs:
                 path = waiting.pop(0)
                 with open(path / LOG, "ab") as log:
-                    command = [sys.executable, "-m", "shakeshake.experiments.cell", str(path)]
+                    command = [sys.executable, "-m", "shakeshake.experiments.worker", str(path)]
                     command += [data_dir or "", only or ""]
                     under_way[path] = subprocess.Popen(
                         command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment

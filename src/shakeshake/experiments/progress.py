@@ -11,7 +11,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from ..train.record import RunDirectory
+from ..train.run_directory import RunDirectory
 
 
 class CellProgress:

@@ -10,14 +10,14 @@ from typing import Any
 
 from ..errors import InputError
 from ..train.recipe import Recipe
-from ..train.record import is_rubbish, write_atomically
-from . import results
-from .cell import is_done, prepare
-from .declared import Experiment, in_words
-from .estimate import Estimator, in_time
+from ..train.run_directory import is_rubbish, write_atomically
+from . import tables
 from .local import cores, run_locally
 from .progress import CellProgress
+from .runtime_estimate import Estimator, in_time
 from .scales import SCALES, experiment
+from .spec import Experiment, in_words
+from .worker import is_done, prepare
 
 ENGINES = ("local", "ray")
 
@@ -79,7 +79,7 @@ class Plan:
     def runs(self) -> dict[Path, Recipe]:
         """The run directory of every cell and seed, seed by seed, so that a table fills evenly."""
         return {
-            self.folder / results.CELLS / cell.folder(seed, fold): cell.recipe.replace(seed=seed, fold=fold)
+            self.folder / tables.CELLS / cell.folder(seed, fold): cell.recipe.replace(seed=seed, fold=fold)
             for seed, fold in self.experiment.runs(self.wanted_seeds)
             for cell in self.experiment.cells
         }
@@ -159,7 +159,7 @@ def describe(plan: Plan, *, cells: bool) -> Iterator[str]:
     yield f"{sizes}: {len(runs)} runs, {len(runs) - len(todo)} of them done"
     if cells:
         for cell in made.cells:
-            of_cell = [plan.folder / results.CELLS / cell.folder(*run) for run in made.runs(plan.wanted_seeds)]
+            of_cell = [plan.folder / tables.CELLS / cell.folder(*run) for run in made.runs(plan.wanted_seeds)]
             done = sum(map(is_done, of_cell))
             by = f", {cell.place}" if cell.place != made.place else ""
             published = "" if cell.published is None else f"published {cell.published:.2f} % ({cell.published_for}{by})"
@@ -176,7 +176,7 @@ def describe(plan: Plan, *, cells: bool) -> Iterator[str]:
 
 
 def reproduce(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Any]:
-    """Run what is missing and return the results (see results.collect), written to the folder as NAME.json and .csv.
+    """Run what is missing and return the results (see tables.collect), written to the folder as NAME.json and .csv.
 
     Finished cells are passed over, broken ones gone on with, those of another runner waited for; a cell that fails is
     told and the others go on. Raises InputError; KeyboardInterrupt when stopped, after the cells have saved.
@@ -189,8 +189,8 @@ def reproduce(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Any]:
     failed: dict[str, str] = {}
 
     def collect() -> dict[str, Any]:
-        found = results.collect(made, plan.folder, plan.wanted_seeds, plan.scale, failed, plan.images)
-        results.write(found, plan.folder)
+        found = tables.collect(made, plan.folder, plan.wanted_seeds, plan.scale, failed, plan.images)
+        tables.write(found, plan.folder)
         return found
 
     with CellProgress(len(runs), len(runs) - len(todo), say) as progress:
@@ -223,7 +223,7 @@ def _run(
     if plan.engine == "local":
         run_locally(todo, jobs=plan.side_by_side(), data_dir=data_dir, only=plan.analyses, watch=watch, ended=ended)
         return
-    from .cluster import run_on_ray
+    from .ray import run_on_ray
 
     run_on_ray(
         todo,

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from ..errors import InputError
 from ..train.recipe import Recipe
-from .declared import Cell, Experiment, network_label
-from .published import EXPERIMENTS
+from .paper import EXPERIMENTS
+from .spec import Cell, Experiment, network_label
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def small(recipe: Recipe) -> Recipe | None:
         train_size=2500 if recipe.data == "cifar100" else 2000,
         epochs=60 if recipe.data == "cifar100" else 100,
         eval_every=10,
-        checkpoint_every=120.0,
+        checkpoint_interval_s=120.0,
     )
 
 
@@ -75,11 +75,11 @@ def smoke(recipe: Recipe) -> Recipe | None:
         train_size=100,
         epochs=1,
         batch_size=50,
-        bn_images=50,
+        ghost_batch_size=50,
         lr=0.01,
         first_epoch_lr=0.01 if recipe.first_epoch_lr else 0.0,
         flip=False,
-        crop=1,
+        crop_padding=1,
     )
 
 

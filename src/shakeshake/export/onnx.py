@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ..errors import InputError
-from .deployed import Deployed
+from ..inference.pipeline import Deployed
 
 INPUT, OUTPUT = "images", "probabilities"
 OPSET = 20

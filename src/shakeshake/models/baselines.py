@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..kernels import convs
 from ..kernels import fused as kernels
 from . import shake_resnet, shake_resnext
-from .blocks import Stage, Trunk, conv, make_stages, stem_conv
+from .layers import Stage, Trunk, conv, make_stages, stem_conv
 from .shake_resnet import Branch
 from .shake_resnext import BottleneckBranch, ProjectionSkip
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..data.fetch import SourceError, fetch, shown
 from ..errors import InputError, printable
+from ..utils.download import SourceError, fetch, shown
 from .weights import read_weights, start_from
 
 

@@ -17,7 +17,7 @@ from ..errors import InputError
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..core.rules import ShakeRule
+    from ..layers.rules import ShakeRule
 
 
 LARGEST = 10_000  # number in a name

@@ -9,12 +9,12 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.layers import ShakeShake
-from ..core.rules import ShakeRule
 from ..errors import InputError
 from ..kernels import convs
 from ..kernels import fused as kernels
-from .blocks import Trunk, TwoPathSkip, conv, make_stages, stem_conv
+from ..layers.rules import ShakeRule
+from ..layers.shake_shake import ShakeShake
+from .layers import Trunk, TwoPathSkip, conv, make_stages, stem_conv
 
 
 class Branch(nn.Module):

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from ..core.layers import ShakeShake
-from ..core.rules import ShakeRule
 from ..errors import InputError
+from ..layers.rules import ShakeRule
+from ..layers.shake_shake import ShakeShake
 
 _SPLITTABLE = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 

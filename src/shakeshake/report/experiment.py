@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .analysis import number, plain
-from .read import RunRecord, json_object, read_run
+from .load_run import RunRecord, json_object, read_run
 
 MISTAKES = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 

@@ -14,12 +14,12 @@ import jinja2
 from markupsafe import Markup, escape
 
 from ..errors import InputError
-from ..train.record import check_target, write_atomically
-from . import charts, shown
-from .look import PALETTE, variables
-from .means import curves_of, grouped
-from .reading import Reading, read_paths
-from .words import sentences
+from ..train.run_directory import check_target, write_atomically
+from . import html_charts, view_models
+from .load import Reading, read_paths
+from .narrative import sentences
+from .seed_averages import curves_of, grouped
+from .theme import PALETTE, variables
 
 
 def write_report(paths: Sequence[Path], out: Path) -> Path:
@@ -41,10 +41,10 @@ def render(reading: Reading) -> str:
     """The page as text."""
     records = list(reading.runs)
     drawn = curves_of(records)
-    figure = shown.curve_figure(drawn, "runs")
-    experiments = [shown.experiment(record, i) for i, record in enumerate(reading.experiments)]
-    details = [shown.run(record) for record in reading.all_runs]
-    shown.spare_images(details)
+    figure = view_models.curve_figure(drawn, "runs")
+    experiments = [view_models.experiment(record, i) for i, record in enumerate(reading.experiments)]
+    details = [view_models.run(record) for record in reading.all_runs]
+    view_models.spare_images(details)
     names = {id(record): one for record, one in zip(reading.all_runs, details, strict=True)}
     figures = [figure, *(one for experiment in experiments for one in experiment["curves"])]
     groups = [(one.short, [one]) for one in records] if drawn == records else grouped(records)
@@ -56,11 +56,11 @@ def render(reading: Reading) -> str:
             sentences=sentences(records) if records else [],
             notes=reading.notes,
             experiments=experiments,
-            runs=shown.without_empty_columns([names[id(record)] for record in records]),
+            runs=view_models.without_empty_columns([names[id(record)] for record in records]),
             figure=figure,
             averaged=drawn != records,
-            correlation=charts.correlations(groups),
-            squares=shown.squares(records),
+            correlation=html_charts.correlations(groups),
+            squares=view_models.squares(records),
             details=details,
             single=len(details) == 1,
             series={one["key"]: one["series"] for one in figures if one is not None},

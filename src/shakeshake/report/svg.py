@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from .look import GRID, INK, PALETTE, PAPER, SOFT, TONES, standalone_style
+from .theme import GRID, INK, PALETTE, PAPER, SOFT, TONES, standalone_style
 
 MARGINS = {"left": 54, "right": 14, "top": 14, "bottom": 46}
 

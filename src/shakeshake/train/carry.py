@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from . import checkpoint
-from .record import RunDirectory, is_rubbish, write_together
+from .run_directory import RunDirectory, is_rubbish, write_together
 
 MIB = 2**20
 PART = re.compile(r"part-(\d+)-of-(\d+)")

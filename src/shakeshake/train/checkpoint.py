@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ..errors import RunError
-from .record import write_atomically
+from .run_directory import write_atomically
 
 FORMAT = 2  # what a state holds; 1 had torch.optim's layout of the momentum
 NAME, PREVIOUS, DAMAGED = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.damaged.pt"

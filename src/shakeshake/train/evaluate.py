@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..data.loader import Loader
-from ..export.fuse import fuse
+from ..inference.fuse import fuse
 from .distributed import ALONE, Group
 
 

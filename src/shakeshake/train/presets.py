@@ -13,7 +13,7 @@ def quick(data: str = "cifar10") -> Recipe:
     (docs/log.md has the measurements).
     """
     if data == "digits":  # mirrored digits are no digits, and 8x8 pixels leave one to spare
-        return Recipe(data=data, model="shake_resnet8_2x16d", rule="S-E-I", epochs=20, flip=False, crop=1)
+        return Recipe(data=data, model="shake_resnet8_2x16d", rule="S-E-I", epochs=20, flip=False, crop_padding=1)
     return Recipe(data=data, rule="S-E-I")
 
 
@@ -23,7 +23,7 @@ def paper_cifar10(data: str = "cifar10") -> Recipe:
     X. Gastaldi, Shake-Shake regularization, arXiv 1705.07485, section 2.1 and Table 1.
     Expected: 26 2x32d S-S-I 3.55 % test error at the last epoch, mean of 3 runs; 26 2x96d 2.86 %, mean of 5.
     Hardware there: two GPUs, batch 128, batch normalisation not synchronised. Here the same on one device:
-    ``bn_images=64`` cuts the batch in two halves, each with statistics and coefficients of its own.
+    ``ghost_batch_size=64`` cuts the batch in two halves, each with statistics and coefficients of its own.
     (The author's one-device variant is ``batch_size=64, lr=0.1``.)
     1800 epochs, 391 steps each, no warm-up, clipping, label smoothing or Cutout.
     """
@@ -33,12 +33,12 @@ def paper_cifar10(data: str = "cifar10") -> Recipe:
         rule="S-S-I",
         epochs=1800,
         batch_size=128,
-        bn_images=64,
+        ghost_batch_size=64,
         lr=0.2,
         momentum=0.9,
         weight_decay=1e-4,
         flip=True,
-        crop=4,
+        crop_padding=4,
     )
 
 
@@ -48,7 +48,7 @@ def paper_cifar100(data: str = "cifar100") -> Recipe:
     X. Gastaldi, Shake-Shake regularization, arXiv 1705.07485, section 2.2 and Table 2.
     Expected: 29 2x4x64d S-E-I 15.85 % test error at the last epoch, E-E-B 16.34 %.
     Start-up check of the author's release for S-E-I: about 84 % error after epoch 1, 76 % after epoch 2.
-    Two devices of 16 images each, as in paper_cifar10: ``bn_images=16``.
+    Two devices of 16 images each, as in paper_cifar10: ``ghost_batch_size=16``.
     """
     return Recipe(
         data=data,
@@ -56,12 +56,12 @@ def paper_cifar100(data: str = "cifar100") -> Recipe:
         rule="S-E-I",
         epochs=1800,
         batch_size=32,
-        bn_images=16,
+        ghost_batch_size=16,
         lr=0.025,
         momentum=0.9,
         weight_decay=5e-4,
         flip=True,
-        crop=4,
+        crop_padding=4,
     )
 
 
@@ -89,7 +89,7 @@ def paper_resnet(data: str = "cifar10") -> Recipe:
         model="resnet20",
         epochs=164,
         batch_size=128,
-        bn_images=64,
+        ghost_batch_size=64,
         lr=0.1,
         schedule="steps",
         milestones="0.5,0.75",
@@ -112,7 +112,7 @@ def paper_wrn(data: str = "cifar10") -> Recipe:
         model="wrn28_10",
         epochs=200,
         batch_size=128,
-        bn_images=None,
+        ghost_batch_size=None,
         lr=0.1,
         schedule="steps",
         milestones="0.3,0.6,0.8",
@@ -135,7 +135,7 @@ def paper_resnext(data: str = "cifar10") -> Recipe:
         model="resnext29_16x64d",
         epochs=300,
         batch_size=128,
-        bn_images=16,
+        ghost_batch_size=16,
         lr=0.1,
         schedule="steps",
         milestones="0.5,0.75",
@@ -158,7 +158,7 @@ def paper_densenet(data: str = "cifar10") -> Recipe:
         model="densenet_bc190_40",
         epochs=300,
         batch_size=64,
-        bn_images=None,
+        ghost_batch_size=None,
         lr=0.1,
         schedule="steps",
         milestones="0.5,0.75",

@@ -8,10 +8,22 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..core.rules import ShakeRule
 from ..errors import InputError
+from ..layers.rules import ShakeRule
 from ..models.registry import check_model
 from .schedule import parse_milestones
+
+# Field names of recipes written before they were renamed.
+RENAMED_FIELDS = {
+    "bn_images": "ghost_batch_size",
+    "ema": "ema_decay",
+    "crop": "crop_padding",
+    "cutout": "cutout_size",
+    "mixup": "mixup_alpha",
+    "clip_norm": "grad_clip_norm",
+    "checkpoint_every": "checkpoint_interval_s",
+    "compile": "compile_mode",
+}
 
 
 @dataclass(frozen=True)
@@ -30,7 +42,7 @@ class Recipe:
     """Passes over the training images."""
     batch_size: int = 64
     """Images in an optimisation step; the last batch of an epoch is as short as it falls."""
-    bn_images: int | None = 64
+    ghost_batch_size: int | None = 64
     """Images over which batch normalisation takes its statistics. A larger batch is cut into equal parts of at most
     this many, whose gradients are averaged: what several devices without synchronised BN do. None: the whole batch.
     On a GPU, and compiled, they go through at once, which takes memory for all of them."""
@@ -52,19 +64,19 @@ class Recipe:
     """L2 penalty on every parameter, biases and BN included."""
     warmup_epochs: float = 0.0
     """Epochs of linear warm-up before the schedule."""
-    clip_norm: float = 0.0
+    grad_clip_norm: float = 0.0
     """Largest norm of the gradient, 0 for no limit."""
     label_smoothing: float = 0.0
     """Part of the target spread evenly over all classes."""
-    ema: float = 0.0
+    ema_decay: float = 0.0
     """Decay of an exponential moving average of the weights, which then is what is tested and saved; 0 for none."""
     flip: bool = True
     """Mirror half of the training images."""
-    crop: int = 4
+    crop_padding: int = 4
     """Pixels of padding for random crops, 0 for none."""
-    cutout: int = 0
+    cutout_size: int = 0
     """Side of a square set to the mean colour, 0 for none."""
-    mixup: float = 0.0
+    mixup_alpha: float = 0.0
     """Parameter of the beta distribution that mixes pairs of images, 0 for none."""
     randaugment: int = 0
     """Magnitude of RandAugment's two operations on every image, 1 to 29, 0 for none; needs kornia."""
@@ -86,13 +98,13 @@ class Recipe:
     """Decides the subset, the initial weights, the order, the augmentation and the shaking."""
     eval_every: int = 1
     """Epochs between tests; the last epoch is always tested."""
-    checkpoint_every: float = 30.0
+    checkpoint_interval_s: float = 30.0
     """Seconds between checkpoints (also kept at the end and when the run is stopped)."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """fp32, bf16, or auto, which takes bf16 where the machine has instructions for it."""
-    compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none"
+    compile_mode: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none"
     """torch.compile for the network of a training step: none, or in its mode default, reduce-overhead or max-autotune.
     For GPUs, whose steps are small; on a CPU the kernels of this package are faster."""
     init: str | None = None
@@ -115,21 +127,28 @@ class Recipe:
             ("eval_every", 1),
             ("seed", 0),
             ("split_seed", 0),
-            ("crop", 0),
-            ("cutout", 0),
+            ("crop_padding", 0),
+            ("cutout_size", 0),
             ("randaugment", 0),
             ("folds", 0),
             ("fold", 0),
         ):
             if getattr(self, name) < least:
                 raise InputError(f"{name}: got {getattr(self, name)}, expected {least} or more")
-        for name in ("bn_images", "train_size"):
+        for name in ("ghost_batch_size", "train_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{name}: got {getattr(self, name)}, expected 1 or more")
-        for name, low, high in (("momentum", 0, 1), ("label_smoothing", 0, 1), ("ema", 0, 1)):
+        for name, low, high in (("momentum", 0, 1), ("label_smoothing", 0, 1), ("ema_decay", 0, 1)):
             if not low <= getattr(self, name) < high:
                 raise InputError(f"{name}: got {getattr(self, name)}, expected {low} <= {name} < {high}")
-        for name in ("weight_decay", "clip_norm", "mixup", "warmup_epochs", "checkpoint_every", "first_epoch_lr"):
+        for name in (
+            "weight_decay",
+            "grad_clip_norm",
+            "mixup_alpha",
+            "warmup_epochs",
+            "checkpoint_interval_s",
+            "first_epoch_lr",
+        ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name}: got {getattr(self, name)}, expected a finite number, 0 or more")
         if not 0 < self.lr < math.inf:
@@ -156,8 +175,10 @@ class Recipe:
             raise InputError(f"randaugment: got {self.randaugment}, expected 0 to 29")
         if self.precision not in ("auto", "fp32", "bf16"):
             raise InputError(f"precision: got {self.precision!r}, expected auto, fp32 or bf16")
-        if self.compile not in ("none", "default", "reduce-overhead", "max-autotune"):
-            raise InputError(f"compile: got {self.compile!r}, expected none, default, reduce-overhead or max-autotune")
+        if self.compile_mode not in ("none", "default", "reduce-overhead", "max-autotune"):
+            raise InputError(
+                f"compile_mode: got {self.compile_mode!r}, expected none, default, reduce-overhead or max-autotune"
+            )
 
     def replace(self, **changes: Any) -> Recipe:
         """The recipe with some fields changed, checked anew."""
@@ -178,7 +199,7 @@ class Recipe:
         """Raises InputError when it is not a recipe, naming the field."""
         if not isinstance(values, dict):
             raise InputError(f"recipe: got {type(values).__name__}, expected an object with the recipe's fields")
-        return cls().replace(**values)
+        return cls().replace(**{RENAMED_FIELDS.get(str(name), str(name)): value for name, value in values.items()})
 
 
 def _check_type(name: str, value: Any, annotation: str) -> None:

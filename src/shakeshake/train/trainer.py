@@ -11,19 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.balance import class_weights
 from ..data.loader import Augmentation, Batch, Loader
-from ..data.sources import ImageData
+from ..data.registry import ImageData
+from ..data.sampler import class_weights
 from ..errors import InputError, RunError
 from ..kernels import fused as kernels
 from ..models.registry import create_model
-from .average import Average
-from .compiled import compiled, step_begins
+from .compile import compiled, step_begins
 from .device import autocast, choose_device, choose_precision, keep_freed_memory, seed_generators
 from .distributed import ALONE, Group
+from .ema import Average
 from .evaluate import evaluate
-from .initial import Initial
-from .parts import in_parts
+from .ghost_batch_norm import in_parts
+from .init_weights import Initial
 from .recipe import Recipe
 from .schedule import learning_rate, parse_milestones
 from .sgd import SGD
@@ -56,7 +56,10 @@ class Trainer:
                 f"{group.size} processes"
             )
         side = data.image_size
-        for name, value, most in (("crop", recipe.crop, side), ("cutout", recipe.cutout, 2 * side)):
+        for name, value, most in (
+            ("crop_padding", recipe.crop_padding, side),
+            ("cutout_size", recipe.cutout_size, 2 * side),
+        ):
             if value > most:
                 raise InputError(f"{name}: got {value}, expected at most {most} for images of {side} x {side} pixels")
         self.recipe, self.data, self.group = recipe, data, group
@@ -77,15 +80,15 @@ class Trainer:
         if initial is not None:
             self.new_head = initial.put_into(self.network, data.classes)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        eager_on_cpu = self.device.type == "cpu" and recipe.compile == "none"
+        eager_on_cpu = self.device.type == "cpu" and recipe.compile_mode == "none"
         self.kernels = eager_on_cpu and kernels.use(self.network)
-        self.part = recipe.bn_images  # images that go through the network at a time
+        self.part = recipe.ghost_batch_size  # images that go through the network at a time
         if not eager_on_cpu:
-            in_parts(self.network, recipe.bn_images)
+            in_parts(self.network, recipe.ghost_batch_size)
             self.part = None
         if self.device.type == "cpu":
             keep_freed_memory()
-        self.ema = Average(self.network, recipe.ema) if recipe.ema else None
+        self.ema = Average(self.network, recipe.ema_decay) if recipe.ema_decay else None
         self.optimizer = SGD(
             self.network.parameters(),
             momentum=recipe.momentum,
@@ -93,14 +96,16 @@ class Trainer:
             weight_decay=recipe.weight_decay,
         )
         self.in_step = group.in_step(self.network)
-        self.forward = compiled(self.in_step, recipe.compile, self.device)
+        self.forward = compiled(self.in_step, recipe.compile_mode, self.device)
         self.loader = Loader(
             data.train,
             data.mean,
             data.std,
             batch_size=recipe.batch_size,
             seed=recipe.seed,
-            augmentation=Augmentation(recipe.flip, recipe.crop, recipe.cutout, recipe.mixup, recipe.randaugment),
+            augmentation=Augmentation(
+                recipe.flip, recipe.crop_padding, recipe.cutout_size, recipe.mixup_alpha, recipe.randaugment
+            ),
             device=self.device,
             rank=group.rank,
             size=group.size,
@@ -153,7 +158,7 @@ class Trainer:
         seed_generators(_seed(self.recipe.seed, "shake", self.step, *own), self.device)
         if not self.network.training:
             self.in_step.train()
-        step_begins(self.recipe.compile)
+        step_begins(self.recipe.compile_mode)
         loss_sum, wrong = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         parts = batch.parts(self.part)
         for number, part in enumerate(parts, start=1):
@@ -164,8 +169,8 @@ class Trainer:
                 (loss * self.group.size).backward()  # the average over the processes is the sum then
             loss_sum += loss.detach()
             wrong += (logits.detach().argmax(dim=1) != part.labels).sum()
-        if self.recipe.clip_norm:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
+        if self.recipe.grad_clip_norm:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.grad_clip_norm)
         self.optimizer.step(self.lr_at(self.step))
         self.optimizer.zero_grad()
         if self.ema is not None:
@@ -207,7 +212,7 @@ class Trainer:
     def _not_finite(self, where: str, what: str) -> NoReturn:
         raise RunError(
             f"epoch {self.epoch + 1}, {where}: {what}; likely cures: a lower --lr (now "
-            f"{self.recipe.lr:g}), --warmup-epochs 5, --clip-norm 1 or --precision fp32"
+            f"{self.recipe.lr:g}), --warmup-epochs 5, --grad-clip-norm 1 or --precision fp32"
         )
 
     def finish_epoch(self, tick: Callable[[], None] = lambda: None) -> dict[str, Any]:

@@ -1,0 +1,110 @@
+"""A network with its classes and preprocessing: loaded from model.safetensors and config.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError, printable
+from .config import read_config
+from .weights import network_of, read_weights
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+
+
+class TrainedModel(nn.Module):
+    """A network behind its preprocessing.
+
+    classes: the names of the outputs, in order.
+    temperature: what the logits are divided by before they become probabilities, so that these are as sure as the
+        network is right; 1 where none was fitted.
+    config: what was written beside the weights (model, rule, classes, mean, std, image size, channels, errors).
+
+    ``model(images)`` takes uint8 images (N, C, H, W) and returns logits (N, classes) in the network's dtype;
+    ``model.predict(images)`` returns probabilities, float32. Raises InputError for images of another shape or dtype.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.network = network
+        self.config = config
+        self.classes: tuple[str, ...] = tuple(config["classes"])
+        self.temperature = float(config.get("temperature", 1.0))
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(config[name], dtype=torch.float32)[:, None, None], persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.dtype != torch.uint8:
+            raise InputError(f"images: dtype is {images.dtype}, expected torch.uint8")
+        expected = (self.config["in_channels"], self.config["image_size"], self.config["image_size"])
+        if images.dim() != 4 or tuple(images.shape[1:]) != expected:
+            raise InputError(f"images: shape is {tuple(images.shape)}, expected (N, {', '.join(map(str, expected))})")
+        x = (images.float() - self.mean) / self.std
+        return self.network(x.to(next(self.network.parameters()).dtype))
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Tensor:
+        """Probabilities (N, classes) of uint8 images (N, C, H, W), with the network in evaluation mode."""
+        modes = {module: module.training for module in self.modules()}
+        self.eval()
+        try:
+            return (self(images).float() / self.temperature).softmax(dim=1)
+        finally:
+            for module, training in modes.items():
+                module.training = training
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> TrainedModel:
+    """A trained model from a run directory (or any folder with model.safetensors and config.json), ready to use.
+
+    Returned in evaluation mode. Nothing in the files is executed or trusted: weights are safetensors and have to be
+    those that config.json has the SHA-256 of. Raises InputError when there is no such model, when the run is not
+    finished, and when its files are damaged, changed or not ours.
+    """
+    folder = Path(path)
+    check_finished(folder)
+    config = read_config(folder / CONFIG)
+    tensors, digest = read_weights(folder / WEIGHTS)
+    if digest != config.get("weights_sha256", digest):
+        raise InputError(
+            f"run: {printable(folder / WEIGHTS)} is not the file that {CONFIG} describes (its SHA-256 is "
+            f"{digest[:12]}..., expected {config['weights_sha256'][:12]}...): one of the two was changed or replaced"
+        )
+    network = network_of(
+        tensors,
+        config["model"],
+        folder / WEIGHTS,
+        num_classes=len(config["classes"]),
+        rule=config["rule"],
+        in_channels=config["in_channels"],
+        image_size=config["image_size"],
+        **config.get("options", {}),
+    )
+    model = TrainedModel(network, config)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.eval().to(device)
+
+
+def check_finished(folder: Path) -> None:
+    """Raise InputError unless the two files of a trained model are there, saying what is there instead."""
+    name = printable(folder)
+    if folder.suffix.lower() in PICKLED and folder.is_file():
+        raise InputError(f"run: {name} may hold a pickle, which is never opened; expected a folder with {WEIGHTS}")
+    if not folder.is_dir():
+        there = "a file" if folder.exists() else "not there"
+        raise InputError(f"run: {name} is {there}, expected the folder of a finished run")
+    missing = next((file for file in (CONFIG, WEIGHTS) if not (folder / file).is_file()), None)
+    if missing and (folder / "recipe.json").is_file() and not (folder / "result.json").exists():
+        raise InputError(
+            f"run: {name} is not finished and holds no {missing}, expected a finished run; "
+            f"go on with: shakeshake resume {name}"
+        )
+    if missing:
+        raise InputError(f"run: {name} holds no {missing}, expected the folder of a finished run")

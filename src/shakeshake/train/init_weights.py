@@ -1,0 +1,108 @@
+"""Trained weights that a run starts from: a run, a file or a name becomes tensors with a checksum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import InputError, printable
+from ..models.config import read_config
+from ..models.model import CONFIG, WEIGHTS, check_finished
+from ..models.pretrained import PRETRAINED, pretrained_weights
+from ..models.weights import HEAD, read_weights, start_from
+from .recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Initial:
+    """Weights to start from. source: what a message calls them. classes: names of those they tell apart, if known."""
+
+    tensors: dict[str, Tensor]
+    sha256: str
+    source: str
+    model: str
+    classes: tuple[str, ...] | None = None
+
+    def put_into(self, network: nn.Module, classes: tuple[str, ...]) -> bool:
+        """Replace the network's weights; where the classes are others, the last layer stays as it is, new.
+
+        The same names in another order have the rows of the last layer in that order. Where names are not known, as
+        many classes count as the same ones. Returns whether the last layer is new. Raises InputError for weights of
+        another network.
+        """
+        tensors, known = self.tensors, self.classes
+        same = known is None or sorted(known) == sorted(classes)
+        if known is not None and same and len(known) == len(tensors.get(HEAD[1], ())):
+            rows = [known.index(name) for name in classes]
+            tensors = {name: x[rows] if name in HEAD else x for name, x in tensors.items()}
+        return start_from(network, tensors, self.source, self.model, other_classes=not same)
+
+
+def read_initial(recipe: Recipe) -> Initial | None:
+    """What ``recipe.init`` names, or None.
+
+    A finished run (or a folder that `shakeshake export` wrote), a safetensors file, or weights with a name. Raises
+    InputError for anything else, for weights of another network, and for those that do not have ``init_sha256``, if
+    that is given: a run that has not got as far as a checkpoint starts anew from the very same weights or not at all.
+    """
+    if recipe.init is None:
+        return None
+    path = Path(recipe.init)
+    if path.is_dir():
+        initial = _of_folder(path, recipe.model)
+    elif path.is_file():
+        initial = Initial(*read_weights(path), recipe.init, recipe.model)
+    elif (recipe.model, recipe.init) in PRETRAINED:
+        tensors, entry = pretrained_weights(recipe.model, recipe.init)
+        initial = Initial(tensors, entry.sha256, recipe.init, recipe.model)
+    else:
+        names = ", ".join(name for model, name in PRETRAINED if model == recipe.model) or "none yet"
+        raise InputError(
+            f"init: {printable(recipe.init)} is not there, expected a finished run, a safetensors file, or the name of "
+            f"weights for {recipe.model} ({names})"
+        )
+    if recipe.init_sha256 not in (None, initial.sha256):
+        raise InputError(
+            f"init: {printable(recipe.init)} has other weights than those that the run began with (SHA-256 "
+            f"{initial.sha256[:12]}..., expected {recipe.init_sha256[:12]}...)"
+        )
+    return initial
+
+
+def started_from(typed: dict[str, Any]) -> dict[str, Any]:
+    """Fields that were typed, with what ``init`` among them decides: the weights' checksum, a run's network."""
+    if typed.get("init") is None:
+        return typed
+    path, known = Path(typed["init"]), {}
+    if path.is_dir():
+        check_finished(path)
+        known = {"model": read_config(path / CONFIG)["model"]}
+        path = path / WEIGHTS
+    if path.is_file():
+        known["init_sha256"] = read_weights(path)[1]
+    return {**known, **typed}
+
+
+def pinned(recipe: Recipe) -> tuple[Recipe, Initial | None]:
+    """The recipe with the checksum of the weights that it starts from, and these."""
+    initial = read_initial(recipe)
+    return (recipe if initial is None else recipe.replace(init_sha256=initial.sha256)), initial
+
+
+def _of_folder(folder: Path, model: str) -> Initial:
+    check_finished(folder)
+    config = read_config(folder / CONFIG)
+    if config["model"] != model:
+        raise InputError(
+            f"init: {printable(folder)} is a {config['model']}, expected a {model}; "
+            f"to start from it, train with --model {config['model']}"
+        )
+    if config.get("options"):
+        raise InputError(f"init: {printable(folder)} was built with {config['options']}, which a recipe does not know")
+    tensors, digest = read_weights(folder / WEIGHTS)
+    if digest != config.get("weights_sha256", digest):
+        raise InputError(f"init: {printable(folder / WEIGHTS)} is not the file that {CONFIG} describes")
+    return Initial(tensors, digest, str(folder), model, tuple(config["classes"]))

@@ -1,0 +1,133 @@
+"""A run opened for looking at: its network, as far as it was trained, and its images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..data.loader import Loader
+from ..data.registry import ImageData, Split, load_data
+from ..data.snapshot import load_kept
+from ..data.splits import with_fold
+from ..errors import InputError
+from ..models.model import load
+from ..models.registry import create_model
+from . import checkpoint
+from .device import choose_device, keep_freed_memory
+from .evaluate import evaluate
+from .recipe import Recipe
+from .run_directory import RunDirectory
+
+SPLITS = ("test", "train", "val")
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run's network in evaluation mode on ``device``, and the images it was made with.
+
+    epoch: how many epochs it was trained. finished: whether those are all.
+    """
+
+    run: RunDirectory
+    recipe: Recipe
+    data: ImageData
+    network: nn.Module
+    device: torch.device
+    epoch: int
+    finished: bool
+
+    def split(self, name: str) -> Split:
+        if name not in SPLITS:
+            raise InputError(f"split: got {name!r}, expected {', '.join(SPLITS)}")
+        split = getattr(self.data, name)
+        if split is None:
+            raise InputError(f"split: {self.data.name} has no val images, expected test or train")
+        return split
+
+    def loader(self, name: str) -> Loader:
+        return Loader(self.split(name), self.data.mean, self.data.std, batch_size=256, device=self.device)
+
+
+def load_images(
+    recipe: Recipe,
+    data_dir: str | None = None,
+    record: dict[str, Any] | None = None,
+    given: ImageData | None = None,
+) -> ImageData:
+    """The images of a recipe, from where they are now; with a run's record of its images, the very same ones.
+
+    given: the images that the recipe's data stands for, where a caller has them.
+    """
+    if record is not None and "kept" in record:
+        given, record = load_kept(Path(record["kept"])), None
+    data = load_data(
+        recipe.data if given is None else given,
+        data_dir=data_dir or recipe.data_dir,
+        train_size=recipe.train_size,
+        seed=recipe.seed,
+        image_size=recipe.image_size,
+        split_seed=recipe.split_seed,
+        record=record,
+    )
+    return with_fold(data, recipe.folds, recipe.fold) if recipe.folds else data
+
+
+def open_run(
+    path: str | Path, *, data_dir: str | None = None, device: str = "auto", unfinished: bool = False
+) -> TrainedRun:
+    """A finished run, or with ``unfinished`` also one that has a checkpoint.
+
+    Raises InputError when there is no trained network or the images are not those of the run.
+    """
+    run = RunDirectory.open(Path(path))
+    recipe, at = run.recipe(), choose_device(device)
+    if at.type == "cpu":
+        keep_freed_memory()
+    if run.finished or not unfinished:
+        network = load(run.path, at).network
+        result = run.result() if run.finished else None
+        data = load_images(recipe, data_dir, run.images_record())
+        if result is not None:
+            _check_same(run, data, result["data_fingerprint"])
+        return TrainedRun(run, recipe, data, network, at, recipe.epochs, True)
+    state = checkpoint.load(run.path)
+    if state is None:
+        raise InputError(f"run: {run.path} has no checkpoint yet, expected one that has been trained for a while")
+    data = load_images(recipe, data_dir, run.images_record())
+    _check_same(run, data, state["data"])
+    network = create_model(
+        recipe.model,
+        num_classes=data.num_classes,
+        rule=recipe.rule,
+        in_channels=data.channels,
+        image_size=data.image_size,
+    )
+    trainer = state["trainer"]
+    averaged = trainer["ema"]
+    weights = trainer["network"]
+    if averaged is not None:
+        weights = {k.removeprefix("module."): v for k, v in averaged.items() if k.startswith("module.")}
+    network.load_state_dict(weights)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return TrainedRun(run, recipe, data, network.eval().to(at), at, trainer["epoch"], False)
+
+
+def evaluate_run(
+    path: str | Path, *, split: str = "test", data_dir: str | None = None, device: str = "auto"
+) -> dict[str, float]:
+    """Loss, error and balanced error (%) and number of images of a trained run over one of its splits, in fp32.
+
+    Raises InputError for a run that is not finished and for images that are not those of the run.
+    """
+    opened = open_run(path, data_dir=data_dir, device=device)
+    loader = opened.loader(split)
+    return {**evaluate(opened.network, loader, "fp32", opened.device), "images": len(loader.labels)}
+
+
+def _check_same(run: RunDirectory, data: ImageData, fingerprint: str) -> None:
+    if fingerprint != data.fingerprint:
+        raise InputError(f"data: {data.name} has changed since {run.path} was trained, expected the same images")

@@ -1,0 +1,177 @@
+"""Exports: from a process to a file that another program runs, and the same probabilities again."""
+
+import errno
+import io
+import json
+import re
+import shutil
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from huggingface_hub import ModelCard
+
+import shakeshake as ss
+from shakeshake.errors import InputError, RunError
+from shakeshake.export import export_run as exported
+from shakeshake.export import model_card as card
+from shakeshake.export.export_run import compared, export_run
+from shakeshake.train import run_directory as record
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Test images (450, 8, 8, 1), their labels, and what the plain network says of them."""
+    test = ss.load_data("digits").test
+    return test.images.transpose(0, 2, 3, 1), test.labels
+
+
+def expected(run) -> np.ndarray:
+    return ss.load(run).predict(torch.from_numpy(ss.load_data("digits").test.images)).numpy()
+
+
+def test_onnx_runs_elsewhere_with_any_batch(run, digits, shakeshake, tmp_path):
+    out, _ = shakeshake("export", run, "--format", "onnx", "--out", tmp_path / "m.onnx", "--licence", "mit")
+    difference = float(re.search(r"over 450 test images: onnxruntime differs by at most (\S+) in", out)[1])
+    model = onnx.load(tmp_path / "m.onnx")
+    onnx.checker.check_model(model)
+    about = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(about["classes"]) == list("0123456789")
+    assert about["licence"] == "mit"
+    content = (tmp_path / "m.onnx").read_bytes()
+    assert b"pkg.torch" not in content, "and no paths of this machine"
+    session = onnxruntime.InferenceSession(content)
+    (given,), (told,) = session.get_inputs(), session.get_outputs()
+    assert (given.name, given.type, given.shape[1:]) == ("images", "tensor(uint8)", [8, 8, 1])
+    assert told.name == "probabilities"
+    images, _ = digits
+    whole = session.run(None, {"images": images})[0]
+    assert np.abs(whole - expected(run)).max() <= max(difference * 1.06, 1e-6)  # as it was printed, rounded
+    for n in (1, 7):
+        assert np.allclose(session.run(None, {"images": images[:n]})[0], whole[:n], atol=1e-6)
+
+
+def test_int8_tells_its_error_beside_fp32s(run, digits, tmp_path):
+    said = []
+    path = export_run(run, "onnx", tmp_path / "m.onnx", int8=True, say=said.append)
+    errors = [float(e) for e in re.findall(r"([\d.]+) %", said[1])]
+    images, labels = digits
+    session = onnxruntime.InferenceSession(path)
+    found = session.run(None, {"images": images})[0].argmax(axis=1)
+    assert errors[1] == pytest.approx(100 * (found != labels).mean(), abs=0.005)
+    assert errors[0] == pytest.approx(100 * (expected(run).argmax(axis=1) != labels).mean(), abs=0.005)
+    assert abs(errors[1] - errors[0]) < 10
+    kinds = {node.op_type for node in onnx.load(path).graph.node}
+    assert "QuantizeLinear" in kinds
+
+
+def test_torch_export_is_read_without_the_package(run, digits, shakeshake):
+    shakeshake("export", run, "--format", "torch")
+    extra = {"shakeshake.json": ""}
+    network = torch.export.load(io.BytesIO((run / "model.pt2").read_bytes()), extra_files=extra).module()
+    assert json.loads(extra["shakeshake.json"])["model"] == "shake_resnet8_2x4d"
+    images = torch.from_numpy(digits[0])
+    with torch.no_grad():
+        assert np.allclose(network(images).numpy(), expected(run), atol=1e-5)
+        assert np.allclose(network(images[:3]).numpy(), expected(run)[:3], atol=1e-5)
+
+
+def test_safetensors_with_a_card_that_the_hub_reads(run, shakeshake):
+    out, _ = shakeshake("export", run, "--format", "safetensors", "--licence", "cc-by-4.0")
+    folder = run / "huggingface"
+    assert out.splitlines()[-1] == str(folder)
+    assert {entry.name for entry in folder.iterdir()} == {"model.safetensors", "config.json", "README.md"}
+    images = torch.from_numpy(ss.load_data("digits").test.images)
+    assert torch.equal(ss.load(folder).predict(images), ss.load(run).predict(images))
+    written = ModelCard.load(folder / "README.md")
+    assert written.data.license == "cc-by-4.0"
+    assert written.data.library_name == "shakeshake"
+    accuracy, calibration = written.data.eval_results
+    result = json.loads((run / "result.json").read_text())
+    assert 100 * (1 - accuracy.metric_value) == pytest.approx(result["last_error"], abs=0.3)
+    assert 0 <= calibration.metric_value < 1
+    for told in (f"{result['last_train_error']:.2f} %", "cross-fitted", "@article{gastaldi2017shake", "| epochs | 2 |"):
+        assert told in written.text
+
+
+def test_a_card_says_names_as_they_are():
+    """What Markdown and HTML would take for theirs is escaped once, and a reader sees the name."""
+    assert card._plain("it's <b> a_b") == r"it's &lt;b&gt; a\_b"
+
+
+def test_half_the_bytes_and_nearly_the_same(run, tmp_path):
+    folder = export_run(run, "safetensors", tmp_path / "half", half=True, say=lambda _: None)
+    sizes = [(at / "model.safetensors").stat().st_size for at in (folder, run)]
+    assert sizes[0] < 0.65 * sizes[1]
+    images = torch.from_numpy(ss.load_data("digits").test.images)
+    assert torch.allclose(ss.load(folder).predict(images), ss.load(run).predict(images), atol=5e-3)
+
+
+def test_what_differs_is_not_written(run, tmp_path, monkeypatch):
+    plain = exported.onnx.run_onnx
+    monkeypatch.setattr(exported.onnx, "run_onnx", lambda model, images: plain(model, images[:, :, ::-1]))
+    with pytest.raises(RunError, match=r"^export: onnxruntime differs from PyTorch by 0\.\d+ in .*nothing was written"):
+        export_run(run, "onnx", tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
+    images = ss.load_data("digits").test.images[:50]
+    assert compared(ss.load(run), images, lambda x: np.full((50, 10), np.nan))[0] == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("form", "more", "said"),
+    [
+        ("pickle", {}, r"format: got 'pickle', expected one of onnx, torch, safetensors"),
+        ("torch", {"int8": True}, r"int8: not for the format torch, expected onnx"),
+        ("onnx", {"half": True}, r"half: not for the format onnx"),
+        ("onnx", {"licence": "My own!"}, r"licence: got 'My own!'"),
+        ("onnx", {"out": "no/such/folder/m.onnx"}, r"out: no/such/folder/m.onnx cannot be written"),
+        ("onnx", {"out": "{here}"}, r"out: .* cannot be written, expected the name of a file"),
+        ("safetensors", {"out": "{run}"}, r"out: .* cannot be written, expected a new folder"),
+    ],
+)
+def test_a_mistake_is_told_before_the_work(form, more, said, run, tmp_path):
+    more = {k: v.format(here=tmp_path, run=run) if isinstance(v, str) else v for k, v in more.items()}
+    with pytest.raises(InputError, match=said):
+        export_run(run, form, **more)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unfinished_run_is_told(run, tmp_path, shakeshake):
+    part = tmp_path / "part"
+    part.mkdir()
+    for name in ("recipe.json", "metrics.jsonl", "checkpoint.pt"):
+        shutil.copy(run / name, part)
+    _, err = shakeshake("export", part, "--format", "onnx", code=2)
+    assert "part is not finished and holds no config.json" in err
+    assert f"shakeshake resume {part}" in err
+    with pytest.raises(InputError, match="is not finished"):
+        ss.load(part)
+    (tmp_path / "copy").mkdir()
+    for name in ("model.safetensors", "config.json"):
+        shutil.copy(run / name, tmp_path / "copy")
+    with pytest.raises(InputError, match=r"copy holds no recipe.json"):
+        export_run(tmp_path / "copy", "torch")
+
+
+def test_an_export_is_replaced_whole(run, tmp_path, monkeypatch):
+    """A disk that is full before the last file is written leaves what was there; what a kill left is no hindrance."""
+    folder = export_run(run, "safetensors", tmp_path / "hf", say=lambda _: None)
+    before = {entry.name: entry.read_bytes() for entry in folder.iterdir()}
+    write = record.write_atomically
+
+    def full(path, content):
+        if path.name == "README.md":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, content)
+
+    monkeypatch.setattr(record, "write_atomically", full)
+    with pytest.raises(InputError, match="hf cannot be written: No space left"):
+        export_run(run, "safetensors", folder, half=True, say=lambda _: None)
+    monkeypatch.undo()
+    assert {entry.name: entry.read_bytes() for entry in folder.iterdir()} == before
+    (folder / ".model.safetensors.abc.part").write_bytes(b"half")
+    export_run(run, "safetensors", folder, half=True, say=lambda _: None)
+    assert {entry.name for entry in folder.iterdir()} == set(before)
+    assert (folder / "config.json").read_bytes() != before["config.json"]

@@ -1,0 +1,188 @@
+"""`shakeshake predict`: what training tested is what files are told, and a bad file costs that file."""
+
+import io
+import json
+import os
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import shakeshake as ss
+from shakeshake.cli.inference import predict
+from shakeshake.data.image_folder.decode import UnreadableImage
+from shakeshake.data.image_folder.scan import scan
+from shakeshake.errors import FAILED, USERS_MISTAKE, InputError
+from shakeshake.inference.image_files import find_images
+from shakeshake.inference.predict import Prediction, grey, predict_files
+
+
+def test_files_get_the_probabilities_of_the_trained_network(run, photos, shakeshake, capsys):
+    """As a process, in batches that do not fit, against the plain network one image at a time."""
+    out, err = shakeshake("predict", run, photos, "--json", "--top", 10, "--device", "cpu")
+    found = [json.loads(line) for line in out.splitlines()]
+    assert err == ""
+    assert [one["file"] for one in found] == [str(photos / f"{i:02}.png") for i in range(20)]
+    model = ss.load(run)
+    images = torch.from_numpy(ss.load_data("digits").test.images[:20])
+    with torch.no_grad():
+        expected = (model(images) / model.config["temperature"]).softmax(dim=1)
+    assert model.config["temperature"] != 1.0
+    for one, row in zip(found, expected, strict=True):
+        told = {p["class"]: p["probability"] for p in one["predictions"]}
+        assert [told[name] for name in model.classes] == pytest.approx(row.tolist(), abs=2e-6)
+        assert [p["probability"] for p in one["predictions"]] == sorted(told.values(), reverse=True)
+    few = [p for p in predict_files(model, photos.iterdir(), top=1, batch_size=7) if isinstance(p, Prediction)]
+    whole = {one["file"]: one["predictions"][0]["class"] for one in found}
+    assert {str(p.path): p.ranked[0][0] for p in few} == whole
+    predict([str(run), str(photos / "03.png"), "--top", "1"])
+    out = capsys.readouterr().out
+    first = found[3]["predictions"][0]
+    assert out == f"{photos / '03.png'}: {first['class']} {100 * first['probability']:.1f} %\n"
+
+
+def test_flips_are_the_mean_over_both_ways(run, photos):
+    model = ss.load(run)
+    (path, *_) = sorted(photos.iterdir())
+    image = torch.from_numpy(np.array(Image.open(path)))[None, None]
+    expected = (model.predict(image) + model.predict(image.flip(3))) / 2
+    (found,) = predict_files(model, [path], top=10, flips=True)
+    assert dict(found.ranked) == pytest.approx(dict(zip(model.classes, expected[0].tolist(), strict=True)), abs=1e-6)
+    assert not torch.allclose(expected, model.predict(image), atol=1e-3)
+
+
+def test_a_bad_file_costs_that_file(run, photos, tmp_path, shakeshake, capsys):
+    whole = (photos / "00.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(whole)
+    (tmp_path / "b\n<b>.png").write_bytes(whole[:50])
+    (tmp_path / "c.jpg").write_text("no image")
+    (tmp_path / "d.PNG").write_bytes(whole)
+    (tmp_path / "notes.txt").write_text("passed over in a folder")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    out, err = shakeshake("predict", run, tmp_path, code=1)
+    assert [line.partition(": ")[0] for line in out.splitlines()] == [str(tmp_path / "a.png"), str(tmp_path / "d.PNG")]
+    assert [line.split("tmp")[0] for line in err.splitlines()] == ["shakeshake: image: /"] * 3
+    assert f"image: {tmp_path / 'loop'} leads to a folder that is read already" in err
+    assert r"b\n<b>.png is damaged or cut off" in err
+    assert "c.jpg is no image, expected a JPEG" in err
+    assert predict([str(run), str(tmp_path), "--json"]) == FAILED
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert ["error" in one for one in told] == [False, True, True, False, True]
+    assert told[1]["file"] == str(tmp_path / "b\n<b>.png")
+
+
+def test_lists_on_stdin(run, photos, tmp_path, capsys, monkeypatch):
+    def listed(content: bytes) -> tuple[int, list[str]]:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        return predict([str(run), "-", "--top", "1"]), capsys.readouterr().out.splitlines()
+
+    names = [str(photos / "01.png"), str(photos / "02.png")]
+    code, lines = listed("\r\n".join([*names, ""]).encode())
+    assert code == 0
+    assert [line.rpartition(": ")[0] for line in lines] == names
+    assert listed("\r\n".join(names).encode("utf-8-sig")) == (0, lines)
+    odd = tmp_path / "new\nline \udcff.png"
+    odd.write_bytes((photos / "01.png").read_bytes())
+    code, found = listed(b"\0".join([os.fsencode(odd), os.fsencode(names[1])]))
+    assert code == 0
+    assert found[1] == lines[1]
+    assert found[0].startswith(str(tmp_path / r"new\nline \udcff.png: "))
+    with pytest.raises(InputError, match="image: the list has no names"):
+        listed(b"\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["{run}", "{photos}", "--top", "0"], "top: got 0, expected 1 or more"),
+        (["{empty}", "{photos}"], "holds no config.json, expected the folder of a finished run"),
+        (["{run}/checkpoint.pt", "{photos}"], "may hold a pickle, which is never opened"),
+        (["nowhere", "{photos}"], "run: nowhere is not there"),
+        (["{run}"], "IMAGE"),
+    ],
+)
+def test_a_mistake_is_one_sentence(arguments, said, run, photos, tmp_path):
+    here = {"run": run, "photos": photos, "empty": tmp_path}
+    with pytest.raises(InputError, match=re.escape(said)) as told:
+        predict([a.format(**here) for a in arguments])
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        ("{run}/recipe.json", "recipe.json is no image, expected a JPEG"),
+        ("nowhere.png", "image: nowhere.png is not there"),
+        ("{empty}", "is a folder without images"),
+    ],
+)
+def test_the_only_file_is_bad(image, said, run, tmp_path, capsys):
+    assert predict([str(run), image.format(run=run, empty=tmp_path)]) == USERS_MISTAKE
+    out, err = capsys.readouterr()
+    assert said in err
+    assert out == ""
+    assert len(err.splitlines()) == 1
+
+
+def test_a_model_without_a_temperature_says_so(run, photos, tmp_path, capsys):
+    for name in ("model.safetensors", "config.json"):
+        shutil.copy(run / name, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "temperature"}))
+    assert predict([str(tmp_path), str(photos / "00.png")]) == 0
+    assert "has no temperature, its probabilities are not calibrated" in capsys.readouterr().err
+
+
+def test_grey_is_pillows():
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+    assert (grey(pixels)[0, :, :, 0] == np.array(Image.fromarray(pixels[0]).convert("L"))).all()
+
+
+def test_folders_are_walked_in_order_and_names_counted_whatever_they_are_called(tmp_path):
+    for name in ("b/2.jpg", "b/10.webp", "a.gif", "a.gif.txt", ".hidden.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    found = list(find_images([str(tmp_path), "any.thing"], io.BytesIO()))
+    assert [str(p.relative_to(tmp_path)) for p in found[:-1]] == ["a.gif", "b/10.webp", "b/2.jpg"]
+    assert str(found[-1]) == "any.thing"
+
+
+def test_a_folder_means_the_files_that_training_reads(tmp_path, monkeypatch):
+    folder = tmp_path / "p"
+    for name in (
+        "cat/.thumbnails/1.jpg",
+        "cat/__MACOSX/1.jpg",
+        "cat/1.jpg",
+        "cat/closed/1.jpg",
+        "cat/notes",
+        "dog/a.jpg",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("")
+    Image.new("RGB", (8, 8)).save(folder / "dog" / "no suffix", "PNG")
+    (tmp_path / "more" / "deep").mkdir(parents=True)
+    (tmp_path / "more" / "deep" / "2.jpg").write_text("")
+    (folder / "dog" / "linked").symlink_to(tmp_path / "more")
+    (tmp_path / "more" / "circle").symlink_to(folder / "dog")
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = list(find_images([str(folder)], io.BytesIO()))
+    images = [str(one.relative_to(folder)) for one in found if not isinstance(one, UnreadableImage)]
+    assert images == ["cat/1.jpg", "dog/a.jpg", "dog/no suffix", "dog/linked/deep/2.jpg"]
+    files = [file.path for file in scan(folder).files if file.path != "cat/notes"]
+    assert sorted(images) == files, "what is named like no image is looked at by both"
+    assert [f"{one}".removeprefix(f"image: {folder}/") for one in found if isinstance(one, UnreadableImage)] == [
+        "cat/closed cannot be entered: Permission denied",
+        "dog/linked/circle leads to a folder that is read already",
+    ]
+    (only,) = find_images([str(folder / "cat" / "closed")], io.BytesIO())
+    assert str(only).endswith("closed cannot be entered: Permission denied")
