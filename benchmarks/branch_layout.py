@@ -23,7 +23,8 @@ from shakeshake.layers.mix import mix
 from shakeshake.models.registry import create_model
 from shakeshake.models.shake_resnet import ShakeBlock
 from shakeshake.train.device import autocast, choose_device, choose_precision
-from shakeshake.train.run_directory import environment, write_results
+from shakeshake.train.run_directory import write_results
+from shakeshake.utils.environment import environment
 
 
 class MergedBlock(nn.Module):

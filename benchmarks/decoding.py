@@ -23,7 +23,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from shakeshake.data.image_folder.decode import read_and_decode
-from shakeshake.train.run_directory import environment, write_results
+from shakeshake.train.run_directory import write_results
+from shakeshake.utils.environment import environment
 
 
 def read(path: Path, size: int) -> np.ndarray:

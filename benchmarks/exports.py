@@ -23,7 +23,8 @@ from shakeshake.inference.pipeline import Deployed
 from shakeshake.models.model import load
 from shakeshake.models.weights import weights_as_bytes
 from shakeshake.train.open_run import open_run
-from shakeshake.train.run_directory import environment, write_results
+from shakeshake.train.run_directory import write_results
+from shakeshake.utils.environment import environment
 
 PART = 1_000
 

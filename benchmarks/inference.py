@@ -27,7 +27,8 @@ import shakeshake as ss
 from peers import MODEL, PEERS, versions
 from shakeshake.bench import interleaved
 from shakeshake.train.device import choose_device, keep_freed_memory
-from shakeshake.train.run_directory import environment, write_results
+from shakeshake.train.run_directory import write_results
+from shakeshake.utils.environment import environment
 
 
 def step(network: nn.Module, images: Tensor) -> Callable[[], None]:

@@ -22,7 +22,8 @@ from shakeshake.bench import interleaved
 from shakeshake.kernels import convs, fused
 from shakeshake.layers.mix import mix
 from shakeshake.train.device import autocast, keep_freed_memory
-from shakeshake.train.run_directory import environment, write_results
+from shakeshake.train.run_directory import write_results
+from shakeshake.utils.environment import environment
 
 IMAGES = 64
 SHAPE = (IMAGES, 32, 32, 32)

@@ -22,8 +22,9 @@ from shakeshake.data.registry import load_data
 from shakeshake.kernels.fused import use
 from shakeshake.train.device import choose_device
 from shakeshake.train.recipe import Recipe
-from shakeshake.train.run_directory import environment, write_results
+from shakeshake.train.run_directory import write_results
 from shakeshake.train.trainer import Trainer
+from shakeshake.utils.environment import environment
 
 MODEL = "shake_resnet20_2x16d"
 OURS = {"plain fp32": ("fp32", False), "fp32": ("fp32", True), "bf16": ("bf16", True)}

@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 
 from peers import PEERS, versions
-from shakeshake.train.run_directory import environment, write_results
+from shakeshake.train.run_directory import write_results
+from shakeshake.utils.environment import environment
 
 STEP = Path(__file__).with_name("train_step.py")
 

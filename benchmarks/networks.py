@@ -19,7 +19,8 @@ import torch
 
 from shakeshake.bench import interleaved
 from shakeshake.train.device import choose_device
-from shakeshake.train.run_directory import environment, write_results
+from shakeshake.train.run_directory import write_results
+from shakeshake.utils.environment import environment
 from train_step import OURS, ours, theirs
 
 # Ours, images in a batch, pytorchcv's module and name of the same network.

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import torch
 
-from shakeshake.train.run_directory import environment, write_results
+from shakeshake.train.run_directory import write_results
+from shakeshake.utils.environment import environment
 
 SUMS = 24
 # instruction, operations of one: each of 16 lanes multiplies and adds, in bf16 two numbers of it

@@ -19,7 +19,8 @@ from torch import nn
 
 import shakeshake as ss
 from shakeshake.models.convert import load_foreign
-from shakeshake.train.run_directory import environment, write_results
+from shakeshake.train.run_directory import write_results
+from shakeshake.utils.environment import environment
 
 MODEL = "shake_resnet26_2x32d"
 

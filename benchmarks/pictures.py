@@ -17,7 +17,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from shakeshake.report.page import write_report
-from shakeshake.train.run_directory import write_atomically
+from shakeshake.utils.files import atomic_write
 
 PARTS = {
     "runs": "Runs",
@@ -71,7 +71,7 @@ def main() -> None:
             shot = base64.b64decode(chrome.execute_cdp_cmd("Page.captureScreenshot", how)["data"])
             small = io.BytesIO()
             Image.open(io.BytesIO(shot)).convert("RGB").quantize(128).save(small, "PNG", optimize=True)
-            write_atomically(given.out / f"{name}.png", small.getvalue())
+            atomic_write(given.out / f"{name}.png", small.getvalue())
             print(given.out / f"{name}.png", len(small.getvalue()))
     finally:
         chrome.quit()

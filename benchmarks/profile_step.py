@@ -20,7 +20,8 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from shakeshake.kernels import convs, fused
 from shakeshake.train.device import choose_device, describe_device
-from shakeshake.train.run_directory import environment, write_results
+from shakeshake.train.run_directory import write_results
+from shakeshake.utils.environment import environment
 from train_step import MODEL, ours
 
 # What an operation is counted as; the first that its name begins with.

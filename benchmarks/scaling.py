@@ -29,8 +29,10 @@ from shakeshake.report import theme as look
 from shakeshake.report.svg import SETTINGS, axes_on, blank, standalone, to_svg
 from shakeshake.train.device import choose_device, describe_device
 from shakeshake.train.distributed import ALONE, Group, joined
-from shakeshake.train.run_directory import environment, write_atomically, write_results
+from shakeshake.train.run_directory import write_results
 from shakeshake.train.trainer import Trainer
+from shakeshake.utils.environment import environment
+from shakeshake.utils.files import atomic_write
 
 DEPTH, BRANCHES, WIDTH, BATCH = 26, 2, 32, 64
 FAMILIES = {
@@ -127,7 +129,7 @@ def draw(measured: dict[str, Any], path: Path) -> None:
         first.set_title("ms per image", loc="left", fontsize=12.5, color=look.INK)
         first.legend(frameon=False, labelcolor=look.INK)
         title = "Cost of a training step by width, depth, batch and branches"
-        write_atomically(path, standalone(to_svg(figure, "scaling", title, "; ".join(told(measured))), title))
+        atomic_write(path, standalone(to_svg(figure, "scaling", title, "; ".join(told(measured))), title))
 
 
 def told(measured: dict[str, Any]) -> Iterator[str]:

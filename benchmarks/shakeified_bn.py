@@ -20,7 +20,8 @@ from torch import nn
 
 import shakeshake as ss
 from shakeshake.models.shakeify import ShakenHalves
-from shakeshake.train.run_directory import environment, write_results
+from shakeshake.train.run_directory import write_results
+from shakeshake.utils.environment import environment
 
 EPOCHS, LR = 15, 0.1
 WAYS = ("each half", "behind the mix")

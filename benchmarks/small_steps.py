@@ -33,8 +33,9 @@ from shakeshake.train import trainer as trainer_module
 from shakeshake.train.device import choose_device, describe_device, peak_memory
 from shakeshake.train.ghost_batch_norm import in_parts
 from shakeshake.train.recipe import Recipe
-from shakeshake.train.run_directory import environment, write_results
+from shakeshake.train.run_directory import write_results
 from shakeshake.train.trainer import Trainer
+from shakeshake.utils.environment import environment
 from train_step import theirs
 
 MODES = ("none", "default", "reduce-overhead")

@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 
 from shakeshake.kernels import build
-from shakeshake.train.run_directory import environment, write_results
+from shakeshake.train.run_directory import write_results
+from shakeshake.utils.environment import environment
 
 FIRST_STEP = (
     "from shakeshake.bench import trainer_on_noise, training_step; "

@@ -21,8 +21,9 @@ from shakeshake.data.dataset import ImageData, Split
 from shakeshake.data.memmap_rows import Rows
 from shakeshake.data.storage import InFile
 from shakeshake.train.recipe import Recipe
-from shakeshake.train.run_directory import environment, write_results
+from shakeshake.train.run_directory import write_results
 from shakeshake.train.trainer import Trainer
+from shakeshake.utils.environment import environment
 
 
 def forget(path: Path) -> None:

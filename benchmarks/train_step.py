@@ -24,7 +24,8 @@ from peers import MODEL, PEERS, versions
 from shakeshake.bench import interleaved, trainer_on_noise, training_step
 from shakeshake.kernels.fused import use
 from shakeshake.train.device import autocast, choose_device
-from shakeshake.train.run_directory import environment, write_results
+from shakeshake.train.run_directory import write_results
+from shakeshake.utils.environment import environment
 
 # Precision, and whether there are kernels.
 OURS = {

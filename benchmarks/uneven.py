@@ -18,8 +18,9 @@ from shakeshake.data.dataset import ImageData, from_arrays
 from shakeshake.data.registry import load_data
 from shakeshake.train.evaluate import evaluate
 from shakeshake.train.recipe import Recipe
-from shakeshake.train.run_directory import environment, write_results
+from shakeshake.train.run_directory import write_results
 from shakeshake.train.trainer import Trainer
+from shakeshake.utils.environment import environment
 
 LARGEST, RATIO = 100, 20  # images of the largest class, and how many times the smallest one's
 

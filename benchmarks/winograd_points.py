@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from shakeshake.train.run_directory import environment, write_results
+from shakeshake.train.run_directory import write_results
+from shakeshake.utils.environment import environment
 
 PAIRS = {
     "1, 2": (1.0, 2.0),

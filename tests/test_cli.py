@@ -77,7 +77,7 @@ def test_whatever_its_streams_are(streams, code, said):
 ENDING = """
 import atexit, os, signal, sys
 from shakeshake.cli import main as cli
-from shakeshake import errors
+from shakeshake.utils import console
 from shakeshake.cli import tools
 strike = lambda *_: signal.raise_signal(signal.{name})
 sys.argv = ["shakeshake", "models", "shake_resnet26*"]
@@ -87,7 +87,7 @@ raise SystemExit(cli.main())
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-@pytest.mark.parametrize("when", ["atexit.register(strike)", "tools.models = errors.tell = strike"])
+@pytest.mark.parametrize("when", ["atexit.register(strike)", "tools.models = console.log_stderr = strike"])
 def test_a_signal_at_the_end_prints_no_traceback(name, when):
     """While Python takes itself down, and a second one while the first is told."""
     program = ENDING.format(name=name, when=when)
@@ -97,7 +97,7 @@ def test_a_signal_at_the_end_prints_no_traceback(name, when):
 
 
 def test_a_name_that_the_stream_cannot_encode_is_escaped():
-    program = "from shakeshake.errors import explained; raise SystemExit(explained(lambda: print('caf\\xe9') or 0))"
+    program = "from shakeshake.utils.console import run_cli; raise SystemExit(run_cli(lambda: print('caf\\xe9') or 0))"
     env = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, env=env)
     assert (done.returncode, done.stdout, done.stderr) == (0, "caf\\xe9\n", "")

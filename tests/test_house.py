@@ -14,7 +14,7 @@ KNOWS = {
     "errors": set(),
     "utils": {"errors"},
     "layers": {"errors"},
-    "kernels": set(),
+    "kernels": {"utils"},
     "models": {"errors", "utils", "layers", "kernels"},
     "data": {"errors", "utils"},
     "inference": {"errors", "utils", "layers", "kernels", "models", "data"},

@@ -20,8 +20,9 @@ from .models.registry import create_model
 from .train.device import choose_device, describe_device
 from .train.distributed import ALONE, Group
 from .train.recipe import Recipe
-from .train.run_directory import environment
 from .train.trainer import Trainer
+from .utils.environment import environment
+from .utils.modes import eval_mode
 
 Step = Callable[[], object]
 PRECISIONS = ("fp32", "bf16")
@@ -139,12 +140,10 @@ def convolutions(network: nn.Module, batch: int, precision: str, device: torch.d
         seen.append((conv, x.requires_grad_(bool(seen))))
 
     handles = [m.register_forward_pre_hook(remember) for m in network.modules() if isinstance(m, nn.Conv2d)]
-    mode = network.training
     try:
-        with torch.no_grad():
-            network.eval()(_images(network, batch, device))
+        with torch.no_grad(), eval_mode(network):
+            network(_images(network, batch, device))
     finally:
-        network.train(mode)
         for handle in handles:
             handle.remove()
     work = []

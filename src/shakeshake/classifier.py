@@ -24,7 +24,7 @@ from .train.auto_config import Facts, choose
 from .train.device import choose_device
 from .train.fit import fit
 from .train.recipe import Recipe
-from .train.run_directory import new_path
+from .utils.files import new_numbered_dir
 
 _ONE_AT_A_TIME = threading.Lock()  # a run draws from torch's global generators, which all threads share
 _OF_DATA = {"data", "data_dir", "train_size", "folds", "fold", "image_size", "split_seed"}
@@ -161,7 +161,7 @@ def _run_folder(out: str | Path | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="shakeshake-") as folder:
             yield Path(folder)
         return
-    yield new_path(Path(out), "fit")
+    yield new_numbered_dir(Path(out), "fit")
 
 
 def _checked_shape(X: np.ndarray) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from .errors import InputError
 from .report.page import write_report
 from .train.fit import fit
 from .train.presets import quick
-from .train.run_directory import free_path
+from .utils.files import free_numbered_path
 
 TRAIN_SIZE = 300
 
@@ -17,7 +17,7 @@ TRAIN_SIZE = 300
 def run_demo(out: Path | None = None, *, epochs: int = 30) -> Iterator[str]:
     """Train twice and yield the lines that say what came of it."""
     recipe = quick("digits").replace(train_size=TRAIN_SIZE, epochs=epochs, batch_size=32, lr=0.05)
-    out = out or free_path(Path("runs"), "demo")
+    out = out or free_numbered_path(Path("runs"), "demo")
     if out.exists():
         raise InputError(f"out: {out} is there already, expected a new folder")
     rules = {"E-E-B": "Even-Even (no shaking)", "S-S-I": "Shake-Shake, by image"}

@@ -33,7 +33,7 @@ def examine(*, measure: bool = True) -> Iterator[tuple[str, str]]:
     from .data import registry
     from .kernels import build
     from .train.device import choose_device, choose_precision, describe_device
-    from .train.run_directory import cpu_name
+    from .utils.environment import cpu_name
 
     device, cores = choose_device("auto"), len(os.sched_getaffinity(0)) if _linux() else os.cpu_count() or 1
     yield "shakeshake", __version__

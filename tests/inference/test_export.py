@@ -18,7 +18,7 @@ from shakeshake.errors import InputError, RunError
 from shakeshake.export import export_run as exported
 from shakeshake.export import model_card as card
 from shakeshake.export.export_run import compared, export_run
-from shakeshake.train import run_directory as record
+from shakeshake.utils import files
 
 
 @pytest.fixture(scope="module")
@@ -159,14 +159,14 @@ def test_an_export_is_replaced_whole(run, tmp_path, monkeypatch):
     """A disk that is full before the last file is written leaves what was there; what a kill left is no hindrance."""
     folder = export_run(run, "safetensors", tmp_path / "hf", say=lambda _: None)
     before = {entry.name: entry.read_bytes() for entry in folder.iterdir()}
-    write = record.write_atomically
+    write = files.atomic_write
 
     def full(path, content):
         if path.name == "README.md":
             raise OSError(errno.ENOSPC, "No space left on device")
         write(path, content)
 
-    monkeypatch.setattr(record, "write_atomically", full)
+    monkeypatch.setattr(files, "atomic_write", full)
     with pytest.raises(InputError, match="hf cannot be written: No space left"):
         export_run(run, "safetensors", folder, half=True, say=lambda _: None)
     monkeypatch.undo()

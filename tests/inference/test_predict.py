@@ -15,9 +15,10 @@ import shakeshake as ss
 from shakeshake.cli.inference import predict
 from shakeshake.data.image_folder.decode import UnreadableImage
 from shakeshake.data.image_folder.scan import scan
-from shakeshake.errors import FAILED, USERS_MISTAKE, InputError
+from shakeshake.errors import InputError
 from shakeshake.inference.image_files import find_images
 from shakeshake.inference.predict import Prediction, grey, predict_files
+from shakeshake.utils.console import EXIT_FAILURE, EXIT_USAGE
 
 
 def test_files_get_the_probabilities_of_the_trained_network(run, photos, shakeshake, capsys):
@@ -68,7 +69,7 @@ def test_a_bad_file_costs_that_file(run, photos, tmp_path, shakeshake, capsys):
     assert f"image: {tmp_path / 'loop'} leads to a folder that is read already" in err
     assert r"b\n<b>.png is damaged or cut off" in err
     assert "c.jpg is no image, expected a JPEG" in err
-    assert predict([str(run), str(tmp_path), "--json"]) == FAILED
+    assert predict([str(run), str(tmp_path), "--json"]) == EXIT_FAILURE
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert ["error" in one for one in told] == [False, True, True, False, True]
     assert told[1]["file"] == str(tmp_path / "b\n<b>.png")
@@ -120,7 +121,7 @@ def test_a_mistake_is_one_sentence(arguments, said, run, photos, tmp_path):
     ],
 )
 def test_the_only_file_is_bad(image, said, run, tmp_path, capsys):
-    assert predict([str(run), image.format(run=run, empty=tmp_path)]) == USERS_MISTAKE
+    assert predict([str(run), image.format(run=run, empty=tmp_path)]) == EXIT_USAGE
     out, err = capsys.readouterr()
     assert said in err
     assert out == ""

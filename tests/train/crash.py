@@ -17,8 +17,8 @@ import torch._dynamo  # what takes long to import is imported once, before forki
 import torch.utils.tensorboard
 
 from shakeshake.train import fit as loop
-from shakeshake.train import run_directory as record
 from shakeshake.train.recipe import Recipe
+from shakeshake.utils import environment as environment_module
 
 RECIPE = (
     Recipe(data="tiny.npz", model="shake_resnet8_2x4d", rule="S-S-I", epochs=2, batch_size=20, crop_padding=1)
@@ -78,8 +78,8 @@ def child(task, kill_at: int | None) -> int:
 
 def main() -> None:
     out, first, last, stride = Path(sys.argv[1]), *map(int, sys.argv[2:5])
-    record.environment = lambda **more: {"note": "left out: asking git would take most of the time", **more}
-    loop.environment = record.environment
+    environment_module.environment = lambda **more: {"note": "left out: asking git would take most of the time", **more}
+    loop.environment = environment_module.environment
     torch.set_num_threads(1)  # threads do not survive a fork
     out.mkdir(exist_ok=True)
     os.chdir(out)

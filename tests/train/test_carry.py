@@ -82,12 +82,12 @@ def test_the_newest_whole_checkpoint_is_carried(tmp_path, harm):
 
 
 def test_a_disk_that_is_full_leaves_no_parts(alone, tmp_path, monkeypatch):
-    def full(path, content, write=record.write_atomically):
+    def full(path, content, write=record.atomic_write):
         if path.name.startswith("part-2"):
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         write(path, content)
 
-    monkeypatch.setattr(record, "write_atomically", full)
+    monkeypatch.setattr(record, "atomic_write", full)
     with pytest.raises(InputError, match="carried cannot be written: No space left"):
         pack(alone, tmp_path / "carried", size=0.03)
     assert not list((tmp_path / "carried").iterdir())

@@ -8,7 +8,7 @@ import torch
 
 from shakeshake.errors import RunError
 from shakeshake.train import checkpoint
-from shakeshake.train.run_directory import write_atomically
+from shakeshake.utils.files import atomic_write
 
 
 def state(n):
@@ -65,7 +65,7 @@ def test_a_file_is_replaced_whole_and_at_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", look_then_replace)
     inode = path.stat().st_ino
-    write_atomically(path, "new")
+    atomic_write(path, "new")
     assert path.read_text() == "new"
     assert path.stat().st_ino != inode, "another file in its place, not the old one written over"
 

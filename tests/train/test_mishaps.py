@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shakeshake.errors import DONE, INTERRUPTED, InputError, RunError, explained
+from shakeshake.errors import InputError, RunError
 from shakeshake.train import checkpoint
 from shakeshake.train import fit as loop
 from shakeshake.train.checkpointer import Stopped
@@ -18,6 +18,7 @@ from shakeshake.train.distributed import Group
 from shakeshake.train.fit import fit, resume, run_path
 from shakeshake.train.recipe import Recipe
 from shakeshake.train.run_directory import RunBusy, RunDirectory
+from shakeshake.utils.console import EXIT_INTERRUPTED, EXIT_OK, run_cli
 
 TINY = Recipe(data="digits", model="shake_resnet8_2x4d", rule="S-S-I", train_size=40, batch_size=20, epochs=2)
 TINY = TINY.replace(device="cpu", precision="fp32", crop_padding=1, flip=False)
@@ -61,11 +62,13 @@ def test_started_again_after_the_end(finished, monkeypatch):
     assert sorted(entry.stat().st_mtime_ns for entry in finished.iterdir()) == before
 
 
-@pytest.mark.parametrize(("environment", "status"), [({"TORCHELASTIC_RESTART_COUNT": "0"}, DONE), ({}, INTERRUPTED)])
+@pytest.mark.parametrize(
+    ("environment", "status"), [({"TORCHELASTIC_RESTART_COUNT": "0"}, EXIT_OK), ({}, EXIT_INTERRUPTED)]
+)
 def test_torchrun_does_not_start_again_what_was_asked_to_stop(tmp_path, monkeypatch, capsys, environment, status):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert explained(lambda: fit(TINY, tmp_path / "run", minutes=1e-9, quiet=True)) == status
+    assert run_cli(lambda: fit(TINY, tmp_path / "run", minutes=1e-9, quiet=True)) == status
     assert "stopped after 1e-09 minutes in epoch 1; go on with" in capsys.readouterr().err
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..layers.shake_shake import ShakeShake
+from ..utils.modes import eval_mode
 from .covariance import CoMoments
 
 LAYERS = 3
@@ -93,14 +94,9 @@ def layerwise_correlation(model: nn.Module, batches: Iterable[Any]) -> list[Laye
 @torch.no_grad()
 def run(model: nn.Module, batches: Iterable[Any]) -> None:
     """Send batches through the model in evaluation mode, which is left as it was found."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
+    with eval_mode(model):
         for batch in batches:
             model(images_of(batch))
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def images_of(batch: Any) -> Tensor:

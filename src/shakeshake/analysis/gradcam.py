@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..utils.modes import eval_mode
 
 # Dark to light through hues that differ for most eyes; a picture in greys lies under it.
 _COLOURS = np.array([(12, 7, 60), (100, 15, 110), (190, 50, 80), (245, 125, 20), (252, 235, 120)], np.float64)
@@ -30,17 +31,13 @@ def grad_cam(network: nn.Module, images: Tensor, classes: Tensor, layer: str) ->
         raise InputError(f"layer: {layer!r} is no module of the network, expected one such as stages.2") from None
     seen: list[Tensor] = []
     handle = module.register_forward_hook(lambda _, __, output: seen.append(output))
-    modes = {part: part.training for part in network.modules()}
-    network.eval()
     try:
-        with torch.enable_grad():
+        with eval_mode(network), torch.enable_grad():
             logits = network(images.detach().requires_grad_())
             chosen = logits.gather(1, classes[:, None]).sum()
             (gradient,) = torch.autograd.grad(chosen, seen[0])
     finally:
         handle.remove()
-        for part, training in modes.items():
-            part.training = training
     features, gradient = seen[0].detach().float(), gradient.float()
     heat = F.relu((features * gradient.mean(dim=(2, 3), keepdim=True)).sum(dim=1))
     most = heat.amax(dim=(1, 2), keepdim=True)

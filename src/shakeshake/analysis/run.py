@@ -22,7 +22,8 @@ from ..models.model import CONFIG
 from ..train.device import describe_device
 from ..train.evaluate import evaluate
 from ..train.open_run import TrainedRun, open_run
-from ..train.run_directory import environment, write_atomically
+from ..utils.environment import environment
+from ..utils.files import atomic_write
 from . import calibration, examples
 from .correlation import BlockCorrelation, LayerCorrelation, shaken_blocks, watch_branches, watch_layers
 from .correlation import run as run_through
@@ -98,7 +99,7 @@ def analyze_run(
     }
     path = opened.run.path / "analysis.json"
     try:
-        write_atomically(path, json.dumps(found, indent=1, allow_nan=False) + "\n")
+        atomic_write(path, json.dumps(found, indent=1, allow_nan=False) + "\n")
     except OSError as error:
         raise InputError(f"run: {path} cannot be written: {error.strerror or error}") from None
     return found

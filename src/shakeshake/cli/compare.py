@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import DONE, FAILED
+from ..utils.console import EXIT_FAILURE, EXIT_OK
 from .parser import door, field_help, recipe_options
 
 APART = ("data", "rule", "seed", "folds", "fold")  # fields of a recipe that a comparison has its own options for
@@ -75,7 +75,7 @@ def compare(arguments: Sequence[str]) -> int:
     for line in describe(plan, cells=given["dry_run"]):
         say(line)
     if given["dry_run"]:
-        return DONE
+        return EXIT_OK
     found = run_comparison(plan, images, say=say)
     page = write_report([plan.folder], plan.folder / "report.html")
     if given["json"]:
@@ -83,4 +83,4 @@ def compare(arguments: Sequence[str]) -> int:
     else:
         print("\n" + "\n".join(as_lines(found)))
     say(f"\nresults {plan.folder / 'compare.json'}, .csv\nreport {page}")
-    return FAILED if any(cell["failed"] for cell in found["cells"]) else DONE
+    return EXIT_FAILURE if any(cell["failed"] for cell in found["cells"]) else EXIT_OK

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import DONE
+from ..utils.console import EXIT_OK
 from . import COMMANDS
 from .parser import ASKED, Found, Parser, door
 
@@ -39,7 +39,7 @@ def completion(arguments: Sequence[str]) -> int:
     parser.add_argument("shell", metavar="SHELL", choices=tuple(SHELLS), help="bash, zsh or fish")
     given = parser.parse_args(arguments)
     print("\n".join(SHELLS[given.shell]({name: words(parser_of(name)) for name in COMMANDS})))
-    return DONE
+    return EXIT_OK
 
 
 def parser_of(command: str) -> Parser:

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import DONE, FAILED
+from ..utils.console import EXIT_FAILURE, EXIT_OK
 from .parser import door, recipe_options
 
 
@@ -34,7 +34,7 @@ def analyze(arguments: Sequence[str]) -> int:
     for line in as_lines(found):
         print(line)
     print(f"\nanalysis {given.run / 'analysis.json'}")
-    return DONE
+    return EXIT_OK
 
 
 def reproduce(arguments: Sequence[str]) -> int:
@@ -86,7 +86,7 @@ def reproduce(arguments: Sequence[str]) -> int:
     for line in describe(plan, cells=dry):
         print(line, flush=True)
     if dry:
-        return DONE
+        return EXIT_OK
     from ..experiments.tables import as_lines
 
     found = run(plan, say=lambda line: print(line, flush=True))
@@ -96,7 +96,7 @@ def reproduce(arguments: Sequence[str]) -> int:
     print(
         f"\nresults {plan.folder / name}.json, .csv\nreport {write_report([plan.folder], plan.folder / 'report.html')}"
     )
-    return FAILED if any(cell["failed"] for cell in found["cells"]) else DONE
+    return EXIT_FAILURE if any(cell["failed"] for cell in found["cells"]) else EXIT_OK
 
 
 def report(arguments: Sequence[str]) -> int:
@@ -134,4 +134,4 @@ def report(arguments: Sequence[str]) -> int:
     print(write_report(given.runs, given.out or first / "report.html"))
     if given.figure:
         print(write_figure(given.runs, given.figure, given.chart))
-    return DONE
+    return EXIT_OK

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import DONE, FAILED, USERS_MISTAKE, InputError, printable, tell
+from ..errors import InputError
+from ..utils.console import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, escape, log_stderr
 from .parser import door
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def predict(arguments: Sequence[str]) -> int:
         keep_freed_memory()
     model = load(given.run, device)
     if "temperature" not in model.config:
-        tell("shakeshake: the model has no temperature, its probabilities are not calibrated")
+        log_stderr("shakeshake: the model has no temperature, its probabilities are not calibrated")
     good = bad = 0
     paths = find_images(given.images, sys.stdin.buffer if sys.stdin is not None else io.BytesIO())
     for found in predict_files(model, paths, top=given.top, flips=given.flips):
@@ -61,16 +62,16 @@ def predict(arguments: Sequence[str]) -> int:
             continue
         bad += 1
         if given.json:
-            print(json.dumps({"file": str(found.path), "error": f"{printable(found.path)} {found.reason}"}), flush=True)
-        tell(f"shakeshake: {found}")
+            print(json.dumps({"file": str(found.path), "error": f"{escape(found.path)} {found.reason}"}), flush=True)
+        log_stderr(f"shakeshake: {found}")
     if not good and not bad:
         raise InputError("image: the list has no names, expected one a line")
-    return DONE if not bad else FAILED if good else USERS_MISTAKE
+    return EXIT_OK if not bad else EXIT_FAILURE if good else EXIT_USAGE
 
 
 def _line(found: Prediction) -> str:
-    ranked = ", ".join(f"{printable(name)} {100 * value:.1f} %" for name, value in found.ranked)
-    return f"{printable(found.path)}: {ranked}"
+    ranked = ", ".join(f"{escape(name)} {100 * value:.1f} %" for name, value in found.ranked)
+    return f"{escape(found.path)}: {ranked}"
 
 
 def export(arguments: Sequence[str]) -> int:
@@ -112,4 +113,4 @@ def export(arguments: Sequence[str]) -> int:
             say=lambda line: print(line, flush=True),
         )
     )
-    return DONE
+    return EXIT_OK

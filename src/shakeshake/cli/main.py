@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from .. import __version__
-from ..errors import DONE, INTERRUPTED, InputError, explained, tell
+from ..errors import InputError
+from ..utils.console import EXIT_INTERRUPTED, EXIT_OK, log_stderr, run_cli
 from . import COMMANDS
 
 
@@ -26,7 +27,7 @@ def _help() -> str:
 
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:
-    tell(f"shakeshake: warning: {message}")
+    log_stderr(f"shakeshake: warning: {message}")
 
 
 def _terminated(number: int, frame: object) -> NoReturn:
@@ -38,9 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns 0 done, 2 the user's mistake (one line), 130 interrupted, 1 anything else."""
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        status = explained(lambda: _run(given))
+        status = run_cli(lambda: _run(given))
     except KeyboardInterrupt:  # a second one
-        status = INTERRUPTED
+        status = EXIT_INTERRUPTED
     if arguments is None:  # the process ends: Python would print where a signal finds it
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
@@ -51,10 +52,10 @@ def _run(arguments: Sequence[str]) -> int:
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help"):
         print(_help())
-        return DONE
+        return EXIT_OK
     if command == "--version":
         print(f"shakeshake {__version__}")
-        return DONE
+        return EXIT_OK
     return _door(command)(arguments[1:])
 
 

@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import DONE, FAILED, InputError, printable
+from ..errors import InputError
+from ..utils.console import EXIT_FAILURE, EXIT_OK, escape
 from .parser import door
 
 
@@ -26,7 +27,7 @@ def models(arguments: Sequence[str]) -> int:
             print(f"{family.template}\n  {family.described}")
         for name in names:
             print(f"    {name:<26} {count_parameters(name):>12,} parameters at 10 classes")
-    return DONE
+    return EXIT_OK
 
 
 def data(arguments: Sequence[str]) -> int:
@@ -51,7 +52,7 @@ def data(arguments: Sequence[str]) -> int:
     if given.action == "list":
         for name, about in registry.list_data():
             print(f"{name:<10} {about}")
-        return DONE
+        return EXIT_OK
     if given.name is None:
         example = "photos/" if given.action == "check" else "cifar10"
         raise InputError(f"name: none was given, expected `shakeshake data {given.action} {example}`")
@@ -59,11 +60,11 @@ def data(arguments: Sequence[str]) -> int:
         return _check(Path(given.name), given.image_size, given.split_seed, as_json=given.json)
     if given.action == "get":
         print(registry.get(given.name, given.data_dir))
-        return DONE
+        return EXIT_OK
     checked = registry.verify(given.name, given.data_dir)
     for file, status in checked:
         print(f"{status:<10} {file}")
-    return DONE if all(status == "ok" for _, status in checked) else FAILED
+    return EXIT_OK if all(status == "ok" for _, status in checked) else EXIT_FAILURE
 
 
 def _check(folder: Path, image_size: int | None, split_seed: int, *, as_json: bool) -> int:
@@ -71,7 +72,7 @@ def _check(folder: Path, image_size: int | None, split_seed: int, *, as_json: bo
     from ..data.image_folder.summary import as_lines
 
     if not folder.is_dir():
-        raise InputError(f"name: {printable(folder)} is not a folder, expected one of photos, as photos/cat/1.jpg")
+        raise InputError(f"name: {escape(folder)} is not a folder, expected one of photos, as photos/cat/1.jpg")
     photos = read_photos(folder, image_size=image_size, split_seed=split_seed)
     if as_json:
         print(json.dumps({**photos.findings, "mistake": photos.mistake}, indent=1))
@@ -79,7 +80,7 @@ def _check(folder: Path, image_size: int | None, split_seed: int, *, as_json: bo
         print(*as_lines(photos.findings), sep="\n")
     if photos.mistake is not None:
         raise InputError(photos.mistake)
-    return DONE
+    return EXIT_OK
 
 
 def doctor(arguments: Sequence[str]) -> int:
@@ -91,7 +92,7 @@ def doctor(arguments: Sequence[str]) -> int:
 
     for name, value in examine(measure=not given.quick):
         print(f"{name:<14} {value}")
-    return DONE
+    return EXIT_OK
 
 
 def bench(arguments: Sequence[str]) -> int:
@@ -118,7 +119,7 @@ def bench(arguments: Sequence[str]) -> int:
         print(line)
     if out is not None:
         print(write_results(out, measured))
-    return DONE
+    return EXIT_OK
 
 
 def demo(arguments: Sequence[str]) -> int:
@@ -131,4 +132,4 @@ def demo(arguments: Sequence[str]) -> int:
 
     for line in run_demo(given.out, epochs=given.epochs):
         print(line)
-    return DONE
+    return EXIT_OK

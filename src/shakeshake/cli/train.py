@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DONE, InputError, tell
+from ..errors import InputError
+from ..utils.console import EXIT_OK, log_stderr
 from .parser import Parser, door, field_help, recipe_options
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def train(arguments: Sequence[str]) -> int:
     with joined() as group:
         recipe, picked = planned(data, given, name=named, budget=budget, group=group)
         if group.leads:
-            tell("\n".join(picked))
+            log_stderr("\n".join(picked))
         run = out or run_path(recipe, group)
         return _finished(run, fit(recipe, run, minutes=minutes, told=bool(picked)), group)
 
@@ -76,7 +77,7 @@ def minutes_option(parser: Parser) -> None:
 
 def _finished(run: Path, result: dict[str, Any], group: Group) -> int:
     if not group.leads:
-        return DONE
+        return EXIT_OK
     balanced = result.get("last_balanced_error")
     uneven = balanced is not None and abs(balanced - result["last_error"]) >= 0.005
     also = f", balanced {balanced:.2f} %," if uneven else ""
@@ -92,8 +93,8 @@ def _finished(run: Path, result: dict[str, Any], group: Group) -> int:
     try:
         print(f"report {write_report([run], run / 'report.html')}")
     except InputError as error:  # a full disk: the run is finished all the same
-        tell(f"shakeshake: the page is not there: {error}; `shakeshake report {run}` makes it")
-    return DONE
+        log_stderr(f"shakeshake: the page is not there: {error}; `shakeshake report {run}` makes it")
+    return EXIT_OK
 
 
 def _look_at_photos(run: Path) -> None:
@@ -105,7 +106,7 @@ def _look_at_photos(run: Path) -> None:
     try:
         analyze_run(run, only=("calibration", "gap", "gradcam"))
     except InputError as error:
-        tell(f"shakeshake: the page has no pictures: {error}")
+        log_stderr(f"shakeshake: the page has no pictures: {error}")
 
 
 def resume(arguments: Sequence[str]) -> int:
@@ -137,7 +138,7 @@ def eval(arguments: Sequence[str]) -> int:
         f"{given.split} error {measured['error']:.2f} %  loss {measured['loss']:.4f}  {measured['images']} images  "
         f"balanced error {measured['balanced_error']:.2f} %"
     )
-    return DONE
+    return EXIT_OK
 
 
 def pack(arguments: Sequence[str]) -> int:
@@ -156,7 +157,7 @@ def pack(arguments: Sequence[str]) -> int:
 
     for path in write(given.run, given.folder, files=given.files, size=given.size):
         print(path)
-    return DONE
+    return EXIT_OK
 
 
 def unpack(arguments: Sequence[str]) -> int:
@@ -169,4 +170,4 @@ def unpack(arguments: Sequence[str]) -> int:
 
     read(given.folder, given.run)
     print(given.run)
-    return DONE
+    return EXIT_OK

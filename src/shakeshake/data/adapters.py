@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..errors import InputError, printable
+from ..errors import InputError
+from ..utils.console import escape
 from .dataset import LARGEST, SMALLEST, ImageData, checked_images, from_arrays
 from .image_folder.decode import quiet, square
 from .image_folder.decode_files import side_for
@@ -187,7 +188,6 @@ def _numbered(part: str, labels: list[Any], names: Sequence[str]) -> list[int]:
     for label in labels:
         if label not in places:
             raise InputError(
-                f"data: the {part} data set has the label {printable(label)!r}, expected one of "
-                f"{printable(', '.join(names))}"
+                f"data: the {part} data set has the label {escape(label)!r}, expected one of {escape(', '.join(names))}"
             )
     return [places[label] for label in labels]

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, at_home
+from ..errors import InputError
+from ..utils.files import expand_user
 from .cifar import layouts
 from .cifar.layouts import Cifar
 from .cifar.spec import CIFAR
@@ -74,11 +75,11 @@ def load_data(
     elif record is not None:
         from .image_folder.dataset import load_recorded
 
-        images = load_recorded(at_home(data_dir if data_dir is not None else data), record, progress)
-    elif at_home(data).is_dir():
+        images = load_recorded(expand_user(data_dir if data_dir is not None else data), record, progress)
+    elif expand_user(data).is_dir():
         from .image_folder.dataset import load_photos
 
-        folder = at_home(data)
+        folder = expand_user(data)
         images = load_photos(folder, image_size=image_size, split_seed=split_seed, progress=progress)
     else:
         images = _load_path(_moved(data, data_dir))
@@ -87,9 +88,9 @@ def load_data(
 
 def _moved(data: str, data_dir: str | Path | None) -> str:
     """An .npz where it is, or by its name in ``data_dir``, or that itself: what is in it is known by a digest."""
-    if data_dir is None or at_home(data).exists():
+    if data_dir is None or expand_user(data).exists():
         return data
-    there = at_home(data_dir)
+    there = expand_user(data_dir)
     return str(there / Path(data).name if there.is_dir() else there)
 
 
@@ -151,7 +152,7 @@ def _digits() -> ImageData:
 
 
 def _load_path(data: str) -> ImageData:
-    path = at_home(data)
+    path = expand_user(data)
     if path.suffix.lower() == ".npz":
         return load_npz(path)
     if path.exists():

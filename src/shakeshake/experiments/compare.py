@@ -20,9 +20,10 @@ from ..models.registry import check_model
 from ..train.auto_recipe import planned
 from ..train.open_run import load_images
 from ..train.recipe import Recipe
-from ..train.run_directory import RunDirectory, free_path
+from ..train.run_directory import RunDirectory
+from ..utils.environment import cpu_count
+from ..utils.files import free_numbered_path
 from . import tables
-from .local import cores
 from .paper import spelled
 from .run import Plan, reproduce
 from .spec import Cell, Experiment, network_label
@@ -82,11 +83,11 @@ def planned_comparison(
     typed: fields of the recipe that were given. budget: time of each run, as train.planned takes it. how: engine, jobs,
     address, cpus and gpus of Plan. Raises InputError for a mistake in any of them.
     """
-    how, out = how or {}, out or free_path(Path("runs"), f"{NAME}-{Path(data).resolve().stem}")
+    how, out = how or {}, out or free_numbered_path(Path("runs"), f"{NAME}-{Path(data).resolve().stem}")
     recipe = begun(out, data, typed)
     if recipe is None:
         before = torch.get_num_threads()
-        torch.set_num_threads(max(1, cores() // (how.get("jobs") or min(cores(), 8))))  # as each run will have
+        torch.set_num_threads(max(1, cpu_count() // (how.get("jobs") or min(cpu_count(), 8))))  # as each run will have
         try:
             recipe, picked = planned(data, {**typed, "rule": AGAINST}, budget=budget)
         finally:

@@ -9,14 +9,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ..utils.environment import cpu_count
 from .worker import BUSY, is_done
 
 LOG = "log.txt"  # in a cell's run directory: what its process printed
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_locally(
@@ -37,7 +33,7 @@ def run_locally(
     """
     waiting, under_way = list(paths), dict[Path, subprocess.Popen[bytes]]()
     elsewhere: dict[Path, float] = {}  # cells that another process has, and when to look again
-    environment = {"OMP_NUM_THREADS": str(max(1, cores() // jobs)), **os.environ}
+    environment = {"OMP_NUM_THREADS": str(max(1, cpu_count() // jobs)), **os.environ}
     try:
         while waiting or under_way or elsewhere:
             for path, when in list(elsewhere.items()):

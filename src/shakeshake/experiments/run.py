@@ -10,9 +10,11 @@ from typing import Any
 
 from ..errors import InputError
 from ..train.recipe import Recipe
-from ..train.run_directory import is_rubbish, write_atomically
+from ..train.run_directory import is_rubbish
+from ..utils.environment import cpu_count
+from ..utils.files import atomic_write
 from . import tables
-from .local import cores, run_locally
+from .local import run_locally
 from .progress import CellProgress
 from .runtime_estimate import Estimator, in_time
 from .scales import SCALES, experiment
@@ -90,7 +92,7 @@ class Plan:
         import torch
 
         on_cpu = all(recipe.device in ("auto", "cpu") for recipe in self.runs().values())
-        return min(cores(), 8) if on_cpu and not torch.cuda.is_available() else 1
+        return min(cpu_count(), 8) if on_cpu and not torch.cuda.is_available() else 1
 
     def check_folder(self) -> None:
         """Raise InputError when the folder was made at another scale or with other overrides. Writes nothing."""
@@ -119,7 +121,7 @@ class Plan:
         self.check_folder()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.folder / "settings.json", json.dumps(self._settings(), indent=2) + "\n")
+            atomic_write(self.folder / "settings.json", json.dumps(self._settings(), indent=2) + "\n")
         except OSError as error:
             raise InputError(f"out: {self.folder} cannot be written: {error.strerror or error}") from None
 
@@ -147,7 +149,7 @@ def describe(plan: Plan, *, cells: bool) -> Iterator[str]:
     made, runs = plan.experiment, plan.runs()
     todo = {path: recipe for path, recipe in runs.items() if not is_done(path)}
     jobs = plan.side_by_side() if plan.engine == "local" else 1
-    threads = max(1, cores() // jobs) if plan.engine == "local" else plan.cpus
+    threads = max(1, cpu_count() // jobs) if plan.engine == "local" else plan.cpus
     estimator = Estimator(threads, plan.sizes)
     if plan.declared is None:
         yield f"{made.title} ({made.place}), scale {plan.scale}: {SCALES[plan.scale].about}"

@@ -15,7 +15,9 @@ import numpy as np
 
 from ..errors import InputError
 from ..train.recipe import Recipe
-from ..train.run_directory import RunDirectory, environment, write_atomically
+from ..train.run_directory import RunDirectory
+from ..utils.environment import environment
+from ..utils.files import atomic_write
 from . import correlations
 from .spec import Cell, Experiment, in_words
 from .statistics import Difference, difference, difference_over_folds, unpack
@@ -73,8 +75,8 @@ def collect(
 def write(results: dict[str, Any], folder: Path) -> tuple[Path, Path]:
     """NAME.json and NAME.csv in the folder; returns their paths. Raises OSError when they cannot be written."""
     name = results["experiment"]
-    write_atomically(folder / f"{name}.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
-    write_atomically(folder / f"{name}.csv", as_csv(results))
+    atomic_write(folder / f"{name}.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
+    atomic_write(folder / f"{name}.csv", as_csv(results))
     return folder / f"{name}.json", folder / f"{name}.csv"
 
 

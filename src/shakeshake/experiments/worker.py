@@ -6,9 +6,10 @@ import sys
 import time
 from pathlib import Path
 
-from ..errors import DONE, InputError, explained
+from ..errors import InputError
 from ..train.recipe import Recipe
 from ..train.run_directory import RunBusy, RunDirectory
+from ..utils.console import EXIT_OK, run_cli
 
 BUSY = 75  # exit status: another process has this run, EX_TEMPFAIL of sysexits.h
 
@@ -65,8 +66,8 @@ def main(path: str, data_dir: str = "", only: str = "") -> int:
         work(Path(path), data_dir=data_dir or None, only=only or None)
     except RunBusy:
         return BUSY
-    return DONE
+    return EXIT_OK
 
 
 if __name__ == "__main__":
-    sys.exit(explained(lambda: main(*sys.argv[1:])))
+    sys.exit(run_cli(lambda: main(*sys.argv[1:])))

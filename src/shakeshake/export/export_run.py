@@ -13,14 +13,16 @@ import torch
 
 from ..analysis.calibration import reliability
 from ..data.registry import Split
-from ..errors import InputError, RunError, printable
+from ..errors import InputError, RunError
 from ..inference.calibration import cross_fitted, probabilities
 from ..inference.pipeline import Deployed
 from ..models.model import CONFIG, WEIGHTS, TrainedModel, check_finished, load
 from ..models.weights import sha256, weights_as_bytes
 from ..train.calibration_split import logits_of
 from ..train.open_run import TrainedRun, open_run
-from ..train.run_directory import check_target, is_rubbish, write_atomically, write_together
+from ..train.run_directory import check_target, is_rubbish
+from ..utils.console import escape
+from ..utils.files import atomic_write, atomic_write_all
 from . import onnx, torch_export
 from .model_card import CARD, Measured, check_licence, model_card
 
@@ -180,9 +182,9 @@ def _folder(exporting: Exporting, target: Path, half: bool) -> Path:
         most=1e-2 if half else TOLERANCE,
     )
     try:
-        write_together(target, files)
+        atomic_write_all(target, files)
     except OSError as error:
-        raise InputError(f"out: {printable(target)} cannot be written: {error.strerror or error}") from None
+        raise InputError(f"out: {escape(target)} cannot be written: {error.strerror or error}") from None
     return target
 
 
@@ -227,12 +229,12 @@ def _check_writable(target: Path, *, folder: bool) -> None:
     else:
         bad = target.is_dir() or not target.parent.is_dir()
     if bad:
-        raise InputError(f"out: {printable(target)} cannot be written, expected {expected}")
+        raise InputError(f"out: {escape(target)} cannot be written, expected {expected}")
 
 
 def _write(target: Path, content: bytes) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, content)
+        atomic_write(target, content)
     except OSError as error:
-        raise InputError(f"out: {printable(target)} cannot be written: {error.strerror or error}") from None
+        raise InputError(f"out: {escape(target)} cannot be written: {error.strerror or error}") from None

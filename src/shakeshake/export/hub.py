@@ -6,7 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, printable
+from ..errors import InputError
+from ..utils.console import escape
 
 if TYPE_CHECKING:
     from .hub_model import HubModel
@@ -19,7 +20,7 @@ def from_pretrained(name: str | Path, **options: Any) -> HubModel:
     map_location. What comes is checked as ss.load() does; weights are safetensors alone. Returned in evaluation mode,
     with ``save_pretrained`` and ``push_to_hub`` of its own. Raises InputError when it cannot be had or is not ours.
     """
-    return _told(f"model: {printable(name)} cannot be loaded", lambda: _class().from_pretrained(str(name), **options))
+    return _told(f"model: {escape(name)} cannot be loaded", lambda: _class().from_pretrained(str(name), **options))
 
 
 def push_to_hub(run: str | Path, name: str, *, licence: str = "unknown", **options: Any) -> str:
@@ -34,7 +35,7 @@ def push_to_hub(run: str | Path, name: str, *, licence: str = "unknown", **optio
     with tempfile.TemporaryDirectory() as folder:
         export_run(run, "safetensors", Path(folder) / "model", licence=licence, say=lambda _: None)
         model = hub_model.from_pretrained(str(Path(folder) / "model"))
-        return str(_told(f"model: {printable(name)} cannot be pushed", lambda: model.push_to_hub(name, **options)))
+        return str(_told(f"model: {escape(name)} cannot be pushed", lambda: model.push_to_hub(name, **options)))
 
 
 def _class() -> type[HubModel]:
@@ -56,5 +57,5 @@ def _told(what: str, ask: Any) -> Any:
     except InputError:
         raise
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = printable(" ".join(str(error).split()))[:300] or type(error).__name__
+        reason = escape(" ".join(str(error).split()))[:300] or type(error).__name__
         raise InputError(f"{what}: {reason}") from None

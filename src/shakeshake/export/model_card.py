@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, one_line, printable
+from ..errors import InputError
 from ..train.open_run import TrainedRun
 from ..train.recipe import Recipe
+from ..utils.console import escape, escape_line_breaks
 
 CARD = "README.md"
 HUB_DATA = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
@@ -120,7 +121,7 @@ def plain_card(config: dict[str, Any]) -> str:
 
 def _data_name(recipe: Recipe) -> str:
     """The data set's name; of a path its last part, for the rest is nobody's business."""
-    return printable(Path(recipe.data).stem or "images")
+    return escape(Path(recipe.data).stem or "images")
 
 
 def _metadata(recipe: Recipe, name: str, title: str, measured: Measured, licence: str) -> str:
@@ -162,7 +163,7 @@ def _yaml(text: str) -> str:
 
 def _plain(text: str) -> str:
     """Text in which Markdown and HTML find nothing of theirs."""
-    return re.sub(r"([\\`*_{}\[\]#|~!])", r"\\\1", html.escape(one_line(text), quote=False))
+    return re.sub(r"([\\`*_{}\[\]#|~!])", r"\\\1", html.escape(escape_line_breaks(text), quote=False))
 
 
 def _classes(classes: tuple[str, ...]) -> str:
@@ -194,7 +195,7 @@ def _recipe(recipe: Recipe) -> str:
     fields = {k: v for k, v in recipe.to_dict().items() if k not in _HOUSEKEEPING}
     fields["data"] = _data_name(recipe)
     if fields.get("init"):
-        fields["init"] = printable(Path(fields["init"]).name)
+        fields["init"] = escape(Path(fields["init"]).name)
     return "\n".join(f"| {key} | {_plain(str(value))} |" for key, value in fields.items())
 
 

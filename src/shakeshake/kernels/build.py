@@ -13,6 +13,8 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from ..utils.cache import cache_dir
+
 SOURCES = tuple(
     Path(__file__).with_name(f"{name}.cpp") for name in ("cpu", "conv", "conv_weights", "winograd", "winograd_weights")
 )
@@ -52,10 +54,9 @@ def _library() -> ctypes.CDLL | str:
 
 
 def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    if base.startswith("~"):
+    folder = cache_dir("kernels")
+    if not folder.is_absolute():
         raise OSError("no home directory to keep the library in, XDG_CACHE_HOME may name another")
-    folder = Path(base) / "shakeshake" / "kernels"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if folder.stat().st_uid != os.getuid():
         raise OSError(f"{folder} belongs to another user")

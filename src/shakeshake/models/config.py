@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, printable
+from ..errors import InputError
+from ..utils.console import escape
 from .registry import check_model
 
 FORMAT = "shakeshake/1"
@@ -60,9 +61,9 @@ def read_config(path: Path) -> Config:
             raise ValueError(f"it has more than {LARGEST:,} bytes")
         return check_config(json.loads(content))
     except OSError as error:
-        raise InputError(f"run: {printable(path)} cannot be read: {error.strerror or error}") from None
+        raise InputError(f"run: {escape(path)} cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:  # an InputError of check_model() is one, too
-        raise InputError(f"run: {printable(path)} is damaged or not ours: {printable(error)}") from None
+        raise InputError(f"run: {escape(path)} is damaged or not ours: {escape(error)}") from None
 
 
 def check_config(config: Any) -> Config:

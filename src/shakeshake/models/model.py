@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError, printable
+from ..errors import InputError
+from ..utils.console import escape
+from ..utils.modes import eval_mode
 from .config import read_config
 from .weights import network_of, read_weights
 
@@ -52,13 +54,8 @@ class TrainedModel(nn.Module):
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
         """Probabilities (N, classes) of uint8 images (N, C, H, W), with the network in evaluation mode."""
-        modes = {module: module.training for module in self.modules()}
-        self.eval()
-        try:
+        with eval_mode(self):
             return (self(images).float() / self.temperature).softmax(dim=1)
-        finally:
-            for module, training in modes.items():
-                module.training = training
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> TrainedModel:
@@ -74,7 +71,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> TrainedModel:
     tensors, digest = read_weights(folder / WEIGHTS)
     if digest != config.get("weights_sha256", digest):
         raise InputError(
-            f"run: {printable(folder / WEIGHTS)} is not the file that {CONFIG} describes (its SHA-256 is "
+            f"run: {escape(folder / WEIGHTS)} is not the file that {CONFIG} describes (its SHA-256 is "
             f"{digest[:12]}..., expected {config['weights_sha256'][:12]}...): one of the two was changed or replaced"
         )
     network = network_of(
@@ -94,7 +91,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> TrainedModel:
 
 def check_finished(folder: Path) -> None:
     """Raise InputError unless the two files of a trained model are there, saying what is there instead."""
-    name = printable(folder)
+    name = escape(folder)
     if folder.suffix.lower() in PICKLED and folder.is_file():
         raise InputError(f"run: {name} may hold a pickle, which is never opened; expected a folder with {WEIGHTS}")
     if not folder.is_dir():

@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import InputError, printable
+from ..errors import InputError
+from ..utils.console import escape
 from ..utils.download import SourceError, fetch, shown
 from .weights import read_weights, start_from
 
@@ -56,7 +57,7 @@ def pretrained_weights(model: str, name: str) -> tuple[dict[str, Tensor], Pretra
         tensors, digest = read_weights(path)
     if digest != entry.sha256:
         raise InputError(
-            f"pretrained: {printable(path)} is not the file that was published (its SHA-256 is {digest[:12]}..., "
+            f"pretrained: {escape(path)} is not the file that was published (its SHA-256 is {digest[:12]}..., "
             f"expected {entry.sha256[:12]}...), remove it and try again"
         )
     return tensors, entry
@@ -86,7 +87,7 @@ def _cached(entry: Pretrained) -> Path:
             read_weights(whole)
             os.replace(whole, path)
     except SourceError as error:
-        raise InputError(f"pretrained: {entry.place} cannot be had: {printable(error)}") from None
+        raise InputError(f"pretrained: {entry.place} cannot be had: {escape(error)}") from None
     except OSError as error:
-        raise InputError(f"pretrained: {printable(folder)} cannot be written: {error.strerror or error}") from None
+        raise InputError(f"pretrained: {escape(folder)} cannot be written: {error.strerror or error}") from None
     return path

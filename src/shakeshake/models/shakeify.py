@@ -14,6 +14,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from ..errors import InputError
 from ..layers.rules import ShakeRule
 from ..layers.shake_shake import ShakeShake
+from ..utils.modes import eval_mode
 
 _SPLITTABLE = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -167,7 +168,6 @@ def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
 
 @torch.no_grad()
 def _compare(model: nn.Module, shaken: nn.Module, split: dict[str, str], example: Tensor) -> None:
-    modes = {module: module.training for network in (model, shaken) for module in network.modules()}
     given: dict[str, Tensor] = {}
 
     def remember(conv: str) -> Callable[..., None]:
@@ -183,12 +183,11 @@ def _compare(model: nn.Module, shaken: nn.Module, split: dict[str, str], example
     handles = [model.get_submodule(conv).register_forward_hook(remember(conv)) for conv in split]
     handles += [model.get_submodule(norm).register_forward_pre_hook(check(conv, norm)) for conv, norm in split.items()]
     try:
-        expected, got = model.eval()(example), shaken.eval()(example)
+        with eval_mode(model, shaken):
+            expected, got = model(example), shaken(example)
     finally:
         for handle in handles:
             handle.remove()
-        for module, training in modes.items():
-            module.training = training
     if not isinstance(expected, Tensor):
         raise InputError(f"example: on it the model returns a {type(expected).__name__}, expected a tensor")
     apart, size = float((got - expected).abs().max()), float(expected.abs().max())

@@ -13,7 +13,8 @@ from safetensors.torch import load as parse
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ..errors import InputError, printable
+from ..errors import InputError
+from ..utils.console import escape
 from .registry import check_model, create_model
 
 HEAD = ("fc.weight", "fc.bias")  # the last layer of every network here: as many outputs as classes
@@ -42,20 +43,20 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(f"weights: {printable(path)} cannot be read: {error.strerror or error}") from None
+        raise InputError(f"weights: {escape(path)} cannot be read: {error.strerror or error}") from None
     try:
         tensors = parse(content)
     except (SafetensorError, KeyError, ValueError) as error:
         pickled = content[:4] == b"PK\x03\x04" or content[:1] == b"\x80"
-        reason = "a file of torch.save" if pickled else printable(error)
-        raise InputError(f"weights: {printable(path)} is not a whole safetensors file ({reason})") from None
+        reason = "a file of torch.save" if pickled else escape(error)
+        raise InputError(f"weights: {escape(path)} is not a whole safetensors file ({reason})") from None
     other = next((v.dtype for v in tensors.values() if v.is_floating_point() and v.dtype not in _FLOATS), None)
     if other is not None:
-        raise InputError(f"weights: {printable(path)} has {other}, expected floats of 16 bits or more")
+        raise InputError(f"weights: {escape(path)} has {other}, expected floats of 16 bits or more")
     floats = {name: value.float() if value.dtype in _FLOATS else value for name, value in tensors.items()}
     bad = next((name for name, value in floats.items() if not torch.isfinite(value).all()), None)
     if bad is not None:
-        raise InputError(f"weights: {printable(path)} has values in {printable(bad)} that are not finite")
+        raise InputError(f"weights: {escape(path)} has values in {escape(bad)} that are not finite")
     return floats, sha256(content)
 
 
@@ -67,7 +68,7 @@ def network_of(tensors: Mapping[str, Tensor], model: str, source: object, **opti
     """
     _, numbers = check_model(model)
     if max(numbers.get("depth", 1), numbers.get("branches", 1)) > len(tensors):
-        raise InputError(f"weights: {printable(source)} has {len(tensors)} tensors, too few for a {model}")
+        raise InputError(f"weights: {escape(source)} has {len(tensors)} tensors, too few for a {model}")
     with torch.device("meta"):
         network = create_model(model, **options).float()  # whatever torch's default is
     check_same(tensors, network, source, model)
@@ -101,12 +102,12 @@ def _check_images(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], sour
     if channels != wanted:
         kinds = {1: "grey", 3: "colour"}
         raise InputError(
-            f"weights: {printable(source)} was trained on images of {channels} channels, expected {wanted} "
+            f"weights: {escape(source)} was trained on images of {channels} channels, expected {wanted} "
             f"({kinds[wanted]}), as these images have"
         )
     if kernel != here:
         raise InputError(
-            f"weights: {printable(source)} was trained on images of another size, with a stem of {kernel[0]} x "
+            f"weights: {escape(source)} was trained on images of another size, with a stem of {kernel[0]} x "
             f"{kernel[1]} pixels, expected {here[0]} x {here[1]} as for these images"
         )
 
@@ -114,7 +115,7 @@ def _check_images(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], sour
 def check_same(tensors: Mapping[str, Tensor], network: nn.Module, source: object, model: str) -> None:
     """Raise InputError unless the tensors have the names, shapes and kinds of the network's."""
     wanted = network.state_dict()
-    where = f"weights: {printable(source)} is of another network than {model}"
+    where = f"weights: {escape(source)} is of another network than {model}"
     for name, value in wanted.items():
         if name not in tensors:
             raise InputError(f"{where}: it has no {name}")
@@ -125,4 +126,4 @@ def check_same(tensors: Mapping[str, Tensor], network: nn.Module, source: object
         if tensors[name].dtype != value.dtype:
             raise InputError(f"{where}: {name} is {tensors[name].dtype}, expected {value.dtype}")
     if left := [name for name in tensors if name not in wanted]:
-        raise InputError(f"{where}, which has no {printable(left[0])}")
+        raise InputError(f"{where}, which has no {escape(left[0])}")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ..errors import endangers_lines
+from ..utils.console import is_unsafe_char
 
 T = TypeVar("T")
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -120,7 +120,7 @@ def number(value: Any) -> float | None:
 
 def plain(text: object) -> str:
     """One line without control characters: names come from a file system, which lets almost anything through."""
-    return " ".join("".join(" " if endangers_lines(c) else c for c in str(text)).split())
+    return " ".join("".join(" " if is_unsafe_char(c) else c for c in str(text)).split())
 
 
 def parse(found: dict[str, Any], notes: list[str]) -> Analysis:

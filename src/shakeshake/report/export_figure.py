@@ -9,7 +9,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from ..errors import InputError
-from ..train.run_directory import write_atomically
+from ..utils.files import atomic_write
 from . import static_charts, view_models
 from .curves import WIDE, curves_told, error_figure
 from .experiment import ExperimentRecord
@@ -49,7 +49,7 @@ def write_figure(paths: Sequence[Path], out: Path, chart: str = "curves") -> Pat
         vector = out.suffix.lower() == ".svg"
         content = standalone(to_svg(figure, chart, title, told), title) if vector else to_png(figure)
     try:
-        write_atomically(out, content.encode("utf-8", "replace") if isinstance(content, str) else content)
+        atomic_write(out, content.encode("utf-8", "replace") if isinstance(content, str) else content)
     except OSError as error:
         raise InputError(f"figure: {out} cannot be written: {error.strerror or error}") from None
     return out

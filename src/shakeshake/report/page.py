@@ -14,7 +14,8 @@ import jinja2
 from markupsafe import Markup, escape
 
 from ..errors import InputError
-from ..train.run_directory import check_target, write_atomically
+from ..train.run_directory import check_target
+from ..utils.files import atomic_write
 from . import html_charts, view_models
 from .load import Reading, read_paths
 from .narrative import sentences
@@ -31,7 +32,7 @@ def write_report(paths: Sequence[Path], out: Path) -> Path:
     check_target(out)
     page = render(read_paths(paths)).encode("utf-8", "replace")  # JSON may hold halves of characters, UTF-8 may not
     try:
-        write_atomically(out, page)
+        atomic_write(out, page)
     except OSError as error:
         raise InputError(f"out: {out} cannot be written: {error.strerror or error}") from None
     return out

@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import InputError
+from ..utils.files import atomic_write_all
 from . import checkpoint
-from .run_directory import RunDirectory, is_rubbish, write_together
+from .run_directory import RunDirectory, is_rubbish
 
 MIB = 2**20
 PART = re.compile(r"part-(\d+)-of-(\d+)")
@@ -56,7 +57,7 @@ def pack(run: Path, folder: Path, *, files: int = 8, size: float = 16.0) -> list
         )
     parts = {f"part-{n + 1}-of-{count}": body[n * each : (n + 1) * each] for n in range(count)}
     try:
-        write_together(folder, parts)
+        atomic_write_all(folder, parts)
     except OSError as error:
         raise InputError(f"folder: {folder} cannot be written: {error.strerror or error}") from None
     return [folder / name for name in parts]

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ..errors import RunError
-from .run_directory import write_atomically
+from ..utils.files import atomic_write
 
 FORMAT = 2  # what a state holds; 1 had torch.optim's layout of the momentum
 NAME, PREVIOUS, DAMAGED = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.damaged.pt"
@@ -41,7 +41,7 @@ def save(folder: Path, state: dict[str, Any]) -> None:
         if (folder / NAME).exists():
             os.replace(folder / NAME, folder / PREVIOUS)
 
-    write_atomically(folder / NAME, body + comment, before_rename=keep_the_one_before)
+    atomic_write(folder / NAME, body + comment, before_rename=keep_the_one_before)
 
 
 def load(

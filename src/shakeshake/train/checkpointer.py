@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import DONE, INTERRUPTED, RunError
+from ..errors import RunError
+from ..utils.console import EXIT_INTERRUPTED, EXIT_OK
 from . import checkpoint
 from .device import peak_memory
 from .distributed import SilentEnd, by_torchrun
@@ -23,7 +24,9 @@ class Stopped(KeyboardInterrupt):
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self.status = DONE if by_torchrun() else INTERRUPTED  # torchrun would start again what has not exited with 0
+        self.status = (
+            EXIT_OK if by_torchrun() else EXIT_INTERRUPTED
+        )  # torchrun would start again what has not exited with 0
 
 
 class StopRequest:

@@ -17,10 +17,13 @@ import torch
 from ..data.image_folder.summary import in_brief
 from ..data.registry import ImageData
 from ..data.snapshot import in_memory, to_bytes
-from ..errors import InputError, RunError, printable, tell
+from ..errors import InputError, RunError
 from ..models.config import describe
 from ..models.model import CONFIG, WEIGHTS
 from ..models.weights import sha256, weights_as_bytes
+from ..utils.console import escape, log_stderr
+from ..utils.environment import environment
+from ..utils.files import atomic_write
 from . import checkpoint
 from .calibration_split import calibrated
 from .checkpointer import Keeper, stop_signals
@@ -30,7 +33,7 @@ from .init_weights import Initial, pinned, read_initial
 from .open_run import load_images
 from .progress import Progress, TensorBoard
 from .recipe import Recipe
-from .run_directory import RunDirectory, environment, last_run_path, new_run_path, write_atomically
+from .run_directory import RunDirectory, last_run_path, new_run_path
 from .trainer import Trainer
 
 
@@ -82,7 +85,7 @@ def _fit(
         group.lead(run.check_new)
         data = _images(recipe, group, given=given)
         if data.record is not None and group.leads and not quiet and not told:
-            tell("\n".join(in_brief(data.record["found"])))
+            log_stderr("\n".join(in_brief(data.record["found"])))
         trainer = Trainer(recipe, data, group, initial)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -145,7 +148,7 @@ def _resume(
         if state is not None:
             trainer.load_state_dict(state["trainer"])
         elif group.leads and run.metrics():
-            tell(f"shakeshake: warning: {printable(run.path)} has no checkpoint, it begins anew")
+            log_stderr(f"shakeshake: warning: {escape(run.path)} has no checkpoint, it begins anew")
         return _train(run, trainer, minutes=minutes, quiet=quiet)
 
 
@@ -217,7 +220,7 @@ def _keep_metrics(run: RunDirectory, trainer: Trainer) -> None:
                 f"{where}, the last one; put the file back, or remove {run.path / checkpoint.NAME} and "
                 f"{checkpoint.PREVIOUS} to train anew"
             )
-        tell(f"shakeshake: warning: {printable(where)}; the run goes on without")
+        log_stderr(f"shakeshake: warning: {escape(where)}; the run goes on without")
     run.keep_metrics(trainer.epoch)
 
 
@@ -256,7 +259,7 @@ def _finish(run: RunDirectory, trainer: Trainer) -> None:
         **calibrated(trainer.tested_network, data, trainer.device),
     )
     run.check_held()
-    write_atomically(run.path / WEIGHTS, weights)
+    atomic_write(run.path / WEIGHTS, weights)
     run.write_json(CONFIG, config)
     run.write_json("result.json", result)
 
@@ -277,7 +280,7 @@ def _note_beginning(run: RunDirectory, trainer: Trainer) -> None:
         try:
             past = run.read_json("environment.json")
         except InputError as error:
-            tell(f"shakeshake: warning: {error}; where the run was before is lost")
+            log_stderr(f"shakeshake: warning: {error}; where the run was before is lost")
     if past:
         before = past.get("resumed")
         now = environment(at_step=trainer.step, **_devices(trainer))

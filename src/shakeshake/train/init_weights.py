@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import InputError, printable
+from ..errors import InputError
 from ..models.config import read_config
 from ..models.model import CONFIG, WEIGHTS, check_finished
 from ..models.pretrained import PRETRAINED, pretrained_weights
 from ..models.weights import HEAD, read_weights, start_from
+from ..utils.console import escape
 from .recipe import Recipe
 
 
@@ -61,12 +62,12 @@ def read_initial(recipe: Recipe) -> Initial | None:
     else:
         names = ", ".join(name for model, name in PRETRAINED if model == recipe.model) or "none yet"
         raise InputError(
-            f"init: {printable(recipe.init)} is not there, expected a finished run, a safetensors file, or the name of "
+            f"init: {escape(recipe.init)} is not there, expected a finished run, a safetensors file, or the name of "
             f"weights for {recipe.model} ({names})"
         )
     if recipe.init_sha256 not in (None, initial.sha256):
         raise InputError(
-            f"init: {printable(recipe.init)} has other weights than those that the run began with (SHA-256 "
+            f"init: {escape(recipe.init)} has other weights than those that the run began with (SHA-256 "
             f"{initial.sha256[:12]}..., expected {recipe.init_sha256[:12]}...)"
         )
     return initial
@@ -97,12 +98,12 @@ def _of_folder(folder: Path, model: str) -> Initial:
     config = read_config(folder / CONFIG)
     if config["model"] != model:
         raise InputError(
-            f"init: {printable(folder)} is a {config['model']}, expected a {model}; "
+            f"init: {escape(folder)} is a {config['model']}, expected a {model}; "
             f"to start from it, train with --model {config['model']}"
         )
     if config.get("options"):
-        raise InputError(f"init: {printable(folder)} was built with {config['options']}, which a recipe does not know")
+        raise InputError(f"init: {escape(folder)} was built with {config['options']}, which a recipe does not know")
     tensors, digest = read_weights(folder / WEIGHTS)
     if digest != config.get("weights_sha256", digest):
-        raise InputError(f"init: {printable(folder / WEIGHTS)} is not the file that {CONFIG} describes")
+        raise InputError(f"init: {escape(folder / WEIGHTS)} is not the file that {CONFIG} describes")
     return Initial(tensors, digest, str(folder), model, tuple(config["classes"]))

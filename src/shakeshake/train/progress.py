@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from ..errors import printable, tell
+from ..utils.console import escape, log_stderr
 from .trainer import Trainer
 
 TAGS = {  # metric -> name in TensorBoard
@@ -61,12 +61,12 @@ class Progress:
         trainer, recipe = self.trainer, self.trainer.recipe
         shaken = f" {recipe.rule}" if recipe.rule != "none" else ""
         head = " with a new last layer" if trainer.new_head else ""
-        begin = f", from the weights of {printable(recipe.init)}{head}" if recipe.init else ""
+        begin = f", from the weights of {escape(recipe.init)}{head}" if recipe.init else ""
         begin = f", goes on after {trainer.step} of {trainer.steps} steps" if trainer.step else begin
-        tell(
-            f"{recipe.model}{shaken} on {len(trainer.data.train.labels)} images of {printable(recipe.data)}, "
+        log_stderr(
+            f"{recipe.model}{shaken} on {len(trainer.data.train.labels)} images of {escape(recipe.data)}, "
             f"{recipe.epochs} epochs of {trainer.steps_per_epoch} steps, {trainer.device}, {trainer.precision} "
-            f"-> {printable(self.path)}{begin}"
+            f"-> {escape(self.path)}{begin}"
         )
 
     def __exit__(self, *error: object) -> None:
@@ -110,7 +110,7 @@ class Progress:
                 else f"  test loss {row['test_loss']:.4f} error {row['test_error']:.2f} %"
             )
             left = (self.trainer.recipe.epochs - row["epoch"]) * row["seconds"]
-            tell(
+            log_stderr(
                 f"epoch {row['epoch']}/{self.trainer.recipe.epochs}  lr {row['lr']:.4f}  "
                 f"train loss {row['train_loss']:.4f} error {row['train_error']:.2f} %{test}  "
                 f"{row['images_per_second']:.0f} images/s  {left / 60:.0f} min left"

@@ -3,70 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
 import math
 import os
-import platform
 import re
-import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from importlib import metadata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..errors import InputError, RunError, at_home
+from ..errors import InputError, RunError
+from ..utils.files import atomic_write, expand_user, last_number, new_numbered_dir
 from .recipe import Recipe
-
-
-def write_atomically(
-    path: Path, content: str | bytes | memoryview, before_rename: Callable[[], None] | None = None
-) -> None:
-    """Write a file beside and rename it: whoever looks sees the old content or the new one, never a part.
-
-    Raises OSError (a full disk, say); then the old file is untouched and nothing is left beside it.
-    """
-    data = content.encode() if isinstance(content, str) else content
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        if before_rename is not None:
-            before_rename()
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
-
-
-def write_together(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Files in a folder of their own: all of them are whole on the disk before the first one takes its name.
-
-    Raises OSError; then what was there is untouched. What a kill has left of an earlier try is removed.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    for part in folder.glob(".*.part"):
-        shutil.rmtree(part) if part.is_dir() else part.unlink()
-    with tempfile.TemporaryDirectory(prefix=".", suffix=".part", dir=folder) as beside:
-        for name, content in files.items():
-            write_atomically(Path(beside) / name, content)
-        for name in files:
-            os.replace(Path(beside) / name, folder / name)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_results(path: Path, values: dict[str, Any]) -> Path:
@@ -74,7 +23,7 @@ def write_results(path: Path, values: dict[str, Any]) -> Path:
     check_target(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
+        atomic_write(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
     except OSError as error:
         raise InputError(f"out: {path} cannot be written: {error.strerror or error}") from None
     return path
@@ -137,9 +86,9 @@ class RunDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if images is not None:
-                write_atomically(self.path / KEPT, images)
-                write_atomically(self.path / "data.json", json.dumps({"kept": KEPT}) + "\n")
-            write_atomically(self.path / "recipe.json", recipe.to_json())
+                atomic_write(self.path / KEPT, images)
+                atomic_write(self.path / "data.json", json.dumps({"kept": KEPT}) + "\n")
+            atomic_write(self.path / "recipe.json", recipe.to_json())
         except OSError as error:
             raise InputError(f"out: {self.path} cannot be written: {error.strerror or error}") from None
 
@@ -218,7 +167,7 @@ class RunDirectory:
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
         self.check_held()
-        write_atomically(self.path / name, json.dumps(values, indent=2, allow_nan=False) + "\n")
+        atomic_write(self.path / name, json.dumps(values, indent=2, allow_nan=False) + "\n")
 
     def images_record(self) -> dict[str, Any] | None:
         """Which photos the run has, in which splits, or where its images are kept; None for a run on other data."""
@@ -228,7 +177,7 @@ class RunDirectory:
     def keep_images_record(self, record: dict[str, Any] | None) -> None:
         """Once: what a run began with stays."""
         if record is not None and not (self.path / "data.json").exists():
-            write_atomically(self.path / "data.json", json.dumps(record) + "\n")
+            atomic_write(self.path / "data.json", json.dumps(record) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl by epoch, of two the later one; lines that are no rows are passed over."""
@@ -256,7 +205,7 @@ class RunDirectory:
         """Drop what was written after the checkpoint that a run goes on from: it will be written again."""
         kept = [row for row in self.metrics() if row["epoch"] <= epochs]
         if (self.path / "metrics.jsonl").exists():
-            write_atomically(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+            atomic_write(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -285,97 +234,15 @@ def is_rubbish(entry: Path) -> bool:
 
 def new_run_path(recipe: Recipe) -> Path:
     """A new folder under runs/, made for who asks: data, rule (without branches to shake: the model), a number."""
-    return new_path(Path("runs"), _stem(recipe))
+    return new_numbered_dir(Path("runs"), _stem(recipe))
 
 
 def last_run_path(recipe: Recipe) -> Path:
     """The folder that new_run_path() has made last."""
-    return Path("runs") / f"{_stem(recipe)}-{_last_number(Path('runs'), _stem(recipe))}"
-
-
-def new_path(parent: Path, stem: str) -> Path:
-    """A folder ``parent/stem-N``, made for who asks, whoever else is making one there. Raises InputError."""
-    number = _last_number(parent, stem) + 1
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            path = parent / f"{stem}-{number}"
-            try:
-                path.mkdir()
-                return path
-            except FileExistsError:  # somebody was quicker
-                number += 1
-    except OSError as error:
-        raise InputError(f"out: {parent} cannot be written: {error.strerror or error}") from None
-
-
-def free_path(parent: Path, stem: str) -> Path:
-    """``parent/stem-N`` with a number above all that are there."""
-    return parent / f"{stem}-{_last_number(parent, stem) + 1}"
+    return Path("runs") / f"{_stem(recipe)}-{last_number(Path('runs'), _stem(recipe))}"
 
 
 def _stem(recipe: Recipe) -> str:
-    data = at_home(recipe.data)
+    data = expand_user(recipe.data)
     name = re.sub(r"[^\w.-]+", "_", data.resolve().name if data.is_dir() else data.stem)
     return f"{name}-{recipe.model if recipe.rule == 'none' else recipe.rule}"
-
-
-def _last_number(parent: Path, stem: str) -> int:
-    taken = [re.fullmatch(re.escape(stem) + r"-(\d+)", entry.name) for entry in parent.glob("*")]
-    return max((int(m[1]) for m in taken if m), default=0)
-
-
-def environment(**more: Any) -> dict[str, Any]:
-    """Where a run runs: versions, machine, time, and whatever the caller adds (device, precision)."""
-
-    def version(package: str) -> str | None:
-        try:
-            return metadata.version(package)
-        except metadata.PackageNotFoundError:
-            return None
-
-    return {
-        "commit": _commit(),
-        "python": platform.python_version(),
-        **{package: version(package) for package in ("shakeshake", "torch", "numpy")},
-        "platform": platform.platform(),
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        **more,
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": " ".join([_program(), *sys.argv[1:]]),
-    }
-
-
-def _program() -> str:
-    """How this process was started, without the path of anybody's machine."""
-    module = getattr(sys.modules.get("__main__"), "__spec__", None)
-    return f"python -m {module.name.removesuffix('.__main__')}" if module else Path(sys.argv[0]).name
-
-
-def cpu_name() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def _commit() -> str | None:
-    """The commit of this package's checkout, with a + if it is changed.
-
-    Of a copy of it that git does not know, SHAKESHAKE_COMMIT if that is set; None where the package was installed.
-    """
-    here = Path(__file__).resolve().parent
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        ask = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--exclude=*", "--abbrev=12"]
-        answer = subprocess.run(ask, capture_output=True, text=True, timeout=5, check=False)
-        tracked = subprocess.run(
-            ["git", "-C", str(here), "ls-files", "--error-unmatch", __file__],
-            capture_output=True,
-            timeout=5,
-            check=False,
-        )
-        if answer.returncode == 0 and tracked.returncode == 0:
-            return answer.stdout.strip()
-    return os.environ.get("SHAKESHAKE_COMMIT")

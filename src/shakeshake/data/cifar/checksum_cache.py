@@ -7,13 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from ...errors import at_home
-
-
-def cache_dir() -> Path:
-    """The user's cache folder of this package; nothing is created here."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return at_home(base) / "shakeshake"
+from ...utils.cache import cache_dir
 
 
 class Checked:

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
-from ...errors import InputError, tell
+from ...errors import InputError
+from ...utils.console import log_stderr
 from ...utils.download import TIMEOUT, Progress, SourceError, check_url, fetch, shown
 from .layouts import BINARY, Cifar, Found, Part, check, find, records
 
@@ -54,7 +55,7 @@ def _alone(path: Path, cifar: Cifar) -> Iterator[None]:
         lock.acquire(timeout=0.2)
     except Timeout:
         if sys.stderr.isatty():
-            tell(f"{cifar.name}: waiting for another process that is downloading it")
+            log_stderr(f"{cifar.name}: waiting for another process that is downloading it")
         lock.acquire()
     try:
         yield

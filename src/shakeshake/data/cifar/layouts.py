@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import InputError, at_home
+from ...errors import InputError
+from ...utils.files import expand_user
 from .checksum_cache import Checked, cache_dir
 from .pickle_layout import PIXELS, decode
 
@@ -79,9 +80,9 @@ class Found:
 def places(data_dir: str | Path | None) -> list[Path]:
     """Where to look, in this order; a download goes to the first. A ``data_dir`` that is given is the only place."""
     if data_dir is not None:
-        return [at_home(data_dir)]
+        return [expand_user(data_dir)]
     named = os.environ.get("SHAKESHAKE_DATA")
-    return [*([at_home(named)] if named else []), cache_dir()]
+    return [*([expand_user(named)] if named else []), cache_dir()]
 
 
 def locate(cifar: Cifar, among: Sequence[Path]) -> tuple[Found | None, Found | None]:

@@ -10,7 +10,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from ...errors import InputError, printable
+from ...errors import InputError
+from ...utils.console import escape
 from ...utils.download import Progress
 from ..dataset import LARGEST, SMALLEST, ImageData, Split, channel_statistics, is_name
 from ..memmap_rows import Rows
@@ -57,7 +58,7 @@ def read_photos(
     counts = {part: Counter(file.label for file in parts[part]) for part in parts}
     sides = [images.pack.sides[images.row(file.path)] for file in files]
     findings = {
-        "folder": printable(folder),
+        "folder": escape(folder),
         "images": len(files),
         "image_size": size,
         "image_size_given": image_size is not None,
@@ -67,7 +68,7 @@ def read_photos(
         "classes": [{"name": c, **{part: counts[part][c] for part in parts}} for c in classes],
         "alike_classes": _alike(classes),
         "empty_classes": [c for c in found.classes if c not in classes],
-        "unreadable": [{"path": printable(path), "reason": reason} for path, reason in images.bad.items()],
+        "unreadable": [{"path": escape(path), "reason": reason} for path, reason in images.bad.items()],
         "troubles": [{"path": path, "reason": reason} for path, reason in found.troubles],
         "duplicates": twice,
         "in_several_classes": torn,
@@ -91,14 +92,14 @@ def _once(files: list[File], images: Images) -> tuple[list[File], list[dict[str,
     for same in copies.values():
         if len({file.label for file in same}) > 1:
             dropped |= set(same)
-            torn.append([printable(file.path) for file in same])
+            torn.append([escape(file.path) for file in same])
             continue
         first, *others = sorted(same, key=lambda file: _PRECEDENCE.index(file.part))
         dropped |= set(others)
         twice += [
             {
-                "path": printable(file.path),
-                "same_as": printable(first.path),
+                "path": escape(file.path),
+                "same_as": escape(first.path),
                 "across": [file.part, first.part] if file.part != first.part else None,
             }
             for file in others
@@ -130,7 +131,7 @@ def _split(files: list[File], classes: tuple[str, ...], seed: int) -> tuple[dict
 
 
 def _mistake(folder: Path, classes: tuple[str, ...], counts: dict[str, Counter]) -> str | None:
-    where = f"data: {printable(folder)}"
+    where = f"data: {escape(folder)}"
     for part in ("test", "val"):
         for name in classes:
             if counts[part][name] and not counts["train"][name]:
@@ -177,7 +178,7 @@ def load_photos(
     number = {name: k for k, name in enumerate(photos.classes)}
     record = {
         "format": FORMAT,
-        "name": printable(Path(folder).resolve().name),
+        "name": escape(Path(folder).resolve().name),
         "classes": list(photos.classes),
         "image_size": photos.size,
         "split_seed": split_seed,
@@ -216,7 +217,7 @@ def load_recorded(folder: Path, record: dict[str, Any], progress: Progress | Non
 def _read_again(folder: Path, wanted: dict[str, str], size: int, progress: Progress | None) -> Pack:
     """From the files of the record, or where these are not all, from any in the folder that hold the same."""
     if not folder.is_dir():
-        where = printable(folder.absolute())
+        where = escape(folder.absolute())
         raise InputError(f"data: {where} is not there, expected the photos of this run (or --data-dir)")
     contents, pack = set(wanted.values()), None
     if all((folder / path).is_file() for path in wanted):
@@ -228,8 +229,8 @@ def _read_again(folder: Path, wanted: dict[str, str], size: int, progress: Progr
     changed = [path for path, content in sorted(wanted.items()) if pack is None or content not in pack.rows]
     if pack is None or changed:
         raise InputError(
-            f"data: {len(changed):,} of {len(wanted):,} images in {printable(folder)} have changed or are gone since "
-            f"the run began (the first is {printable(changed[0])}), expected those it began with"
+            f"data: {len(changed):,} of {len(wanted):,} images in {escape(folder)} have changed or are gone since "
+            f"the run began (the first is {escape(changed[0])}), expected those it began with"
         )
     return pack
 

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
-from ...errors import InputError, printable
+from ...errors import InputError
+from ...utils.console import escape
 
 FORMATS = "JPEG, PNG, WebP, BMP or GIF"
 BACKGROUND = (255, 255, 255)  # white shows where an image is transparent
@@ -51,7 +52,7 @@ class UnreadableImage(InputError):
     """A file that is no image we can read: ``path``, and ``reason``, which goes on after the file's name."""
 
     def __init__(self, path: Path | str, reason: str) -> None:
-        super().__init__(f"image: {printable(path)} {reason}")
+        super().__init__(f"image: {escape(path)} {reason}")
         self.path, self.reason = Path(path), reason
 
 
@@ -207,5 +208,5 @@ def _orientation(image: Image.Image) -> int:
 
 def _reason(error: Exception) -> str:
     """What a decoder says, on one line."""
-    text = printable(str(error).split("\n")[0])[:120].rstrip(". ")
+    text = escape(str(error).split("\n")[0])[:120].rstrip(". ")
     return text or type(error).__name__

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ...errors import InputError, printable
+from ...errors import InputError
+from ...utils.console import escape
 from ...utils.download import Progress, shown
 from .decode import HEAD, UnreadableImage, dimensions, is_image, quiet, read_and_decode, read_bytes
 from .decode_cache import Memory, Pack, digest, open_pack, prune, state_of, writing
@@ -53,7 +54,7 @@ def read_images(folder: Path, paths: Sequence[str], size: int, progress: Progres
         place = error.filename2 or error.filename or "the cache"  # what was to be replaced tells more than a new file
         room = math.ceil(len(paths) * 3 * size**2 / 1e6)
         raise InputError(
-            f"data: the images of {printable(folder)} cannot be kept in {printable(place)}: "
+            f"data: the images of {escape(folder)} cannot be kept in {escape(place)}: "
             f"{error.strerror or error}, expected a folder with room for {room:,} MB (XDG_CACHE_HOME names another)"
         ) from None
 
@@ -76,7 +77,7 @@ def _read(folder: Path, paths: Sequence[str], size: int, memory: Memory, progres
 
     with writing(size) as writer:
         todo = [path for path in paths if path not in kept]
-        for path, outcome in _side_by_side(work, todo, f"reading {printable(folder)}", progress):
+        for path, outcome in _side_by_side(work, todo, f"reading {escape(folder)}", progress):
             try:
                 content, pixels, sides = outcome()
             except UnreadableImage as error:
@@ -114,8 +115,8 @@ def is_meant_as_image(path: Path) -> bool:
 
 def _none_of(folder: Path, bad: dict[str, str]) -> str:
     first = next(iter(bad.items()), None)
-    why = f" (the first of {len(bad)}, {printable(first[0])}, {first[1]})" if first else ""
-    return f"data: {printable(folder)} has no image that can be read{why}, expected JPEG, PNG, WebP, BMP or GIF files"
+    why = f" (the first of {len(bad)}, {escape(first[0])}, {first[1]})" if first else ""
+    return f"data: {escape(folder)} has no image that can be read{why}, expected JPEG, PNG, WebP, BMP or GIF files"
 
 
 def default_size(folder: Path, paths: Sequence[str]) -> int:

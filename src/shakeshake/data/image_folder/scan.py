@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...errors import InputError, one_line, printable
+from ...errors import InputError
+from ...utils.console import escape, escape_line_breaks
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif")
 PARTS = {  # folder, in small letters -> split
@@ -50,7 +51,7 @@ def scan(folder: Path) -> Scan:
     try:
         here = _entries(folder)
     except OSError as error:
-        raise InputError(f"data: {printable(folder)} cannot be read: {error.strerror or error}") from None
+        raise InputError(f"data: {escape(folder)} cannot be read: {error.strerror or error}") from None
     folders, files = [e for e in here if _is_folder(e)], [e for e in here if not _is_folder(e)]
     found = Scan(folder, has_splits=_has_splits(folder, folders), beside=sum(_may_be_image(e.name) for e in files))
     classes = []  # (split, class folder)
@@ -61,16 +62,16 @@ def scan(folder: Path) -> Scan:
             classes.append(("", entry))
         elif part in names:
             raise InputError(
-                f"data: {printable(folder)} has both {names[part]}/ and {entry.name}/, expected one folder for {part}"
+                f"data: {escape(folder)} has both {names[part]}/ and {entry.name}/, expected one folder for {part}"
             )
         elif part:
             names[part] = entry.name
             below, wrong = _listed(entry.path)
-            found.troubles += [(printable(entry.name), wrong)] if wrong else []
+            found.troubles += [(escape(entry.name), wrong)] if wrong else []
             classes += [(part, e) for e in below if _is_folder(e)]
             found.beside += sum(_may_be_image(e.name) for e in below if not _is_folder(e))
         else:
-            found.passed.append(printable(entry.name))
+            found.passed.append(escape(entry.name))
     # A link that leads back up, or into another class, is not followed: its images would get a wrong class.
     seen = {_identity(path) for path in (folder, *(e.path for e in folders), *(e.path for _, e in classes))}
     for part, entry in classes:
@@ -79,10 +80,10 @@ def scan(folder: Path) -> Scan:
             if wrong is None:
                 found.files.append(File(name, _label(entry), part))
             else:
-                found.troubles.append((printable(name), wrong))
+                found.troubles.append((escape(name), wrong))
     if not found.files:
         there = f"has {found.beside} images and no class folders" if found.beside else "has no images in class folders"
-        raise InputError(f"data: {printable(folder)} {there}, {EXPECTED}")
+        raise InputError(f"data: {escape(folder)} {there}, {EXPECTED}")
     found.files.sort(key=lambda file: file.path)
     found.classes = _in_order({_label(entry) for _, entry in classes})
     return found
@@ -91,9 +92,9 @@ def scan(folder: Path) -> Scan:
 def _label(entry: os.DirEntry) -> str:
     """The name of a class: an accent is the same whichever system wrote it, what endangers lines is escaped.
 
-    What joins letters or spaces them stays, though it does not print alone; a terminal is told printable() names.
+    What joins letters or spaces them stays, though it does not print alone; a terminal is told escape() names.
     """
-    return one_line(unicodedata.normalize("NFC", entry.name))
+    return escape_line_breaks(unicodedata.normalize("NFC", entry.name))
 
 
 def _in_order(names: set[str]) -> tuple[str, ...]:
@@ -121,12 +122,12 @@ def _has_splits(folder: Path, folders: list[os.DirEntry]) -> bool:
             doubtful += deeper
     if not doubtful:
         if 1 < len(splits) == len(folders):
-            raise InputError(f"data: {printable(folder)} has no class folders in train/, {EXPECTED}")
+            raise InputError(f"data: {escape(folder)} has no class folders in train/, {EXPECTED}")
         return False
     several = sum(map(_has_images, doubtful)) > 1
     if not elsewhere and several == any(_has_images(e) for e in folders if e not in splits):
         raise InputError(
-            f"data: {printable(folder)} has both images and folders in train/, which may be a class or a split, "
+            f"data: {escape(folder)} has both images and folders in train/, which may be a class or a split, "
             "expected class folders alone in it, as photos/train/cat/1.jpg, or none"
         )
     return elsewhere or several

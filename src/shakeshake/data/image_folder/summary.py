@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from ...errors import printable
+from ...utils.console import escape
 
 SHOWN = 5  # of a kind, by name; --json has all
 FEW = 10  # training images of a class, below which it is told
@@ -18,7 +18,7 @@ def as_lines(found: dict[str, Any]) -> list[str]:
     classes, sides = found["classes"], found["sides"]
     lines = [f"{found['folder']}: {_count(found['images'], 'image')} in {_count(len(classes), 'class')}"]
     parts = [part for part in ("train", "val", "test") if any(entry[part] for entry in classes)]
-    names = [printable(entry["name"]) for entry in classes]
+    names = [escape(entry["name"]) for entry in classes]
     width = max(map(len, ["class", *names]))
     lines += ["", f"  {'class':<{width}}" + "".join(f"{part:>9}" for part in parts)]
     for name, entry in zip(names, classes, strict=True):
@@ -35,7 +35,7 @@ def in_brief(found: dict[str, Any]) -> list[str]:
     """A line of what is there, and the notes."""
     classes = found["classes"]
     counts = {part: sum(entry[part] for entry in classes) for part in ("train", "val", "test")}
-    some = ", ".join(f"{printable(entry['name'])} {entry['train']:,}" for entry in classes[:SHOWN])
+    some = ", ".join(f"{escape(entry['name'])} {entry['train']:,}" for entry in classes[:SHOWN])
     more = f", and {len(classes) - SHOWN} more" if len(classes) > SHOWN else ""
     split = ", ".join(f"{number:,} {part}" for part, number in counts.items() if number)
     return [
@@ -103,7 +103,7 @@ def _about_counts(found: dict[str, Any]) -> Iterator[str]:
         yield f"classes of less than {FEW} training images, too few to be learnt well: {_some(small)}"
     if untested := [entry["name"] for entry in classes if not entry["test"]]:
         yield f"classes without a test image, of which no error will be known: {_some(untested)}"
-    trained = sorted((entry["train"], printable(entry["name"])) for entry in classes if entry["train"])
+    trained = sorted((entry["train"], escape(entry["name"])) for entry in classes if entry["train"])
     if trained and trained[-1][0] >= UNEVEN * trained[0][0]:
         (few, rare), (many, common) = trained[0], trained[-1]
         yield (
@@ -120,7 +120,7 @@ def _about_counts(found: dict[str, Any]) -> Iterator[str]:
 
 def _some(names: list[str]) -> str:
     more = f", and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return ", ".join(map(printable, names[:SHOWN])) + more
+    return ", ".join(map(escape, names[:SHOWN])) + more
 
 
 def _count(number: int, what: str) -> str:

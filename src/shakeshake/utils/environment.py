@@ -1,0 +1,74 @@
+"""What a measurement or a run was made with: versions, machine, commit."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+
+def cpu_count() -> int:
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def environment(**more: Any) -> dict[str, Any]:
+    """Where a run runs: versions, machine, time, and whatever the caller adds (device, precision)."""
+
+    def version(package: str) -> str | None:
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return None
+
+    return {
+        "commit": _commit(),
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("shakeshake", "torch", "numpy")},
+        "platform": platform.platform(),
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        **more,
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": " ".join([_program(), *sys.argv[1:]]),
+    }
+
+
+def _program() -> str:
+    """How this process was started, without the path of anybody's machine."""
+    module = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return f"python -m {module.name.removesuffix('.__main__')}" if module else Path(sys.argv[0]).name
+
+
+def cpu_name() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of this package's checkout, with a + if it is changed.
+
+    Of a copy of it that git does not know, SHAKESHAKE_COMMIT if that is set; None where the package was installed.
+    """
+    here = Path(__file__).resolve().parent
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        ask = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--exclude=*", "--abbrev=12"]
+        answer = subprocess.run(ask, capture_output=True, text=True, timeout=5, check=False)
+        tracked = subprocess.run(
+            ["git", "-C", str(here), "ls-files", "--error-unmatch", __file__],
+            capture_output=True,
+            timeout=5,
+            check=False,
+        )
+        if answer.returncode == 0 and tracked.returncode == 0:
+            return answer.stdout.strip()
+    return os.environ.get("SHAKESHAKE_COMMIT")
