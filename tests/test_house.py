@@ -23,10 +23,10 @@ KNOWS = {
     "export": {"errors", "utils", "models", "data", "inference", "train", "analysis"},
     "experiments": {"errors", "utils", "layers", "models", "data", "train", "analysis", "inference"},
     "report": {"errors", "utils", "layers.rules", "train.run_directory"},
-    "bench": {"errors", "models", "data", "train", "inference"},
+    "bench": {"errors", "utils", "models", "data", "train", "inference"},
     "doctor": {"kernels", "utils", "data", "train", "bench", ""},  # "" is the package itself, for its version
-    "classifier": {"errors", "models", "data", "train"},
-    "demo": {"errors", "train", "report"},
+    "classifier": {"errors", "utils", "models", "data", "train"},
+    "demo": {"errors", "utils", "train", "report"},
     "cli": {
         "errors",
         "utils",

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shakeshake.data.cifar.layouts import layouts
+from shakeshake.data.cifar import layouts
 from shakeshake.data.cifar.pickle_layout import decode
 from shakeshake.data.cifar.spec import CIFAR
 from shakeshake.data.dataset import channel_statistics

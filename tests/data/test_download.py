@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shakeshake.data.cifar.layouts import download
+from shakeshake.data.cifar import download
 from shakeshake.data.registry import get, load_data, where
 from shakeshake.errors import InputError
 from shakeshake.utils import download as fetch

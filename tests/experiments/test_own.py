@@ -61,10 +61,10 @@ def test_folds_test_every_image_once_and_what_is_done_is_passed_over(tmp_path, w
     for rule, row in zip(("E-E-B", "S-S-I"), found["cells"], strict=True):
         assert row["row"] == rule
         assert len(row["runs"]) == 3
-        (wrong,) = own.results.wrong_images(row, out)
+        (wrong,) = own.tables.wrong_images(row, out)
         assert len(wrong) == 63
         # The slow way: each image by the network that did not see it.
-        place = own.results.RunDirectory(out / row["runs"][0]["path"]).recipe()
+        place = own.tables.RunDirectory(out / row["runs"][0]["path"]).recipe()
         at = 0
         for fold, one in enumerate(row["runs"]):
             opened = open_run(out / one["path"], device="cpu")
@@ -76,7 +76,7 @@ def test_folds_test_every_image_once_and_what_is_done_is_passed_over(tmp_path, w
             at += len(told)
     (one,) = found["differences"]
     assert one["images"] == 63
-    both = [own.results.wrong_images(row, out)[0] for row in found["cells"]]
+    both = [own.tables.wrong_images(row, out)[0] for row in found["cells"]]
     assert one["difference"] == pytest.approx(100 * (both[1].mean() - both[0].mean()))
 
     worked.clear()
@@ -102,7 +102,7 @@ def test_seeds_join_and_balanced_error_is_compared_where_classes_are_uneven(tmp_
     assert {row["n"] for row in found["cells"]} == {2}
     assert found["cells"][0]["recipe"]["balance"] == "weight", "picked for these classes"
     labels = load_images(own.begun(out, str(data), {})).test.labels
-    wrong = {row["row"]: np.stack(own.results.wrong_images(row, out)) for row in found["cells"]}
+    wrong = {row["row"]: np.stack(own.tables.wrong_images(row, out)) for row in found["cells"]}
 
     def balanced(rule: str) -> float:
         return 100 * np.mean([wrong[rule][:, labels == k].mean() for k in range(3)])

@@ -158,7 +158,7 @@ def test_the_same_runs_give_the_same_bytes_and_no_torch(tmp_path, make_run):
     """In two processes, because what is random in a process (hashes, ids) is drawn when it starts."""
     runs = [make_run(tmp_path / name) for name in ("a", "b")]
     code = (
-        "import sys; from pathlib import Path; from shakeshake.report import files, page; "
+        "import sys; from pathlib import Path; from shakeshake.report import export_figure as files, page; "
         "out, *runs = map(Path, sys.argv[1:]); page.write_report(runs, out / 'r.html'); "
         "[files.write_figure(runs, out / f'c.{kind}') for kind in ('svg', 'png')]; "
         "assert 'torch' not in sys.modules and 'matplotlib.pyplot' not in sys.modules"
