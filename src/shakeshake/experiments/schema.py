@@ -1,0 +1,262 @@
+"""The JSON file of a table, written by ``reproduce`` and ``compare`` and read by the report. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import InputError
+from ..utils.schema import JsonSchema
+
+FORMAT = 1
+ErrorVerdict = Literal["lower", "higher", "can't tell"]
+
+
+@dataclass(frozen=True)
+class TableRow(JsonSchema):
+    """A row. rule: its shake rule, where the row is one."""
+
+    key: str
+    label: str
+    rule: str | None = None
+
+
+@dataclass(frozen=True)
+class TableColumn(JsonSchema):
+    """A column."""
+
+    key: str
+    label: str
+
+
+@dataclass(frozen=True)
+class TableRun(JsonSchema):
+    """A finished run of a cell. Errors in %; path relative to the folder of the table; seconds of training."""
+
+    seed: int
+    last_error: float
+    fold: int = 0
+    path: str = ""
+    balanced_error: float | None = None
+    best_error: float | None = None
+    best_epoch: int | None = None
+    train_error: float | None = None
+    seconds: float | None = None
+    precision: str = ""
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class TableFailure(JsonSchema):
+    """A run that failed. seed: its number among the runs of the cell, which is the seed unless there are folds."""
+
+    seed: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class TableCell(JsonSchema):
+    """One row in one column: the measured errors beside the published one. Errors in %.
+
+    Attributes:
+        published: Error in the paper (last epoch), or None.
+        published_for: Network that was published with this error, as the paper writes it.
+        published_best: Error of the best epoch in the workshop version, or None.
+        published_train: Training error in the paper, or None.
+        published_runs: Number of runs behind ``published``, or None.
+        approximate: Whether the published errors were read off a curve.
+        source: Table or figure of the paper with the published error.
+        name: Folder of the cell's runs, without seed and fold.
+        setting: Network and training in words. recipe: The same as recipe.json has it.
+        failed, missing: Runs that failed, and numbers of the runs that have not been made.
+        mean, std: Of the last epoch's test error over the runs. The other means likewise.
+    """
+
+    row: str
+    column: str
+    published: float | None = None
+    published_for: str | None = None
+    published_best: float | None = None
+    published_train: float | None = None
+    published_runs: int | None = None
+    approximate: bool = False
+    source: str = field(default="", metadata={"key": "place"})
+    name: str = ""
+    setting: str = ""
+    recipe: dict[str, Any] = field(default_factory=dict)
+    runs: tuple[TableRun, ...] = ()
+    failed: tuple[TableFailure, ...] = ()
+    missing: tuple[int, ...] = ()
+    n: int = 0
+    mean: float | None = None
+    std: float | None = None
+    balanced_mean: float | None = None
+    best_mean: float | None = None
+    train_mean: float | None = None
+    seconds_mean: float | None = None
+
+
+@dataclass(frozen=True)
+class PairedDifference(JsonSchema):
+    """Mean difference within pairs of equal seeds, in points, with Student's interval over the pairs.
+
+    n: pairs. std: standard deviation of the differences. seeds_needed: as in TableDifference.
+    """
+
+    difference: float
+    low: float
+    high: float
+    level: float
+    n: int
+    std: float
+    verdict: ErrorVerdict = "can't tell"
+    seeds_needed: int | None = None
+
+
+@dataclass(frozen=True)
+class TableDifference(JsonSchema):
+    """Mean error of a row minus that of the baseline, in points, with an interval.
+
+    Attributes:
+        low, high: Ends of the interval at confidence ``level``.
+        n: Runs of the row and of the baseline. images: Test images that they share.
+        covers: Sources of chance that the interval covers.
+        paired: The difference within pairs of equal seeds, or None with fewer than two pairs.
+        seeds_needed: Seeds of each row with which a true difference of one point would be shown in 80 % of cases,
+            estimated from the spread so far. None where the difference is shown already or the estimate is impossible.
+    """
+
+    row: str
+    baseline: str = field(metadata={"key": "against"})
+    difference: float
+    low: float
+    high: float
+    level: float
+    n: tuple[int, int]
+    images: int = 0
+    covers: str = ""
+    column: str = ""
+    verdict: ErrorVerdict = "can't tell"
+    paired: PairedDifference | None = None
+    seeds_needed: int | None = None
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the interval excludes 0 and covers the variation between seeds."""
+        return min(self.n) > 1 and not self.low <= 0 <= self.high
+
+
+@dataclass(frozen=True)
+class Verdict(JsonSchema):
+    """What a comparison says of a row. of: "error" or "balanced error"."""
+
+    row: str
+    of: str
+    verdict: Literal["helps", "hurts", "can't tell"]
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Correlation(JsonSchema):
+    """A mean correlation of a row: between the branches of ``block``, or between the layers ``layers`` (LiRj).
+
+    seeds: the value of each run. over: how many values the mean is of. published: in the paper.
+    """
+
+    row: str
+    mean: float
+    block: str = ""
+    layers: str = ""
+    seeds: tuple[float, ...] = ()
+    over: int = 0
+
+
+@dataclass(frozen=True)
+class Table(JsonSchema):
+    """A table or figure of the paper, or a comparison on a user's own images (then ``source`` is empty).
+
+    Attributes:
+        name: Key of the experiment, such as table1; also the name of its files.
+        source: Table or figure of the paper.
+        kind: Which chart is drawn from it.
+        scale: Size of the experiment. meaningful: False where the errors of that scale mean nothing.
+        setting: Networks and training in words. published_setting: The same of the published errors.
+        seeds: Seeds of each cell. folds: Folds of each seed, 0 without cross-validation.
+        differences: Rows against the baseline. balanced_differences: The same in balanced error.
+        reading: One sentence for each difference. verdicts: Those of a comparison.
+        correlations, published_correlations: Of the kinds correlation and layerwise.
+        path: The JSON file. Not part of it.
+    """
+
+    name: str = field(metadata={"key": "experiment"})
+    cells: tuple[TableCell, ...]
+    format: int = FORMAT
+    title: str = ""
+    source: str = field(default="", metadata={"key": "place"})
+    kind: str = "table"
+    scale: str = ""
+    meaningful: bool = True
+    setting: str = ""
+    published_setting: str = ""
+    unit: str = "test error, %"
+    rows: tuple[TableRow, ...] = ()
+    columns: tuple[TableColumn, ...] = ()
+    seeds: tuple[int, ...] = ()
+    folds: int = 0
+    differences: tuple[TableDifference, ...] = ()
+    balanced_differences: tuple[TableDifference, ...] = ()
+    reading: tuple[str, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    correlations: tuple[Correlation, ...] = ()
+    published_correlations: tuple[Correlation, ...] = ()
+    environment: dict[str, Any] = field(default_factory=dict)
+    path: Path | None = field(default=None, metadata={"json": False}, compare=False)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The label of each row by its key."""
+        return {row.key: row.label for row in self.rows}
+
+    @property
+    def failed(self) -> bool:
+        """Whether any run failed."""
+        return any(cell.failed for cell in self.cells)
+
+    def column_cells(self, column: str) -> Iterator[TableCell]:
+        """The cells of a column in the order of the rows; cells of undeclared rows last."""
+        order = list(self.labels)
+        cells = (cell for cell in self.cells if cell.column == column)
+        yield from sorted(cells, key=lambda cell: order.index(cell.row) if cell.row in order else len(order))
+
+    def to_json(self) -> str:
+        """The content of the JSON file."""
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
+
+
+def is_table(values: Any) -> bool:
+    """Whether a JSON value looks like a table."""
+    return isinstance(values, dict) and "experiment" in values and "cells" in values
+
+
+def read_table(path: Path, problems: list[str] | None = None) -> Table:
+    """Read a table's JSON file.
+
+    Args:
+        path: The file.
+        problems: See ``JsonSchema.from_dict``: with it, broken cells and entries are left out and reported here.
+
+    Raises:
+        InputError: The file cannot be read or is not a table.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    if not is_table(values):
+        raise InputError(f"{path}: is not a table, expected a file that `shakeshake reproduce` or `compare` wrote")
+    table = Table.from_dict(values, problems=problems)
+    object.__setattr__(table, "path", path)
+    return table
