@@ -1,6 +1,5 @@
 """Starting from trained weights: a new head, the very same weights after a resume, other networks told."""
 
-import dataclasses
 import hashlib
 import json
 import shutil
@@ -10,12 +9,10 @@ import torch
 
 import shakeshake as ss
 from shakeshake.errors import InputError
-from shakeshake.models import pretrained
-from shakeshake.models.pretrained import Pretrained
 from shakeshake.models.weights import weights_as_bytes
 from shakeshake.train.auto_recipe import planned
 from shakeshake.train.fit import resume
-from shakeshake.train.init_weights import pinned, read_initial
+from shakeshake.train.init_weights import read_initial
 from shakeshake.train.recipe import Recipe
 
 TINY = Recipe(
@@ -145,7 +142,7 @@ def test_other_networks_are_one_sentence(run, tmp_path):
         ({"init": str(tmp_path / "weights.pt")}, r"not a whole safetensors file \(a file of torch.save\)"),
         (
             {"init": "cifar10"},
-            r"init: cifar10 is not there, expected a .* for shake_resnet8_2x4d \(none yet\)",
+            r"init: cifar10 does not exist, expected a finished run or a safetensors file",
         ),
         ({"init": str(run), "init_sha256": "0" * 64}, "has other weights than those that the run began with"),
     ):
@@ -153,60 +150,3 @@ def test_other_networks_are_one_sentence(run, tmp_path):
             ss.fit(TINY.replace(**changes), tmp_path / "run", quiet=True)
         assert "\n" not in str(told.value)
         assert not (tmp_path / "run").exists()
-
-
-def test_weights_with_a_name(run, tmp_path, monkeypatch):
-    """By a table of one entry, in half precision, from a file and from an address."""
-    content = weights_as_bytes(ss.load(run).network, half=True)
-    path = tmp_path / "weights.safetensors"
-    path.write_bytes(content)
-    entry = Pretrained(str(path), hashlib.sha256(content).hexdigest(), "digits, for this test")
-    with pytest.raises(InputError, match=r"^pretrained: there are no weights 'digits' for .* exist: none yet$"):
-        ss.create_model(TINY.model, pretrained="digits", in_channels=1, image_size=8)
-    monkeypatch.setitem(pretrained.PRETRAINED, (TINY.model, "digits"), entry)
-    network = ss.create_model(TINY.model, pretrained="digits", in_channels=1, image_size=8)
-    began = ss.load(run).network.state_dict()
-    assert torch.allclose(network.fc.weight, began["fc.weight"], atol=1e-3)
-    assert network.fc.weight.dtype == torch.float32
-    assert ss.create_model(TINY.model, pretrained="digits", in_channels=1, num_classes=4).fc.out_features == 4
-    with pytest.raises(InputError, match=r"'digits' was trained on images of 1 channels, expected 3 \(colour\)"):
-        ss.create_model(TINY.model, pretrained="digits")
-    with pytest.raises(InputError, match=r"images of another size, with a stem of 3 x 3 pixels, expected 7 x 7 as for"):
-        ss.create_model(TINY.model, pretrained="digits", in_channels=1, image_size=160)
-    with pytest.raises(InputError, match=r"no weights 'digit' .* exist: 'digits' for shake_resnet8_2x4d$"):
-        ss.create_model(TINY.model, pretrained="digit")
-    recipe, initial = pinned(TINY.replace(init="digits"))
-    assert initial is not None
-    assert recipe.init_sha256 == entry.sha256
-    assert read_initial(recipe).sha256 == entry.sha256
-    monkeypatch.setitem(pretrained.PRETRAINED, (TINY.model, "digits"), dataclasses.replace(entry, sha256="0" * 64))
-    with pytest.raises(InputError, match=r"is not the file that was published"):
-        ss.create_model(TINY.model, pretrained="digits", in_channels=1)
-
-
-def test_weights_are_fetched_once(run, tmp_path, monkeypatch):
-    import http.server
-    import threading
-    from functools import partial
-
-    content = weights_as_bytes(ss.load(run).network, half=True)
-    (tmp_path / "served").mkdir()
-    (tmp_path / "served" / "w.safetensors").write_bytes(content)
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None: ...
-
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path / "served")) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}/w.safetensors"
-        entry = Pretrained(address, hashlib.sha256(content).hexdigest(), "digits")
-        monkeypatch.setitem(pretrained.PRETRAINED, (TINY.model, "digits"), entry)
-        ss.create_model(TINY.model, pretrained="digits", in_channels=1)
-        server.shutdown()
-    ss.create_model(TINY.model, pretrained="digits", in_channels=1)
-    (kept,) = (tmp_path / "cache" / "shakeshake" / "weights").iterdir()
-    assert kept.read_bytes() == content
-    kept.unlink()
-    with pytest.raises(InputError, match=r"^pretrained: http://127.0.0.1.* cannot be had"):
-        ss.create_model(TINY.model, pretrained="digits", in_channels=1)

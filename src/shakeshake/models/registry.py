@@ -226,18 +226,15 @@ def create_model(
     rule: str | ShakeRule = "S-S-I",
     in_channels: int = 3,
     image_size: int = 32,
-    pretrained: str | None = None,
     **options: Any,
 ) -> nn.Module:
-    """Build the network that ``name`` specifies, freshly initialised or with trained weights.
+    """Build the network that ``name`` specifies, freshly initialised.
 
     num_classes: outputs of the last layer, two or more.
     rule: how the branches are shaken, see ShakeRule. Of no effect on networks without branches; a Recipe and the
         configuration of a trained network say ``"none"`` there, which is accepted for those alone.
     in_channels: 1 or 3.
     image_size: side of the square input in pixels, 8 to 224; above 64 the stem strides (see ShakeResNet).
-    pretrained: the name of published weights (models/pretrained.py lists them). Where they were trained on another
-        number of classes, the last layer is a new one.
     options: what one family alone knows, such as ``skip_shift="mirrored"`` (see its class).
 
     Raises InputError for a name that is none (with the closest valid ones) and for options out of range.
@@ -260,12 +257,7 @@ def create_model(
         if option not in free:
             expected = f"expected one of {', '.join(free)}" if free else "which has none of its own"
             raise InputError(f"{option}: no option of {name}, {expected}")
-    network = build(**given, **options)
-    if pretrained is None:
-        return network
-    from .pretrained import load_pretrained
-
-    return load_pretrained(network, name, pretrained)
+    return build(**given, **options)
 
 
 def count_parameters(name: str, **options: Any) -> int:

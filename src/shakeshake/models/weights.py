@@ -76,7 +76,7 @@ def network_of(tensors: Mapping[str, Tensor], model: str, source: object, **opti
     return network
 
 
-def start_from(
+def load_for_finetuning(
     network: nn.Module, tensors: Mapping[str, Tensor], source: object, model: str, *, other_classes: bool = False
 ) -> bool:
     """Put the tensors into a network that is there; for other classes, or another number, it keeps its own last layer.

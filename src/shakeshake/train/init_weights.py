@@ -1,4 +1,4 @@
-"""Trained weights that a run starts from: a run, a file or a name becomes tensors with a checksum."""
+"""Trained weights that a run starts from: a run or a file becomes tensors with a checksum."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..models.config import read_config
 from ..models.model import CONFIG, WEIGHTS, check_finished
-from ..models.pretrained import PRETRAINED, pretrained_weights
-from ..models.weights import HEAD, read_weights, start_from
+from ..models.weights import HEAD, load_for_finetuning, read_weights
 from ..utils.console import escape
 from .recipe import Recipe
 
@@ -39,15 +38,18 @@ class Initial:
         if known is not None and same and len(known) == len(tensors.get(HEAD[1], ())):
             rows = [known.index(name) for name in classes]
             tensors = {name: x[rows] if name in HEAD else x for name, x in tensors.items()}
-        return start_from(network, tensors, self.source, self.model, other_classes=not same)
+        return load_for_finetuning(network, tensors, self.source, self.model, other_classes=not same)
 
 
 def read_initial(recipe: Recipe) -> Initial | None:
-    """What ``recipe.init`` names, or None.
+    """Read the weights that ``recipe.init`` names: a finished run, an exported folder or a safetensors file.
 
-    A finished run (or a folder that `shakeshake export` wrote), a safetensors file, or weights with a name. Raises
-    InputError for anything else, for weights of another network, and for those that do not have ``init_sha256``, if
-    that is given: a run that has not got as far as a checkpoint starts anew from the very same weights or not at all.
+    Returns:
+        The weights, or None if ``recipe.init`` is None.
+
+    Raises:
+        InputError: If there are no such weights, if they belong to another network, or if their SHA-256 is not
+            ``recipe.init_sha256``. A run without a checkpoint restarts from exactly the same weights or not at all.
     """
     if recipe.init is None:
         return None
@@ -56,15 +58,8 @@ def read_initial(recipe: Recipe) -> Initial | None:
         initial = _of_folder(path, recipe.model)
     elif path.is_file():
         initial = Initial(*read_weights(path), recipe.init, recipe.model)
-    elif (recipe.model, recipe.init) in PRETRAINED:
-        tensors, entry = pretrained_weights(recipe.model, recipe.init)
-        initial = Initial(tensors, entry.sha256, recipe.init, recipe.model)
     else:
-        names = ", ".join(name for model, name in PRETRAINED if model == recipe.model) or "none yet"
-        raise InputError(
-            f"init: {escape(recipe.init)} is not there, expected a finished run, a safetensors file, or the name of "
-            f"weights for {recipe.model} ({names})"
-        )
+        raise InputError(f"init: {escape(recipe.init)} does not exist, expected a finished run or a safetensors file")
     if recipe.init_sha256 not in (None, initial.sha256):
         raise InputError(
             f"init: {escape(recipe.init)} has other weights than those that the run began with (SHA-256 "
