@@ -111,7 +111,7 @@ def test_mistakes(digits, tmp_path):
         (ours(model="resnet"), "model"),
         (ours(epochs=0), "epochs: got 0"),
         (ours(device="abacus"), "device"),
-        (ours(fields={"colour": 1}), "colour: no field of a recipe"),
+        (ours(fields={"colour": 1}), "colour: not a field of a recipe"),
         (ours(fields=[1]), "fields: got a list, expected a dict"),
         (ours(fields={"train_size": 4}), "fields: got train_size, which says where images come from"),
         (ours(out=tmp_path / "file"), "out: .*file cannot be written"),

@@ -163,7 +163,7 @@ def test_a_page_that_cannot_be_written_hides_no_result(finished, tmp_path):
         (["train", "digits", "--rule", "X-S-I"], r"rule: 'X-S-I'"),
         (["train", "digit"], r"data: 'digit'.*digits"),
         (["train", "digits", "--epoch", "3"], r"option '--epoch'.*--epochs"),
-        (["train", "digits", "--epochs", "0"], r"epochs: got 0, expected 1 or more"),
+        (["train", "digits", "--epochs", "0"], r"epochs: got 0, expected at least 1"),
         (["train", "digits", "--epochs", "three"], r"--epochs.*three"),
         (["train", "digits", "--batch-size", "5000"], r"batch_size: 5000 is larger than the data"),
         (["train", "digits", "--lr", "-0.1"], r"lr: got -0.1"),

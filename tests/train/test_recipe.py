@@ -4,14 +4,19 @@ import dataclasses
 import itertools
 import json
 import math
+import typing
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shakeshake.errors import InputError
+from shakeshake.layers.rules import ShakeRule
 from shakeshake.train.presets import PRESETS, paper_architecture_c, paper_cifar10, paper_cifar100, preset
-from shakeshake.train.recipe import Recipe
+from shakeshake.train.recipe import RENAMED_FIELDS, FieldGroup, Recipe
 from shakeshake.train.schedule import cosine, learning_rate, step_decay
 from shakeshake.train.trainer import Trainer
 
@@ -95,6 +100,47 @@ def test_a_wrong_value_is_named(field, value):
     message = str(raised.value)
     assert message.startswith(field)
     assert "\n" not in message
+
+
+def test_every_field_has_help_a_group_and_its_literal_as_choices():
+    hints = typing.get_type_hints(Recipe)
+    for field in dataclasses.fields(Recipe):
+        assert field.metadata["help"]
+        assert field.metadata["group"] in typing.get_args(FieldGroup)
+        literal = typing.get_args(hints[field.name]) if typing.get_origin(hints[field.name]) is typing.Literal else None
+        assert field.metadata["choices"] == literal
+
+
+def test_rich_types_become_plain_values():
+    recipe = Recipe(
+        data=Path("a/b"),
+        rule=ShakeRule.parse("S-E-B"),
+        epochs=np.int64(3),
+        lr=np.float64(0.5),
+        flip=np.bool_(False),
+        milestones=(0.3, 0.6),
+        device=torch.device("cuda", 1),
+        data_dir=Path("c"),
+    )
+    plain = Recipe(
+        data="a/b", rule="S-E-B", epochs=3, lr=0.5, flip=False, milestones="0.3,0.6", device="cuda:1", data_dir="c"
+    )
+    assert recipe == plain
+    assert Recipe.from_dict(json.loads(recipe.to_json())) == plain
+    assert type(recipe.lr) is float
+
+
+def test_repr_shows_only_changed_fields():
+    assert repr(Recipe()) == "Recipe()"
+    assert repr(Recipe(lr=0.5, data="digits")) == "Recipe(data='digits', lr=0.5)"
+    assert eval(repr(paper_cifar100())) == paper_cifar100()
+
+
+@pytest.mark.parametrize("name", RENAMED_FIELDS)
+def test_recipes_with_old_field_names_load(name):
+    new = RENAMED_FIELDS[name]
+    value = {"compile_mode": "default"}.get(new, 0.5 if "float" in Recipe.__annotations__[new] else 7)
+    assert getattr(Recipe.from_dict({name: value}), new) == value
 
 
 def test_recipe_is_frozen():

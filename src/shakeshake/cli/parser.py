@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import dataclasses
 import difflib
-import inspect
-import itertools
-import textwrap
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -54,14 +50,8 @@ def door(command: str, about: str, **options: Any) -> Parser:
 
 
 def field_help(cls: type) -> dict[str, str]:
-    """The string under each field of a dataclass: the one place where an option is described."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body  # type: ignore[attr-defined]
-    return {
-        field.target.id: " ".join(str(text.value.value).split())
-        for field, text in itertools.pairwise(body)
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
-    }
+    """The help text of each field of a dataclass."""
+    return {field.name: field.metadata["help"] for field in dataclasses.fields(cls)}
 
 
 def recipe_options(parser: argparse.ArgumentParser, shown: dict[str, Any], form: str) -> None:

@@ -1,11 +1,12 @@
-"""Recipes: everything that decides what a training run does, as one frozen, checked dataclass. Loads no torch."""
+"""Training recipes: the frozen, validated settings of a run. Does not import torch."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
-from dataclasses import dataclass
+import os
+import sys
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..errors import InputError
@@ -13,7 +14,7 @@ from ..layers.rules import ShakeRule
 from ..models.registry import check_model
 from .schedule import parse_milestones
 
-# Field names of recipes written before they were renamed.
+# Old name -> new name, so that recipes written before a field was renamed still load.
 RENAMED_FIELDS = {
     "bn_images": "ghost_batch_size",
     "ema": "ema_decay",
@@ -25,134 +26,262 @@ RENAMED_FIELDS = {
     "compile": "compile_mode",
 }
 
+FieldGroup = Literal["data", "network", "optimisation", "augmentation", "run"]
+FINITE = sys.float_info.max
 
-@dataclass(frozen=True)
+
+def _option(
+    default: Any,
+    help: str,
+    *,
+    group: FieldGroup,
+    choices: tuple[str, ...] | None = None,
+    metavar: str | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    below: float | None = None,
+    above: float | None = None,
+) -> Any:
+    """A field with its help text and its valid values: ``low <= value <= high``, ``above < value < below``."""
+    limits = {"low": low, "high": high, "below": below, "above": above}
+    return field(
+        default=default,
+        metadata={"help": help, "group": group, "choices": choices, "metavar": metavar, **limits},
+    )
+
+
+@dataclass(frozen=True, repr=False)
 class Recipe:
-    """What a run does. Two runs of one recipe on one machine, by as many threads, end with the same weights."""
+    """The settings of a training run.
 
-    data: str = "cifar10"
-    """Images to train on: digits, cifar10, cifar100, a folder with one of photos for each class (or train/ and perhaps
-    val/ and test/ with these), or the path of an .npz with x_train, y_train, x_test, y_test."""
-    model: str = "shake_resnet20_2x16d"
-    """Network; its name is its specification (see `shakeshake models`)."""
-    rule: str = "S-S-I"
-    """How the branches are shaken: forward-backward-level, as S-S-I, S-E-B, E-E-B, S-M3-I or S-0.7-I. A network
-    without branches has none, whatever is given here."""
-    epochs: int = 30
-    """Passes over the training images."""
-    batch_size: int = 64
-    """Images in an optimisation step; the last batch of an epoch is as short as it falls."""
-    ghost_batch_size: int | None = 64
-    """Images over which batch normalisation takes its statistics. A larger batch is cut into equal parts of at most
-    this many, whose gradients are averaged: what several devices without synchronised BN do. None: the whole batch.
-    On a GPU, and compiled, they go through at once, which takes memory for all of them."""
-    lr: float = 0.1
-    """Initial learning rate."""
-    schedule: Literal["cosine", "steps"] = "cosine"
-    """What lowers the learning rate: a cosine, to 0 at the last step, or steps, at the milestones."""
-    milestones: str = "0.5,0.75"
-    """Parts of the run after which the schedule of steps multiplies the learning rate by gamma."""
-    gamma: float = 0.1
-    """Factor of the learning rate at each milestone."""
-    first_epoch_lr: float = 0.0
-    """Learning rate of the first epoch in place of the schedule's, 0 for the schedule's own."""
-    momentum: float = 0.9
-    """Momentum of the gradients."""
-    nesterov: bool = True
-    """Nesterov's form of momentum."""
-    weight_decay: float = 1e-4
-    """L2 penalty on every parameter, biases and BN included."""
-    warmup_epochs: float = 0.0
-    """Epochs of linear warm-up before the schedule."""
-    grad_clip_norm: float = 0.0
-    """Largest norm of the gradient, 0 for no limit."""
-    label_smoothing: float = 0.0
-    """Part of the target spread evenly over all classes."""
-    ema_decay: float = 0.0
-    """Decay of an exponential moving average of the weights, which then is what is tested and saved; 0 for none."""
-    flip: bool = True
-    """Mirror half of the training images."""
-    crop_padding: int = 4
-    """Pixels of padding for random crops, 0 for none."""
-    cutout_size: int = 0
-    """Side of a square set to the mean colour, 0 for none."""
-    mixup_alpha: float = 0.0
-    """Parameter of the beta distribution that mixes pairs of images, 0 for none."""
-    randaugment: int = 0
-    """Magnitude of RandAugment's two operations on every image, 1 to 29, 0 for none; needs kornia."""
-    balance: Literal["none", "sample", "weight"] = "none"
-    """What is done about uneven classes. none: nothing; sample: as many images of each class in every epoch; weight: a
-    loss that weighs an image by how rare its class is."""
-    image_size: int | None = None
-    """Pixels of a side that photos are resized to, 8 to 224. None: by their own sizes."""
-    split_seed: int = 0
-    """Decides which photos are held out as test where their folder has neither test/ nor val/."""
-    train_size: int | None = None
-    """Train on a stratified subset of this many images."""
-    folds: int = 0
-    """Cut the training images into so many stratified parts and test on one of them in place of the test images, 0
-    for the test images."""
-    fold: int = 0
-    """Which of the parts is tested on, from 0; the others are trained on."""
-    seed: int = 0
-    """Decides the subset, the initial weights, the order, the augmentation and the shaking."""
-    eval_every: int = 1
-    """Epochs between tests; the last epoch is always tested."""
-    checkpoint_interval_s: float = 30.0
-    """Seconds between checkpoints (also kept at the end and when the run is stopped)."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """fp32, bf16, or auto, which takes bf16 where the machine has instructions for it."""
-    compile_mode: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none"
-    """torch.compile for the network of a training step: none, or in its mode default, reduce-overhead or max-autotune.
-    For GPUs, whose steps are small; on a CPU the kernels of this package are faster."""
-    init: str | None = None
-    """Trained weights to start from, with a new last layer where the classes differ in number: a finished run, a
-    safetensors file, or weights that have a name."""
-    init_sha256: str | None = None
-    """SHA-256 of the file that init stands for; filled in when a run begins, and checked where it is given."""
-    data_dir: str | None = None
-    """Where CIFAR lies or is downloaded to; of a run on photos that is gone on with, where they are now."""
+    Runs of the same recipe on the same machine with the same number of threads end with identical weights.
+
+    Fields take plain values; a ``Path``, ``ShakeRule``, ``torch.device``, numpy scalar, or a sequence of milestones is
+    converted to one. ``dataclasses.fields(Recipe)`` describes every field: its ``metadata`` holds ``help``, ``group``,
+    ``choices`` and ``metavar``.
+
+    Raises:
+        InputError: A value has the wrong type, is out of range, or contradicts another one.
+    """
+
+    data: str = _option(
+        "cifar10",
+        "Training data: digits, cifar10, cifar100, a folder of images with one subfolder per class (optionally under "
+        "train/, val/ and test/), or an .npz file with x_train, y_train, x_test and y_test",
+        group="data",
+        metavar="DATA",
+    )
+    model: str = _option(
+        "shake_resnet20_2x16d",
+        "Network; its name is its specification (see `shakeshake models`)",
+        group="network",
+        metavar="NAME",
+    )
+    rule: str = _option(
+        "S-S-I",
+        "Shake rule, forward-backward-level, such as S-S-I, S-E-B, E-E-B, S-M3-I or S-0.7-I. Ignored by networks "
+        "without branches",
+        group="network",
+        metavar="RULE",
+    )
+    epochs: int = _option(30, "Passes over the training images", group="optimisation", metavar="N", low=1)
+    batch_size: int = _option(
+        64,
+        "Images per optimiser step. The last batch of an epoch may be smaller",
+        group="optimisation",
+        metavar="IMAGES",
+        low=1,
+    )
+    ghost_batch_size: int | None = _option(
+        64,
+        "Maximum number of images that share batch-norm statistics and shake coefficients. A larger batch is split "
+        "into equal microbatches and their gradients are averaged, as on several devices without synchronised batch "
+        "norm. none: the whole batch",
+        group="optimisation",
+        metavar="IMAGES",
+        low=1,
+    )
+    lr: float = _option(0.1, "Initial learning rate", group="optimisation", metavar="RATE", above=0, high=FINITE)
+    schedule: Literal["cosine", "steps"] = _option(
+        "cosine",
+        "Learning-rate schedule. cosine: half a cosine that reaches 0 at the last step; steps: multiply by gamma at "
+        "each milestone",
+        group="optimisation",
+        choices=("cosine", "steps"),
+    )
+    milestones: str = _option(
+        "0.5,0.75",
+        "Milestones of the steps schedule, as fractions of the run",
+        group="optimisation",
+        metavar="F,F,...",
+    )
+    gamma: float = _option(
+        0.1,
+        "Factor applied to the learning rate at each milestone",
+        group="optimisation",
+        metavar="FACTOR",
+        above=0,
+        high=1,
+    )
+    first_epoch_lr: float = _option(
+        0.0,
+        "Constant learning rate during the first epoch; 0 to follow the schedule",
+        group="optimisation",
+        metavar="RATE",
+        low=0,
+        high=FINITE,
+    )
+    momentum: float = _option(0.9, "Momentum", group="optimisation", metavar="M", low=0, below=1)
+    nesterov: bool = _option(True, "Use Nesterov momentum", group="optimisation")
+    weight_decay: float = _option(
+        1e-4,
+        "Weight decay of all parameters, including biases and batch norm",
+        group="optimisation",
+        metavar="W",
+        low=0,
+        high=FINITE,
+    )
+    warmup_epochs: float = _option(
+        0.0, "Epochs of linear warm-up before the schedule", group="optimisation", metavar="N", low=0, high=FINITE
+    )
+    grad_clip_norm: float = _option(
+        0.0, "Maximum norm of the gradient; 0 for no clipping", group="optimisation", metavar="NORM", low=0, high=FINITE
+    )
+    label_smoothing: float = _option(
+        0.0,
+        "Fraction of the target probability spread evenly over all classes",
+        group="optimisation",
+        metavar="F",
+        low=0,
+        below=1,
+    )
+    ema_decay: float = _option(
+        0.0,
+        "Decay of the exponential moving average of the weights, which is then evaluated and saved; 0 to disable",
+        group="optimisation",
+        metavar="DECAY",
+        low=0,
+        below=1,
+    )
+    flip: bool = _option(True, "Flip training images horizontally with probability 0.5", group="augmentation")
+    crop_padding: int = _option(
+        4, "Padding for random crops; 0 to disable", group="augmentation", metavar="PIXELS", low=0
+    )
+    cutout_size: int = _option(
+        0, "Side of the Cutout square; 0 to disable", group="augmentation", metavar="PIXELS", low=0
+    )
+    mixup_alpha: float = _option(
+        0.0,
+        "Parameter of the beta distribution of mixup; 0 to disable",
+        group="augmentation",
+        metavar="ALPHA",
+        low=0,
+        high=FINITE,
+    )
+    randaugment: int = _option(
+        0,
+        "Magnitude of RandAugment, 1 to 29, with two operations per image; 0 to disable. Requires kornia",
+        group="augmentation",
+        metavar="M",
+        low=0,
+        high=29,
+    )
+    balance: Literal["none", "sample", "weight"] = _option(
+        "none",
+        "Handling of class imbalance. sample: draw equally many images per class in each epoch; weight: weight the "
+        "loss by inverse class frequency",
+        group="optimisation",
+        choices=("none", "sample", "weight"),
+    )
+    image_size: int | None = _option(
+        None,
+        "Size to which images of a folder are resized, 8 to 224. none: chosen from their sizes",
+        group="data",
+        metavar="PIXELS",
+    )
+    split_seed: int = _option(
+        0,
+        "Seed of the train/test split of a folder without test/ or val/",
+        group="data",
+        metavar="SEED",
+        low=0,
+    )
+    train_size: int | None = _option(
+        None, "Train on a stratified subset of this size", group="data", metavar="IMAGES", low=1
+    )
+    folds: int = _option(
+        0,
+        "Number of stratified folds of the training images for cross-validation. One fold replaces the test images; "
+        "0 to disable",
+        group="data",
+        metavar="K",
+        low=0,
+    )
+    fold: int = _option(
+        0, "Index of the fold to test on, from 0; the others are used for training", group="data", metavar="I", low=0
+    )
+    seed: int = _option(
+        0,
+        "Seed of the subset, initial weights, order of images, augmentation and shaking",
+        group="run",
+        metavar="SEED",
+        low=0,
+    )
+    eval_every: int = _option(
+        1, "Epochs between evaluations; the last epoch is always evaluated", group="run", metavar="EPOCHS", low=1
+    )
+    checkpoint_interval_s: float = _option(
+        30.0,
+        "Seconds between checkpoints. One is also written at the end and when the run is stopped",
+        group="run",
+        metavar="SECONDS",
+        low=0,
+        high=FINITE,
+    )
+    device: str = _option("auto", "Device: auto, cpu, cuda, cuda:N or mps", group="run", metavar="DEVICE")
+    precision: Literal["auto", "fp32", "bf16"] = _option(
+        "auto",
+        "Numeric precision. auto: bf16 where the device supports it natively, otherwise fp32",
+        group="run",
+        choices=("auto", "fp32", "bf16"),
+    )
+    compile_mode: Literal["none", "default", "reduce-overhead", "max-autotune"] = _option(
+        "none",
+        "Mode of torch.compile for training steps. Useful on GPUs; on CPUs the kernels of this package are faster",
+        group="run",
+        choices=("none", "default", "reduce-overhead", "max-autotune"),
+    )
+    init: str | None = _option(
+        None,
+        "Pretrained weights to start from: a finished run or a safetensors file. The last layer is new if the "
+        "classes differ",
+        group="network",
+        metavar="PATH",
+    )
+    init_sha256: str | None = _option(
+        None,
+        "Expected SHA-256 of the initial weights; recorded when the run starts",
+        group="network",
+        metavar="HEX",
+    )
+    data_dir: str | None = _option(
+        None,
+        "Directory of the CIFAR files; for a resumed run on an image folder, its new location",
+        group="data",
+        metavar="DIR",
+    )
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            _check_type(field.name, getattr(self, field.name), str(field.type))
+        for spec in dataclasses.fields(self):
+            value = _plain(getattr(self, spec.name))
+            if spec.name == "milestones" and isinstance(value, list | tuple):
+                value = ",".join(map(str, value))
+            _check_type(spec, value)
+            _check_limits(spec, value)
+            object.__setattr__(self, spec.name, value)
         branched = check_model(self.model)[0].branched
-        # "none": no rule could be taken for shaking where nothing is shaken.
         object.__setattr__(self, "rule", str(ShakeRule.parse(self.rule)) if branched else "none")
-        for name, least in (
-            ("epochs", 1),
-            ("batch_size", 1),
-            ("eval_every", 1),
-            ("seed", 0),
-            ("split_seed", 0),
-            ("crop_padding", 0),
-            ("cutout_size", 0),
-            ("randaugment", 0),
-            ("folds", 0),
-            ("fold", 0),
-        ):
-            if getattr(self, name) < least:
-                raise InputError(f"{name}: got {getattr(self, name)}, expected {least} or more")
-        for name in ("ghost_batch_size", "train_size"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise InputError(f"{name}: got {getattr(self, name)}, expected 1 or more")
-        for name, low, high in (("momentum", 0, 1), ("label_smoothing", 0, 1), ("ema_decay", 0, 1)):
-            if not low <= getattr(self, name) < high:
-                raise InputError(f"{name}: got {getattr(self, name)}, expected {low} <= {name} < {high}")
-        for name in (
-            "weight_decay",
-            "grad_clip_norm",
-            "mixup_alpha",
-            "warmup_epochs",
-            "checkpoint_interval_s",
-            "first_epoch_lr",
-        ):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(f"{name}: got {getattr(self, name)}, expected a finite number, 0 or more")
-        if not 0 < self.lr < math.inf:
-            raise InputError(f"lr: got {self.lr}, expected a finite number above 0")
+        parse_milestones(self.milestones)
         if self.warmup_epochs > self.epochs:
             raise InputError(f"warmup_epochs: got {self.warmup_epochs}, expected at most epochs, {self.epochs}")
         if self.first_epoch_lr and self.warmup_epochs:
@@ -160,59 +289,99 @@ class Recipe:
                 f"first_epoch_lr: got {self.first_epoch_lr} together with warmup_epochs {self.warmup_epochs}, "
                 "expected one of the two"
             )
-        if self.schedule not in ("cosine", "steps"):
-            raise InputError(f"schedule: got {self.schedule!r}, expected cosine or steps")
-        parse_milestones(self.milestones)
-        if not 0 < self.gamma <= 1:
-            raise InputError(f"gamma: got {self.gamma}, expected 0 < gamma <= 1")
-        if self.balance not in ("none", "sample", "weight"):
-            raise InputError(f"balance: got {self.balance!r}, expected none, sample or weight")
         if self.folds == 1:
-            raise InputError("folds: got 1, expected 2 or more, or 0 for none")
+            raise InputError("folds: got 1, expected 0 or at least 2")
         if self.fold and self.fold >= self.folds:
-            raise InputError(f"fold: got {self.fold} of {self.folds} folds, expected one from 0 to less than folds")
-        if self.randaugment >= 30:
-            raise InputError(f"randaugment: got {self.randaugment}, expected 0 to 29")
-        if self.precision not in ("auto", "fp32", "bf16"):
-            raise InputError(f"precision: got {self.precision!r}, expected auto, fp32 or bf16")
-        if self.compile_mode not in ("none", "default", "reduce-overhead", "max-autotune"):
-            raise InputError(
-                f"compile_mode: got {self.compile_mode!r}, expected none, default, reduce-overhead or max-autotune"
-            )
+            raise InputError(f"fold: got {self.fold} of {self.folds} folds, expected 0 or a number less than folds")
+
+    def __repr__(self) -> str:
+        changed = (f for f in dataclasses.fields(self) if getattr(self, f.name) != f.default)
+        return f"Recipe({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in changed)})"
 
     def replace(self, **changes: Any) -> Recipe:
-        """The recipe with some fields changed, checked anew."""
-        known = {field.name for field in dataclasses.fields(self)}
+        """Return a validated copy with some fields changed.
+
+        Raises:
+            InputError: A field does not exist or its value is invalid.
+        """
+        known = sorted(spec.name for spec in dataclasses.fields(self))
         for name in changes:
             if name not in known:
-                raise InputError(f"{name}: no field of a recipe, expected one of {', '.join(sorted(known))}")
+                raise InputError(f"{name}: not a field of a recipe, expected one of {', '.join(known)}")
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
+        """Return all fields as plain values."""
         return dataclasses.asdict(self)
 
     def to_json(self) -> str:
+        """Return the contents of ``recipe.json``."""
         return json.dumps(self.to_dict(), indent=2) + "\n"
 
     @classmethod
     def from_dict(cls, values: Any) -> Recipe:
-        """Raises InputError when it is not a recipe, naming the field."""
+        """Return the recipe that ``to_dict`` described; missing fields have their defaults.
+
+        Raises:
+            InputError: ``values`` is not a mapping, or a field is unknown or invalid.
+        """
         if not isinstance(values, dict):
-            raise InputError(f"recipe: got {type(values).__name__}, expected an object with the recipe's fields")
+            raise InputError(f"recipe: got {type(values).__name__}, expected an object with the fields of a recipe")
         return cls().replace(**{RENAMED_FIELDS.get(str(name), str(name)): value for name, value in values.items()})
 
 
-def _check_type(name: str, value: Any, annotation: str) -> None:
-    """A recipe comes from JSON and from callers, too: say which field has the wrong type."""
-    allowed = {part.strip() for part in annotation.split("|")}
-    if value is None and "None" in allowed:
+def _plain(value: Any) -> Any:
+    """The str, int, float, bool or None that a richer object stands for."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, ShakeRule):
+        return str(value)
+    if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
+        return value.item()
+    if "torch" in sys.modules and isinstance(value, sys.modules["torch"].device):
+        return str(value)
+    return value
+
+
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "bool": ((bool,), "true or false"),
+    "int": ((int,), "an integer"),
+    "float": ((int, float), "a number"),
+    "str": ((str,), "a string"),
+}
+
+
+def _check_type(spec: dataclasses.Field, value: Any) -> None:
+    kind, _, optional = str(spec.type).partition(" | ")
+    if optional and value is None:
         return
-    if "float" in allowed and isinstance(value, int | float) and not isinstance(value, bool):
+    choices = spec.metadata["choices"]
+    if choices:
+        if value not in choices:
+            raise InputError(f"{spec.name}: got {value!r}, expected {', '.join(choices[:-1])} or {choices[-1]}")
         return
-    if "int" in allowed and isinstance(value, int) and not isinstance(value, bool):
+    types, words = _TYPES[kind]
+    if not isinstance(value, types) or (isinstance(value, bool) and kind != "bool"):
+        raise InputError(f"{spec.name}: got {value!r}, expected {words}{' or none' if optional else ''}")
+
+
+def _check_limits(spec: dataclasses.Field, value: Any) -> None:
+    low, high, above, below = (spec.metadata[key] for key in ("low", "high", "above", "below"))
+    if value is None or (low, high, above, below) == (None,) * 4:
         return
-    if "bool" in allowed and isinstance(value, bool):
-        return
-    if ("str" in allowed or annotation.startswith("Literal")) and isinstance(value, str):
-        return
-    raise InputError(f"{name}: got {value!r}, expected {annotation}")
+    if not (
+        (low is None or value >= low)
+        and (high is None or value <= high)
+        and (above is None or value > above)
+        and (below is None or value < below)
+    ):
+        raise InputError(f"{spec.name}: got {value}, expected {_limits(spec)}")
+
+
+def _limits(spec: dataclasses.Field) -> str:
+    low, high, above, below = (spec.metadata[key] for key in ("low", "high", "above", "below"))
+    start = f"greater than {above}" if above is not None else f"at least {low}"
+    if high == FINITE:
+        return f"a finite number, {start}"
+    end = f"at most {high}" if high is not None else f"less than {below}" if below is not None else ""
+    return f"{start} and {end}" if end else start
