@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from shakeshake.data.dataset import ImageData, Split
-from shakeshake.data.memmap_rows import Rows
-from shakeshake.data.storage import InFile
+from shakeshake.data.memmap_rows import MemmapRows
+from shakeshake.data.storage import MemmapImages
 from shakeshake.train.recipe import Recipe
 from shakeshake.train.run_directory import write_results
 from shakeshake.train.trainer import Trainer
@@ -33,21 +33,23 @@ def forget(path: Path) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-class NotAhead(InFile):
+class NotAhead(MemmapImages):
     """Reads images when they are needed, and not before."""
 
-    def _ask_for(self, at: np.ndarray | slice) -> None:
+    def _prefetch(self, rows: np.ndarray | slice) -> None:
         pass
 
 
-def steps(images: np.ndarray | Rows, recipe: Recipe, first: int, number: int, kind: type[InFile]) -> list[float]:
+def steps(
+    images: np.ndarray | MemmapRows, recipe: Recipe, first: int, number: int, kind: type[MemmapImages]
+) -> list[float]:
     """Milliseconds of each step, loading included, the first one left out."""
     labels = np.arange(len(images)) % 10
     few = Split(np.zeros((10, *images.shape[1:]), np.uint8), np.arange(10))
     data = ImageData("random", Split(images, labels), few, tuple("0123456789"), (128.0,) * 3, (64.0,) * 3)
     trainer = Trainer(recipe, data)
-    if isinstance(images, Rows):
-        trainer.loader.pixels = kind(images, trainer.device)
+    if isinstance(images, MemmapRows):
+        trainer.loader.images = kind(images, trainer.device)
     times, started = [], time.perf_counter()
     for _, batch in zip(range(number + 1), trainer.loader.epoch(0, first), strict=False):
         trainer.train_step(batch)
@@ -81,9 +83,9 @@ def main() -> None:
             for name in measured:
                 if name.startswith("from disk"):
                     forget(path)
-                mapped = Rows(np.memmap(path, np.uint8, "c", shape=shape), np.arange(given.images))
+                mapped = MemmapRows(np.memmap(path, np.uint8, "c", shape=shape), np.arange(given.images))
                 images = in_memory if name == "in memory" else mapped
-                kind = NotAhead if name.endswith("not ahead") else InFile
+                kind = NotAhead if name.endswith("not ahead") else MemmapImages
                 measured[name] += steps(images, recipe, number * (given.steps + 1), given.steps, kind)
                 del mapped, images
     for name, times in measured.items():

@@ -7,7 +7,7 @@ import torch
 from shakeshake.data.dataset import from_arrays
 from shakeshake.data.loader import Augmentation, Loader
 from shakeshake.data.registry import Split
-from shakeshake.data.sampler import class_weights, even_order
+from shakeshake.data.sampler import balanced_order, class_weights
 from shakeshake.train.evaluate import evaluate
 from shakeshake.train.recipe import Recipe
 from shakeshake.train.trainer import Trainer
@@ -23,7 +23,7 @@ def split(labels: np.ndarray = LABELS) -> Split:
 def test_each_class_comes_as_often_and_each_image_of_it_too():
     shown = np.zeros(len(LABELS), int)
     for epoch in range(400):
-        order = even_order(LABELS, (3, epoch))
+        order = balanced_order(LABELS, (3, epoch))
         assert len(order) == len(LABELS)
         assert set(np.bincount(LABELS[order])) <= {22, 23}
         times = np.bincount(order, minlength=len(LABELS))
@@ -33,14 +33,16 @@ def test_each_class_comes_as_often_and_each_image_of_it_too():
     for label in range(4):
         mean = 400 * 22.5 / (label == LABELS).sum()
         assert abs(shown[label == LABELS] - mean).max() < 5 * np.sqrt(mean), "no image is left out for good"
-    assert (even_order(LABELS, (3, 1)) != even_order(LABELS, (3, 2))).any()
-    assert (even_order(LABELS, (3, 1)) == even_order(LABELS, (3, 1))).all()
+    assert (balanced_order(LABELS, (3, 1)) != balanced_order(LABELS, (3, 2))).any()
+    assert (balanced_order(LABELS, (3, 1)) == balanced_order(LABELS, (3, 1))).all()
 
 
 def test_an_even_epoch_goes_on_at_any_step_and_is_shared_by_processes():
     def batches(first: int = 0, **more) -> list:
         how = Augmentation(flip=True, crop_padding=1, mixup_alpha=0.5)
-        return list(Loader(split(), (1.0,), (1.0,), batch_size=32, augmentation=how, even=True, **more).epoch(5, first))
+        return list(
+            Loader(split(), (1.0,), (1.0,), batch_size=32, augmentation=how, balanced=True, **more).epoch(5, first)
+        )
 
     whole = batches()
     for batch, again in zip(whole[1:], batches(1), strict=True):
@@ -95,9 +97,9 @@ def test_a_weighted_step_is_the_gradient_of_the_weighted_mean(mixup):
 
     expected = slow(batch.labels)
     if mixup:
-        expected = float(batch.share) * expected + (1 - float(batch.share)) * slow(batch.second)
+        expected = float(batch.lam) * expected + (1 - float(batch.lam)) * slow(batch.labels_b)
     assert float(trainer._loss(logits, batch)) == pytest.approx(expected, rel=1e-5)
-    parts = batch.parts(7)
+    parts = batch.microbatches(7)
     at = np.cumsum([0, *(len(part.labels) for part in parts)])
     halves = [
         float(trainer._loss(logits[a:b], part)) * len(part.labels) / 30
@@ -111,7 +113,7 @@ def test_balanced_error_is_the_mean_over_classes():
     found = evaluate(trainer.network, trainer.tests, "fp32", trainer.device)
     trainer.network.eval()
     with torch.no_grad():
-        (batch,) = trainer.tests.plain()
+        (batch,) = trainer.tests.eval_batches()
         wrong = (trainer.network(batch.images).argmax(1) != batch.labels).numpy()
     labels = trainer.data.test.labels
     assert found["error"] == pytest.approx(100 * wrong.mean())

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from shakeshake.data.dataset import channel_statistics, from_arrays
-from shakeshake.data.splits import parts, with_fold
+from shakeshake.data.splits import fold_ids, with_fold
 from shakeshake.errors import InputError
 
 LABELS = np.repeat(np.arange(4), (31, 17, 7, 5))[np.random.default_rng(0).permutation(60)]
 
 
 def test_parts_are_stratified_and_of_one_size():
-    place = parts(LABELS, 5)
-    assert (place == parts(LABELS, 5)).all()
+    place = fold_ids(LABELS, 5)
+    assert (place == fold_ids(LABELS, 5)).all()
     assert set(np.bincount(place)) == {12}
     for label in range(4):
         counts = np.bincount(place[label == LABELS], minlength=5)
@@ -32,5 +32,7 @@ def test_a_fold_is_tested_and_the_others_are_trained_on():
         assert cut.mean == channel_statistics(cut.train.images)[0], "nothing of the tested images is known"
         seen += [image.tobytes() for image in cut.test.images]
     assert sorted(seen) == sorted(image.tobytes() for image in data.train.images), "each image is tested once"
-    with pytest.raises(InputError, match=r"folds: 6 for arrays, whose class '3' has 5 training images"):
+    with pytest.raises(
+        InputError, match=r"folds: got 6, expected at most 5, the training images of class '3' of arrays"
+    ):
         with_fold(data, 6, 0)

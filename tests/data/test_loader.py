@@ -7,6 +7,7 @@ import torch
 from shakeshake.data import augment
 from shakeshake.data.loader import Augmentation, Batch, Loader
 from shakeshake.data.registry import Split
+from shakeshake.utils.pixels import channel_tensor, normalize
 
 MEAN, STD = (120.0, 110.0, 100.0), (60.0, 61.0, 62.0)
 
@@ -22,7 +23,7 @@ def test_augmentation_against_loops(split):
     images = torch.from_numpy(split.images[:4])
     mirrored = torch.tensor([True, False, True, False])
     top, left, pad = torch.tensor([0, 2, 4, 1]), torch.tensor([4, 2, 0, 3]), 2
-    x = augment.normalise(images, torch.tensor(MEAN), torch.tensor(STD))
+    x = normalize(images, channel_tensor(MEAN), channel_tensor(STD))
     ours = augment.crop(augment.flip(x, mirrored), top, left, pad)
     for n in range(4):
         for c in range(3):
@@ -63,7 +64,7 @@ def test_an_epoch_is_a_function_of_seed_and_epoch(split):
     assert sorted(labels(whole)) == list(range(50)), "each image once"
     for batch, again in zip(whole[2:], loader(7).epoch(3, first_step=2), strict=True):
         assert torch.equal(batch.images, again.images), "an epoch can begin at any step"
-        assert torch.equal(batch.second, again.second)
+        assert torch.equal(batch.labels_b, again.labels_b)
     assert labels(loader(7).epoch(4)) != labels(whole)
     assert labels(loader(8).epoch(3)) != labels(whole)
 
@@ -84,7 +85,7 @@ def test_flips_and_positions_are_uniform(split):
 
 
 def test_plain_is_every_image_once_unchanged(split):
-    batches = list(Loader(split, MEAN, STD, batch_size=16).plain(batch_size=20))
+    batches = list(Loader(split, MEAN, STD, batch_size=16).eval_batches(batch_size=20))
     assert labels(batches) == list(range(50))
     expected = (split.images[0].astype(np.float32) - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))
     assert np.allclose(batches[0].images[0], expected, atol=1e-6)
@@ -92,7 +93,7 @@ def test_plain_is_every_image_once_unchanged(split):
 
 def test_parts_are_equal_and_whole(split):
     (batch, *_) = Loader(split, MEAN, STD, batch_size=40).epoch(0)
-    parts = batch.parts(16)
+    parts = batch.microbatches(16)
     assert [len(p.labels) for p in parts] == [14, 13, 13]
     assert torch.equal(torch.cat([p.images for p in parts]), batch.images)
-    assert batch.parts(None) == [batch]
+    assert batch.microbatches(None) == [batch]

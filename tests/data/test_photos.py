@@ -14,7 +14,7 @@ from shakeshake.data.image_folder import decode_cache as packed
 from shakeshake.data.image_folder.dataset import load_photos, read_photos
 from shakeshake.data.image_folder.summary import as_lines, in_brief
 from shakeshake.data.loader import Augmentation, Loader
-from shakeshake.data.memmap_rows import Rows
+from shakeshake.data.memmap_rows import MemmapRows
 from shakeshake.data.registry import load_data
 from shakeshake.errors import InputError
 
@@ -273,7 +273,7 @@ def test_a_set_that_is_too_large_for_memory_stays_in_the_file(digits, tmp_path, 
     held = load_photos(folder)
     monkeypatch.setattr(photos, "IN_MEMORY", 1000)
     streamed = load_photos(folder)
-    assert isinstance(streamed.train.images, Rows)
+    assert isinstance(streamed.train.images, MemmapRows)
     assert isinstance(held.train.images, np.ndarray)
     assert streamed.fingerprint == held.fingerprint
     assert (streamed.mean, streamed.std) == (held.mean, held.std)
@@ -284,7 +284,7 @@ def test_a_set_that_is_too_large_for_memory_stays_in_the_file(digits, tmp_path, 
     for a, b in zip(loaders[0].epoch(1, first_step=2), loaders[1].epoch(1, first_step=2), strict=True):
         assert torch.equal(a.images, b.images)
         assert torch.equal(a.labels, b.labels)
-    for a, b in zip(loaders[0].plain(7), loaders[1].plain(7), strict=True):
+    for a, b in zip(loaders[0].eval_batches(7), loaders[1].eval_batches(7), strict=True):
         assert torch.equal(a.images, b.images)
     fewer = load_data(str(folder), train_size=10)
     assert isinstance(fewer.train.images, np.ndarray)

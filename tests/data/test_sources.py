@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shakeshake.data.registry import from_arrays, get, list_data, load_data, stratified, verify, where
+from shakeshake.data.registry import from_arrays, get, list_data, load_data, stratified_subset, verify, where
 from shakeshake.errors import InputError
 
 
@@ -211,7 +211,7 @@ def test_stratified(draw):
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
     size = draw.draw(st.integers(len(counts), len(labels)))
     seed = draw.draw(st.integers(0, 2**70))
-    kept = stratified(labels, size, seed)
+    kept = stratified_subset(labels, size, seed)
     assert len(kept) == size
     assert (np.diff(kept) > 0).all()
     got = np.bincount(labels[kept], minlength=len(counts))
@@ -220,7 +220,7 @@ def test_stratified(draw):
     assert (got <= counts).all()
     if share.min() >= 1:
         assert (abs(got - share) < 1).all()
-    np.testing.assert_array_equal(kept, stratified(labels, size, seed))
+    np.testing.assert_array_equal(kept, stratified_subset(labels, size, seed))
 
 
 def test_the_fingerprint_is_of_pixels_labels_and_classes():

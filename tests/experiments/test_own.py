@@ -207,7 +207,7 @@ def test_the_command_prints_json_alone_and_leaves_a_page(tmp_path):
         ({"model": "resnet20"}, {}, r"model: resnet20 has no branches to shake"),
         ({}, {"rules": ["E-E-B"]}, r"rules: got E-E-B alone"),
         ({}, {"rules": ["S-X-I"]}, r"rule: 'S-X-I'"),
-        ({}, {"folds": 9}, r"folds: 9 for mine, whose class '2' has 8 training images"),
+        ({}, {"folds": 9}, r"folds: got 9, expected at most 8, the training images of class '2' of mine"),
         ({}, {"folds": 1}, r"folds: got 1, expected 0 or at least 2"),
         ({}, {"seeds": 0}, r"seeds: got 0"),
         ({"train_size": 20}, {"folds": 2, "seeds": 2}, r"folds: 2 with train_size and 2 seeds"),

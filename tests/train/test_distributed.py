@@ -171,7 +171,7 @@ def test_pieces_make_up_the_batch(mixup):
         assert torch.equal(one.labels, torch.cat([piece.labels for piece in some]))
         assert {piece.total for piece in some} == {len(one.labels)}
         if mixup:
-            assert torch.equal(one.second, torch.cat([piece.second for piece in some]))
+            assert torch.equal(one.labels_b, torch.cat([piece.labels_b for piece in some]))
 
 
 def test_a_batch_with_less_images_than_processes():

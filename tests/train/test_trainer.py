@@ -126,7 +126,7 @@ def test_what_is_tested_is_the_network_as_it_is_in_evaluation(digits, model, pre
     assert all(torch.equal(value, before[name]) for name, value in trainer.network.state_dict().items())
     trainer.network.eval()
     images, labels = (
-        torch.cat(parts) for parts in zip(*((b.images, b.labels) for b in trainer.tests.plain()), strict=True)
+        torch.cat(parts) for parts in zip(*((b.images, b.labels) for b in trainer.tests.eval_batches()), strict=True)
     )
     with torch.no_grad():
         logits = trainer.network(images)
@@ -145,8 +145,8 @@ def test_options_change_the_loss_as_their_papers_say(digits):
 
     mixing = Trainer(SMALL.replace(mixup_alpha=0.4), digits)
     batch = next(mixing.loader.epoch(0))
-    by_hand = batch.share * F.cross_entropy(logits, batch.labels) + (1 - batch.share) * F.cross_entropy(
-        logits, batch.second
+    by_hand = batch.lam * F.cross_entropy(logits, batch.labels) + (1 - batch.lam) * F.cross_entropy(
+        logits, batch.labels_b
     )
     assert mixing._loss(logits, batch) == pytest.approx(float(by_hand), rel=1e-5)
 

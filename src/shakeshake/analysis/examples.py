@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..data.augment import normalise
 from ..train.open_run import TrainedRun
+from ..utils.pixels import channel_tensor, normalize
 from . import calibration
 from .gradcam import blended, grad_cam
 
@@ -61,9 +61,9 @@ def looked(opened: TrainedRun, split: str, probabilities: np.ndarray) -> dict[st
         return None
     layer = f"stages.{len(opened.network.stages) - 1}"  # type: ignore[arg-type]
     pixels = torch.from_numpy(np.ascontiguousarray(part.images[chosen])).to(opened.device)
-    mean, std = (torch.tensor(v, device=pixels.device) for v in (opened.data.mean, opened.data.std))
+    mean, std = (channel_tensor(v, pixels.device) for v in (opened.data.mean, opened.data.std))
     classes = torch.from_numpy(predicted[chosen]).to(opened.device)
-    heat = grad_cam(opened.network, normalise(pixels, mean, std), classes, layer).cpu().numpy()
+    heat = grad_cam(opened.network, normalize(pixels, mean, std), classes, layer).cpu().numpy()
     images = [
         {**_said(opened, split, probabilities, i), "heat": png(blended(part.images[i], one))}
         for i, one in zip(chosen, heat, strict=True)

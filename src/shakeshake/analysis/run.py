@@ -117,7 +117,7 @@ def _logits(opened: TrainedRun, split: str) -> torch.Tensor:
     collected = []
     handle = opened.network.register_forward_hook(lambda _, __, output: collected.append(output.float().cpu()))
     try:
-        run_through(opened.network, opened.loader(split).plain())
+        run_through(opened.network, opened.loader(split).eval_batches())
     finally:
         handle.remove()
     return torch.cat(collected)

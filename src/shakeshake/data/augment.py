@@ -1,4 +1,4 @@
-"""Augmentation of whole batches, on any device. The random numbers come in as arguments: see Loader.epoch."""
+"""Augmentation of whole batches as pure functions; `Loader.epoch` draws the random arguments."""
 
 from __future__ import annotations
 
@@ -7,39 +7,40 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """(images - mean) / std, per channel.
-
-    images: (N, C, H, W) uint8, or floats from 0 to 255. mean, std: (C,), in units of
-    0..255. Returns float32 of the same shape.
-    """
-    return (images.float() - mean[:, None, None]) / std[:, None, None]
-
-
 def flip(images: Tensor, mirrored: Tensor) -> Tensor:
-    """Mirror those images left to right for which ``mirrored`` (N,), bool, is true."""
+    """Mirror images (N, C, H, W) left to right where ``mirrored`` (N,) bool is true."""
     return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
 
 
 def crop(images: Tensor, top: Tensor, left: Tensor, padding: int) -> Tensor:
-    """Pad with zeros on every side and cut out windows of the old size, one position for each image.
+    """Pad with zeros on all sides and crop a window of the original size at a position per image.
 
-    images: (N, C, H, W), already normalised, so that the border is the mean colour (as in the author's release).
-    top, left: (N,), from 0 to 2 * padding. Returns (N, C, H, W) in channels_last memory format.
+    Args:
+        images: (N, C, H, W), normalised, so that the border has the mean colour (as in the paper's code release).
+        top: (N,) int64, from 0 to ``2 * padding``.
+        left: (N,) int64, likewise.
+        padding: Pixels added on every side.
+
+    Returns:
+        (N, C, H, W) in channels_last memory format.
     """
     n, _, h, w = images.shape
     padded = F.pad(images, (padding,) * 4)
     rows = top[:, None] + torch.arange(h, device=images.device)
     columns = left[:, None] + torch.arange(w, device=images.device)
     which = torch.arange(n, device=images.device)
-    # Indices on both sides of the channel axis put the channels last: (N, H, W, C), which is what convolutions want.
+    # Indices on both sides of the channel axis put the channels last: (N, H, W, C), the layout convolutions prefer.
     return padded[which[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def cutout(images: Tensor, row: Tensor, column: Tensor, size: int) -> Tensor:
-    """Set a square around (row, column) of each image to 0, the mean colour (DeVries and Taylor, 2017).
+    """Set a square of each image to 0, the mean colour (Cutout; DeVries and Taylor, 2017).
 
-    row, column: (N,), the centre; a square at the border is cut off by it.
+    Args:
+        images: (N, C, H, W), normalised.
+        row: (N,) int64, row of the square's centre. Squares are clipped at the border.
+        column: (N,) int64, column of the centre.
+        size: Side of the square in pixels.
     """
     _, _, h, w = images.shape
 
@@ -52,6 +53,6 @@ def cutout(images: Tensor, row: Tensor, column: Tensor, size: int) -> Tensor:
     return images.masked_fill(hole[:, None], 0.0)
 
 
-def mixup(images: Tensor, partner: Tensor, share: Tensor) -> Tensor:
-    """``share * images + (1 - share) * images[partner]`` (Zhang et al., 2018); share: a scalar tensor."""
-    return torch.lerp(images[partner], images, share)
+def mixup(images: Tensor, partner: Tensor, lam: Tensor) -> Tensor:
+    """Return ``lam * images + (1 - lam) * images[partner]`` for a scalar ``lam`` (Zhang et al., 2018)."""
+    return torch.lerp(images[partner], images, lam)

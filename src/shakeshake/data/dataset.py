@@ -27,7 +27,7 @@ _RATIO = 100
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """images (N, C, H, W) uint8, contiguous, or Rows if they are too many for memory; labels (N,) int64.
+    """images (N, C, H, W) uint8, contiguous, or MemmapRows if they are too many for memory; labels (N,) int64.
 
     pixels_hash: what stands for the pixels in a fingerprint, where it is known already.
     """

@@ -1,4 +1,4 @@
-"""Rows: images that stay in a file, for sets that are larger than memory."""
+"""Selected rows of a memory-mapped array, for data sets that are larger than memory."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from typing import Any
 import numpy as np
 
 
-class Rows:
-    """Some rows of an array in a file, read when they are asked for: ``rows[i]``, ``rows[2:5]`` and ``rows[[1, 7]]``
-    are arrays, as of the array that rows stands for."""
+class MemmapRows:
+    """Rows of an array in a file, read when indexed: ``rows[i]``, ``rows[2:5]`` and ``rows[[1, 7]]`` return arrays.
+
+    Args:
+        array: Memory-mapped array (N, ...).
+        rows: (n,) int64 indices into it.
+    """
 
     def __init__(self, array: np.ndarray, rows: np.ndarray) -> None:
         self.array, self.rows = array, rows
@@ -20,8 +24,8 @@ class Rows:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, at: Any) -> np.ndarray:
-        return np.asarray(self.array[self.rows[at]])
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return np.asarray(self.array[self.rows[index]])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.array[self.rows], dtype)

@@ -17,7 +17,7 @@ from .cifar import layouts
 from .cifar.layouts import Cifar
 from .cifar.spec import CIFAR
 from .dataset import ImageData, Split, channel_statistics, from_arrays, load_npz
-from .subset import stratified
+from .subset import stratified_subset
 
 __all__ = ["ImageData", "Split", "from_arrays", "get", "list_data", "load_data", "verify", "where"]
 
@@ -146,7 +146,7 @@ def _digits() -> ImageData:
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
     labels = bunch.target.astype(np.int64)
     is_test = np.zeros(len(labels), bool)
-    is_test[stratified(labels, DIGITS_TEST, seed=0)] = True
+    is_test[stratified_subset(labels, DIGITS_TEST, seed=0)] = True
     train, test = Split(images[~is_test], labels[~is_test]), Split(images[is_test], labels[is_test])
     return ImageData("digits", train, test, tuple("0123456789"), *channel_statistics(train.images))
 
@@ -186,7 +186,7 @@ def _with_fewer(images: ImageData, train_size: int, seed: int, published: bool) 
         )
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise InputError(f"seed: {seed!r}, expected a whole number from 0")
-    kept = stratified(images.train.labels, int(train_size), int(seed))
+    kept = stratified_subset(images.train.labels, int(train_size), int(seed))
     train = Split(np.ascontiguousarray(images.train.images[kept]), images.train.labels[kept])
     if published:  # the mean and deviation of CIFAR are constants, whatever is trained on
         return dataclasses.replace(images, train=train)

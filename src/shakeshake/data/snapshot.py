@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import InputError
 from .dataset import ImageData, Split, from_arrays, read_npz
-from .memmap_rows import Rows
+from .memmap_rows import MemmapRows
 
 _FACTS = ("mean", "std", "name")  # what from_arrays would not find again
 
@@ -25,7 +25,7 @@ def in_memory(data: ImageData) -> ImageData:
             f"data: got {type(data).__name__}, expected what from_arrays, from_datasets or load_data returns"
         )
     for split in (data.train, data.test, data.val):
-        if split is not None and isinstance(split.images, Rows):
+        if split is not None and isinstance(split.images, MemmapRows):
             raise InputError(
                 f"data: {data.name} is larger than memory may be, expected its folder as the recipe's data"
             )

@@ -1,4 +1,4 @@
-"""Cross-validation: the training images cut into stratified parts, always the same ones."""
+"""Cross-validation: stratified folds of the training images."""
 
 from __future__ import annotations
 
@@ -10,42 +10,52 @@ from ..errors import InputError
 from .dataset import ImageData, Split, channel_statistics
 
 
-def parts(labels: np.ndarray, folds: int) -> np.ndarray:
-    """(N,) the part that each image is in, from 0. Of every class each part has as many images, give or take one.
+def fold_ids(labels: np.ndarray, folds: int) -> np.ndarray:
+    """Assign each image to a fold, stratified by class.
 
-    A function of labels and folds alone: all runs of a comparison are tested on the same parts, and a class that has
-    images left over does not always give them to the same part.
+    The result depends only on labels and number of folds, so all runs of a comparison share their folds. Classes that
+    do not divide evenly put their extra images into different folds.
+
+    Args:
+        labels: (N,) integers.
+        folds: Number of folds.
+
+    Returns:
+        (N,) int64 from 0 to ``folds - 1``.
     """
     random = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(folds)))
-    place = np.empty(len(labels), np.int64)
+    ids = np.empty(len(labels), np.int64)
     first = 0
     for label in np.unique(labels):
         images = random.permutation(np.flatnonzero(labels == label))
-        place[images] = (first + np.arange(len(images))) % folds
+        ids[images] = (first + np.arange(len(images))) % folds
         first += len(images)
-    return place
+    return ids
 
 
 def with_fold(data: ImageData, folds: int, fold: int) -> ImageData:
-    """The data with one part of the training images as its test images, and trained on the others.
+    """Return the data with one fold of the training images as test images and the other folds for training.
 
-    Its own test images are not touched. Raises InputError when a class has fewer images than there are folds.
+    The original test images are not used.
+
+    Raises:
+        InputError: A class has fewer training images than there are folds.
     """
     labels = np.asarray(data.train.labels)
     counts = np.bincount(labels, minlength=data.num_classes)
     rarest = int(counts.argmin())
     if counts[rarest] < folds:
         raise InputError(
-            f"folds: {folds} for {data.name}, whose class {data.classes[rarest]!r} has {counts[rarest]} training "
-            f"images, expected at most {counts[rarest]}"
-            + (" (which leaves no cross-validation)" if counts[rarest] < 2 else "")
+            f"folds: got {folds}, expected at most {counts[rarest]}, the training images of class "
+            f"{data.classes[rarest]!r} of {data.name}"
+            + (" (too few for cross-validation)" if counts[rarest] < 2 else "")
         )
-    tested = parts(labels, folds) == fold
+    is_test = fold_ids(labels, folds) == fold
 
-    def some(chosen: np.ndarray) -> Split:
-        at = np.flatnonzero(chosen)
-        return Split(np.ascontiguousarray(data.train.images[at]), np.ascontiguousarray(labels[at]))
+    def select(mask: np.ndarray) -> Split:
+        rows = np.flatnonzero(mask)
+        return Split(np.ascontiguousarray(data.train.images[rows]), np.ascontiguousarray(labels[rows]))
 
-    train = some(~tested)
+    train = select(~is_test)
     mean, std = channel_statistics(train.images)
-    return dataclasses.replace(data, train=train, test=some(tested), mean=mean, std=std)
+    return dataclasses.replace(data, train=train, test=select(is_test), mean=mean, std=std)

@@ -1,4 +1,4 @@
-"""Knows where a loader's images lie: on the device, or in a file of which the next batches are read ahead."""
+"""Image storage of a loader: on the device, or in a memory-mapped file that is read ahead."""
 
 from __future__ import annotations
 
@@ -11,72 +11,71 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .memmap_rows import Rows
+from .memmap_rows import MemmapRows
 
-AHEAD = 4  # batches that the system is asked for before they are needed
+READ_AHEAD = 4  # batches whose pages are requested before they are needed
 
 
-class Pixels(Protocol):
-    """shape: (N, C, H, W)."""
+class ImageStorage(Protocol):
+    """Images of shape (N, C, H, W)."""
 
     shape: tuple[int, ...]
 
-    def batches(self, order: np.ndarray | None, pieces: Iterable[slice]) -> Iterator[Tensor]:
-        """The images of each piece of an order, by default their own: (n, C, H, W) uint8 on the device.
+    def batches(self, order: np.ndarray | None, slices: Iterable[slice]) -> Iterator[Tensor]:
+        """Yield the images of each slice of ``order`` (None: original order) as (n, C, H, W) uint8 on the device.
 
-        Once the first batch is there, no other waits for what a CUDA device was asked to do before.
+        Only the first batch waits for work queued on a CUDA device.
         """
 
 
-def pixels_of(images: np.ndarray | Rows, device: torch.device | str) -> Pixels:
-    """Rows stay in their file; arrays go to the device as a whole."""
-    return InFile(images, device) if isinstance(images, Rows) else OnDevice(images, device)
+def storage_of(images: np.ndarray | MemmapRows, device: torch.device | str) -> ImageStorage:
+    """Return storage for images: memory-mapped rows stay in their file, arrays are copied to the device."""
+    return MemmapImages(images, device) if isinstance(images, MemmapRows) else DeviceImages(images, device)
 
 
-class OnDevice:
+class DeviceImages:
+    """All images on the device."""
+
     def __init__(self, images: np.ndarray, device: torch.device | str) -> None:
         self.images = torch.from_numpy(images).to(device)
         self.shape = tuple(images.shape)
 
-    def batches(self, order: np.ndarray | None, pieces: Iterable[slice]) -> Iterator[Tensor]:
-        chosen = None if order is None else torch.from_numpy(order).to(self.images.device)
-        for piece in pieces:
-            yield self.images[piece if chosen is None else chosen[piece]]
+    def batches(self, order: np.ndarray | None, slices: Iterable[slice]) -> Iterator[Tensor]:
+        rows = None if order is None else torch.from_numpy(order).to(self.images.device)
+        for part in slices:
+            yield self.images[part if rows is None else rows[part]]
 
 
-class InFile:
-    """The system reads the pages of the next batches while this one is computed with, and keeps what fits.
+class MemmapImages:
+    """Images in a memory-mapped file. The operating system reads the next batches during the current step."""
 
-    It is told which pages, and not to read others around them: the order is random, and an image has a few pages.
-    """
-
-    def __init__(self, images: Rows, device: torch.device | str) -> None:
+    def __init__(self, images: MemmapRows, device: torch.device | str) -> None:
         self.images, self.device, self.shape = images, torch.device(device), images.shape
         self._file = getattr(images.array, "_mmap", None) if hasattr(mmap, "MADV_WILLNEED") else None
         if self._file is not None:
-            self._file.madvise(mmap.MADV_RANDOM)
+            self._file.madvise(mmap.MADV_RANDOM)  # the order is random: do not read neighbouring pages
 
-    def batches(self, order: np.ndarray | None, pieces: Iterable[slice]) -> Iterator[Tensor]:
-        asked: deque[np.ndarray | slice] = deque()
-        for piece in pieces:
-            at = piece if order is None else order[piece]
-            self._ask_for(at)
-            asked.append(at)
-            if len(asked) > AHEAD:
-                yield self._read(asked.popleft())
-        while asked:
-            yield self._read(asked.popleft())
+    def batches(self, order: np.ndarray | None, slices: Iterable[slice]) -> Iterator[Tensor]:
+        requested: deque[np.ndarray | slice] = deque()
+        for part in slices:
+            rows = part if order is None else order[part]
+            self._prefetch(rows)
+            requested.append(rows)
+            if len(requested) > READ_AHEAD:
+                yield self._read(requested.popleft())
+        while requested:
+            yield self._read(requested.popleft())
 
-    def _read(self, at: np.ndarray | slice) -> Tensor:
-        images = torch.from_numpy(self.images[at])
-        if self.device.type == "cuda":  # from pinned memory it is copied while the device computes
+    def _read(self, rows: np.ndarray | slice) -> Tensor:
+        images = torch.from_numpy(self.images[rows])
+        if self.device.type == "cuda":  # pinned memory is copied while the device computes
             return images.pin_memory().to(self.device, non_blocking=True)
         return images.to(self.device)
 
-    def _ask_for(self, at: np.ndarray | slice) -> None:
+    def _prefetch(self, rows: np.ndarray | slice) -> None:
         if self._file is None:
             return
-        bytes_each = self.images.array[:1].nbytes
-        for row in self.images.rows[at].tolist():
-            first = row * bytes_each // mmap.PAGESIZE * mmap.PAGESIZE
-            self._file.madvise(mmap.MADV_WILLNEED, first, (row + 1) * bytes_each - first)
+        bytes_per_image = self.images.array[:1].nbytes
+        for row in self.images.rows[rows].tolist():
+            first = row * bytes_per_image // mmap.PAGESIZE * mmap.PAGESIZE
+            self._file.madvise(mmap.MADV_WILLNEED, first, (row + 1) * bytes_per_image - first)

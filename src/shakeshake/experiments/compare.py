@@ -13,7 +13,7 @@ import torch
 
 from ..data.dataset import ImageData
 from ..data.sampler import class_weights
-from ..data.splits import parts, with_fold
+from ..data.splits import fold_ids, with_fold
 from ..errors import InputError
 from ..layers.rules import ShakeRule
 from ..models.registry import check_model
@@ -204,7 +204,7 @@ def _tested_labels(images: ImageData, experiment: Experiment) -> np.ndarray:
     if not experiment.folds:
         return np.asarray(images.test.labels)
     labels = np.asarray(images.train.labels)
-    place = parts(labels, experiment.folds)
+    place = fold_ids(labels, experiment.folds)
     return np.concatenate([labels[place == fold] for fold in range(experiment.folds)])
 
 

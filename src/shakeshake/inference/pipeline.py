@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.model import TrainedModel
+from ..utils.pixels import normalize
 from .fuse import fuse
 
 
@@ -32,7 +33,7 @@ class Deployed(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        x = (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
+        x = normalize(images.permute(0, 3, 1, 2), self.mean, self.std)
         found = self._probabilities(x)
         return (found + self._probabilities(x.flip(3))) / 2 if self.flips else found
 

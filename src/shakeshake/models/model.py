@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..utils.console import escape
 from ..utils.modes import eval_mode
+from ..utils.pixels import channel_tensor, normalize
 from .config import read_config
 from .weights import network_of, read_weights
 
@@ -40,7 +41,7 @@ class TrainedModel(nn.Module):
         self.classes: tuple[str, ...] = tuple(config["classes"])
         self.temperature = float(config.get("temperature", 1.0))
         for name in ("mean", "std"):
-            self.register_buffer(name, torch.tensor(config[name], dtype=torch.float32)[:, None, None], persistent=False)
+            self.register_buffer(name, channel_tensor(config[name]), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         if images.dtype != torch.uint8:
@@ -48,7 +49,7 @@ class TrainedModel(nn.Module):
         expected = (self.config["in_channels"], self.config["image_size"], self.config["image_size"])
         if images.dim() != 4 or tuple(images.shape[1:]) != expected:
             raise InputError(f"images: shape is {tuple(images.shape)}, expected (N, {', '.join(map(str, expected))})")
-        x = (images.float() - self.mean) / self.std
+        x = normalize(images, self.mean, self.std)
         return self.network(x.to(next(self.network.parameters()).dtype))
 
     @torch.no_grad()

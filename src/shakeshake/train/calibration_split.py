@@ -27,7 +27,9 @@ def held_out(data: ImageData) -> tuple[Split, str]:
 def logits_of(network: nn.Module, split: Split, data: ImageData, device: torch.device | str = "cpu") -> np.ndarray:
     """(N, classes) float32 of a split's images, in fp32, by a network in evaluation mode."""
     loader = Loader(split, data.mean, data.std, batch_size=256, device=device)
-    found = [network(b.images.contiguous(memory_format=torch.channels_last)).float().cpu() for b in loader.plain()]
+    found = [
+        network(b.images.contiguous(memory_format=torch.channels_last)).float().cpu() for b in loader.eval_batches()
+    ]
     return torch.cat(found).numpy()
 
 

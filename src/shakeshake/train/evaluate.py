@@ -45,7 +45,7 @@ def evaluate(
     classes = int(loader.labels.max()) + 1
     loss = torch.zeros((), device=device)
     wrong = torch.zeros(classes, device=device)  # by class
-    for number, batch in enumerate(loader.plain()):
+    for number, batch in enumerate(loader.eval_batches()):
         if number % group.size == group.rank:
             logits = fused(batch.images.to(dtype, memory_format=torch.channels_last)).float()
             loss += F.cross_entropy(logits, batch.labels, reduction="sum")

@@ -20,7 +20,7 @@ from ..layers.shake_shake import ShakeShake
 def in_parts(network: nn.Module, images: int | None) -> None:
     """Let a network, in training, take a batch as equal parts of at most ``images``. None: as one, as networks do.
 
-    Parts are those of Batch.parts(). Their running statistics follow one after the other, as if the parts did.
+    Parts are those of Batch.microbatches(). Their running statistics follow one after the other, as if the parts did.
     """
     for module in network.modules():
         if type(module) in (nn.BatchNorm2d, _BatchNorm):

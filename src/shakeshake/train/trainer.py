@@ -109,7 +109,7 @@ class Trainer:
             device=self.device,
             rank=group.rank,
             size=group.size,
-            even=recipe.balance == "sample",
+            balanced=recipe.balance == "sample",
         )
         self.class_weights = (
             torch.from_numpy(class_weights(data.train.labels, data.num_classes)).to(self.device)
@@ -160,7 +160,7 @@ class Trainer:
             self.in_step.train()
         step_begins(self.recipe.compile_mode)
         loss_sum, wrong = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
-        parts = batch.parts(self.part)
+        parts = batch.microbatches(self.part)
         for number, part in enumerate(parts, start=1):
             with self.group.averaging(self.in_step, now=number == len(parts)):
                 with autocast(self.precision, self.device):
@@ -180,9 +180,9 @@ class Trainer:
 
     def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
         loss = self._cross_entropy(logits, batch.labels)
-        if batch.second is None or batch.share is None:
+        if batch.labels_b is None or batch.lam is None:
             return loss
-        return torch.lerp(self._cross_entropy(logits, batch.second), loss, batch.share)
+        return torch.lerp(self._cross_entropy(logits, batch.labels_b), loss, batch.lam)
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         smoothing = self.recipe.label_smoothing

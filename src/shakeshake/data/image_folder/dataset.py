@@ -14,8 +14,8 @@ from ...errors import InputError
 from ...utils.console import escape
 from ...utils.download import Progress
 from ..dataset import LARGEST, SMALLEST, ImageData, Split, channel_statistics, is_name
-from ..memmap_rows import Rows
-from ..subset import stratified
+from ..memmap_rows import MemmapRows
+from ..subset import stratified_subset
 from .decode_cache import FORMAT, Pack, digest, open_pack
 from .decode_files import Images, default_size, is_meant_as_image, read_images
 from .scan import EXPECTED, File, Scan, scan, walk
@@ -123,7 +123,7 @@ def _split(files: list[File], classes: tuple[str, ...], seed: int) -> tuple[dict
     if not len(several):
         return parts, "drawn"
     kinds, compact = np.unique(labels[several], return_inverse=True)
-    held_out = set(several[stratified(compact, max(len(kinds), round(TEST_PART * len(several))), seed)].tolist())
+    held_out = set(several[stratified_subset(compact, max(len(kinds), round(TEST_PART * len(several))), seed)].tolist())
     train = parts["train"]
     parts["test"] = [file for i, file in enumerate(train) if i in held_out]
     parts["train"] = [file for i, file in enumerate(train) if i not in held_out]
@@ -241,7 +241,7 @@ def _assembled(record: dict[str, Any], pack: Pack) -> ImageData:
     splits = {}
     for part, rows in chosen.items():
         at = np.array(rows, np.int64)
-        pixels = np.ascontiguousarray(pack.pixels[at]) if in_memory else cast(np.ndarray, Rows(pack.pixels, at))
+        pixels = np.ascontiguousarray(pack.pixels[at]) if in_memory else cast(np.ndarray, MemmapRows(pack.pixels, at))
         labels = np.array([label for _, label, _ in record[part]], np.int64)
         splits[part] = Split(pixels, labels, digest("".join(pack.digests[row] for row in rows).encode()))
     mean, std = channel_statistics(splits["train"].images)
