@@ -1,18 +1,16 @@
-"""The fused kernels beside the operations that they stand for, forward and backward, and beside a copy.
+"""Time the CPU kernels and the torch operations that they replace, in both directions.
 
-    python benchmarks/kernels.py --out results/bench/kernels.json
+    python -m benchmarks kernels --out results/bench/kernels.json
 
-Feature maps of 64 images, interleaved in one process. BN, mix and ReLU: 32 channels of 32 x 32 pixels; what they do is
-bound by memory, so a kernel that takes far longer than its reads and writes cost in copies has missed this CPU's
-vectors. Convolutions: a block's head (ReLU, two convolutions) and tail (BN, ReLU, convolution) at 26 2x32d's sizes.
+Feature maps of 64 images, interleaved in one process. BN, mix and ReLU use 32 channels of 32 x 32
+pixels; they are bound by memory, so compare them with the copy. Convolutions use the head (ReLU,
+two convolutions) and the tail (BN, ReLU, convolution) of a block at the sizes of 26 2x32d.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +20,8 @@ from shakeshake.bench import interleaved
 from shakeshake.kernels import convs, fused
 from shakeshake.layers.mix import mix
 from shakeshake.train.device import autocast, keep_freed_memory
-from shakeshake.train.run_directory import write_results
-from shakeshake.utils.environment import environment
+
+from ._common import parser, save
 
 IMAGES = 64
 SHAPE = (IMAGES, 32, 32, 32)
@@ -31,7 +29,7 @@ SIZES = ((32, 32), (64, 16), (128, 8))  # channels, pixels of a side
 
 
 def both_ways(compute: Callable[..., tuple[Tensor, ...]], inputs: list[Tensor]) -> Callable[[], object]:
-    """A step of ``compute``: its values and the gradients of ``inputs``, from gradients that are there."""
+    """A step of ``compute``: its outputs and the gradients of ``inputs``, given fixed output gradients."""
     gradients = [torch.randn_like(value) for value in compute(*inputs)]
     return lambda: torch.autograd.grad(compute(*inputs), inputs, gradients)
 
@@ -102,33 +100,18 @@ def conv_steps(dtype: torch.dtype) -> dict[str, Callable[[], object]]:
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=50)
-    parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
+def main(argv: list[str] | None = None) -> None:
+    options = parser(__doc__)
+    options.add_argument("--rounds", type=int, default=50)
+    args = options.parse_args(argv)
     device = torch.device("cpu")
     keep_freed_memory()
     found: dict[str, dict[str, float]] = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        timed = interleaved(steps(dtype) | conv_steps(dtype), given.rounds, device)
+        timed = interleaved(steps(dtype) | conv_steps(dtype), args.rounds, device)
         found[name] = {step: 1e3 * statistics.median(seconds) for step, seconds in timed.items()}
     print(f"{'ms':<20}{'fp32':>8}{'bf16':>8}")
     for step in found["fp32"]:
         print(f"{step:<20}{found['fp32'][step]:>8.2f}{found['bf16'].get(step, float('nan')):>8.2f}")
-    machine = environment(device="cpu", threads=torch.get_num_threads())
-    if given.out:
-        write_results(
-            given.out,
-            {
-                "shape": SHAPE,
-                "conv_sizes": SIZES,
-                "rounds": given.rounds,
-                "milliseconds": found,
-                "environment": machine,
-            },
-        )
-
-
-if __name__ == "__main__":
-    main()
+    measured = {"shape": SHAPE, "conv_sizes": SIZES, "rounds": args.rounds, "milliseconds": found}
+    save(args.out, measured, device="cpu", threads=torch.get_num_threads())

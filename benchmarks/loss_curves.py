@@ -1,18 +1,17 @@
-"""Does what is timed also learn the same? Training loss of 20 2x16d S-S-I: pytorchcv's network, ours, ours in bf16.
+"""Compare the training loss of 20 2x16d: pytorchcv's, and ours with and without kernels.
 
     pip install --no-deps pytorchcv
-    python benchmarks/loss_curves.py --out results/bench/loss_curves.json
+    python -m benchmarks loss_curves --out results/bench/loss_curves.json
 
-All see the same batches of CIFAR-10 under the same learning rates, over several seeds. Ours runs in fp32 with plain
-operations, in fp32 with the fused kernels, and in bf16 with them; of one seed these begin with the same weights and
-draw the same coefficients. pytorchcv's begins as it does by itself and draws its own.
+All see the same batches of CIFAR-10 with the same learning rates, over several seeds. Ours runs in
+fp32 with plain operations, in fp32 with the fused kernels, and in bf16 with them; for one seed
+these share initial weights and coefficients. pytorchcv's network uses its default initialisation
+and draws its coefficients itself.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -22,9 +21,9 @@ from shakeshake.data.registry import load_data
 from shakeshake.kernels.fused import use
 from shakeshake.train.device import choose_device
 from shakeshake.train.recipe import Recipe
-from shakeshake.train.run_directory import write_results
 from shakeshake.train.trainer import Trainer
-from shakeshake.utils.environment import environment
+
+from ._common import parser, save
 
 MODEL = "shake_resnet20_2x16d"
 OURS = {"plain fp32": ("fp32", False), "fp32": ("fp32", True), "bf16": ("bf16", True)}
@@ -37,7 +36,7 @@ def trainer(recipe: Recipe, fused: bool) -> Trainer:
 
 
 def ours(recipe: Recipe, fused: bool) -> list[float]:
-    """The mean loss of each epoch."""
+    """Mean loss of each epoch."""
     made, curve = trainer(recipe, fused), []
     for epoch in range(recipe.epochs):
         for batch in made.loader.epoch(epoch):
@@ -48,19 +47,19 @@ def ours(recipe: Recipe, fused: bool) -> list[float]:
 
 
 def theirs(recipe: Recipe) -> list[float]:
-    """The same of pytorchcv's network, with its batches and learning rates from a trainer of ours."""
+    """Mean loss of each epoch of pytorchcv's network, with the batches and learning rates of our trainer."""
     from pytorchcv.models.shakeshakeresnet_cifar import shakeshakeresnet20_2x16d_cifar10
 
-    lent, curve = trainer(recipe, False), []
+    source, curve = trainer(recipe, False), []
     torch.manual_seed(recipe.seed)
     network: nn.Module = shakeshakeresnet20_2x16d_cifar10().train()
     weights, decay = network.parameters(), recipe.weight_decay
     optimizer = torch.optim.SGD(weights, lr=recipe.lr, momentum=0.9, nesterov=True, weight_decay=decay)
     for epoch in range(recipe.epochs):
         losses = []
-        for batch in lent.loader.epoch(epoch):
+        for batch in source.loader.epoch(epoch):
             for group in optimizer.param_groups:
-                group["lr"] = lent.lr_at(epoch * lent.steps_per_epoch + len(losses))
+                group["lr"] = source.lr_at(epoch * source.steps_per_epoch + len(losses))
             optimizer.zero_grad(set_to_none=True)
             loss = F.cross_entropy(network(batch.images), batch.labels)
             loss.backward()
@@ -70,30 +69,23 @@ def theirs(recipe: Recipe) -> list[float]:
     return curve
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--train-size", type=int, default=1280)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
-    recipe = Recipe(data="cifar10", model=MODEL, rule="S-S-I", epochs=given.epochs, device=str(choose_device("auto")))
-    recipe = recipe.replace(train_size=given.train_size, batch_size=64)
+def main(argv: list[str] | None = None) -> None:
+    options = parser(__doc__)
+    options.add_argument("--epochs", type=int, default=5)
+    options.add_argument("--train-size", type=int, default=1280)
+    options.add_argument("--seeds", type=int, default=3)
+    args = options.parse_args(argv)
+    recipe = Recipe(data="cifar10", model=MODEL, rule="S-S-I", epochs=args.epochs, device=str(choose_device("auto")))
+    recipe = recipe.replace(train_size=args.train_size, batch_size=64)
     curves: dict[str, list[list[float]]] = {name: [] for name in ("pytorchcv", *OURS)}
-    for seed in range(given.seeds):
+    for seed in range(args.seeds):
         now = recipe.replace(seed=seed)
         curves["pytorchcv"].append(theirs(now.replace(precision="fp32")))
         for name, (precision, fused) in OURS.items():
             curves[name].append(ours(now.replace(precision=precision), fused))
     for name, found in curves.items():
         means = " ".join(f"{statistics.fmean(epoch):.3f}" for epoch in zip(*found, strict=True))
-        spread = statistics.stdev(one[-1] for one in found) if given.seeds > 1 else 0.0
+        spread = statistics.stdev(one[-1] for one in found) if args.seeds > 1 else 0.0
         print(f"{name:<12}{means}   last ± {spread:.3f}")
-    result = {"model": MODEL, "train_size": given.train_size, "seeds": given.seeds, "curves": curves}
-    result["environment"] = environment(device=recipe.device, threads=torch.get_num_threads())
-    if given.out:
-        write_results(given.out, result)
-
-
-if __name__ == "__main__":
-    main()
+    result = {"model": MODEL, "train_size": args.train_size, "seeds": args.seeds, "curves": curves}
+    save(args.out, result, device=recipe.device, threads=torch.get_num_threads())

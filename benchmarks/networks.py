@@ -1,29 +1,27 @@
-"""A training step of the other networks of the paper's tables: with our kernels, without, and pytorchcv's.
+"""Time a training step of the paper's other networks, with and without our kernels.
 
     pip install --no-deps pytorchcv
-    python benchmarks/networks.py --out results/bench/networks.json
+    python -m benchmarks networks --out results/bench/networks.json
 
-As train_step.py does for 26 2x32d: interleaved in one process, the batch already on the device, pytorchcv's networks as
-they come (fp32). The paper's own are 29 2x4x64d and architectures A and B, which pytorchcv doesn't have.
+The same method as the benchmark train_step: interleaved in one process, the batch on the device,
+pytorchcv's networks unchanged (fp32). pytorchcv does not have 29 2x4x64d and architectures A and B.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import statistics
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
 
 from shakeshake.bench import interleaved
 from shakeshake.train.device import choose_device
-from shakeshake.train.run_directory import write_results
-from shakeshake.utils.environment import environment
-from train_step import OURS, ours, theirs
 
-# Ours, images in a batch, pytorchcv's module and name of the same network.
+from ._common import parser, save
+from .train_step import OURS, ours, theirs
+
+# Model name -> batch size, and the module and function of the same network in pytorchcv.
 NETWORKS = {
     "shake_resnet26_2x32d_a": (64, None),
     "shake_resnet26_2x32d_b": (64, None),
@@ -53,26 +51,19 @@ def measure(name: str, rounds: int, device: torch.device) -> dict[str, object]:
     return {"batch_size": batch, "images_per_second": speeds, "ratios": ratios, "seconds": seconds}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--only", default=",".join(NETWORKS), metavar="NAMES")
-    parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
-    device, measured = choose_device(given.device), {}
-    for name in given.only.split(","):
-        measured[name] = measure(name, given.rounds, device)
+def main(argv: list[str] | None = None) -> None:
+    options = parser(__doc__)
+    options.add_argument("--rounds", type=int, default=10)
+    options.add_argument("--device", default="cpu")
+    options.add_argument("--only", default=",".join(NETWORKS), metavar="NAMES")
+    args = options.parse_args(argv)
+    device, measured = choose_device(args.device), {}
+    for name in args.only.split(","):
+        measured[name] = measure(name, args.rounds, device)
         print(name, *(f"{how} {value:.2f}" for how, value in measured[name]["ratios"].items()), sep="\n  ", flush=True)
     result = {
-        "rounds": given.rounds,
+        "rounds": args.rounds,
         "pytorchcv": version("pytorchcv"),
         "networks": measured,
-        "environment": environment(device=str(device), threads=torch.get_num_threads()),
     }
-    if given.out:
-        write_results(given.out, result)
-
-
-if __name__ == "__main__":
-    main()
+    save(args.out, result, device=str(device), threads=torch.get_num_threads())

@@ -1,14 +1,14 @@
-"""What this CPU's registers can multiply and add: the limit of any convolution on it, in fp32 and in bf16.
+"""Measure this CPU's peak multiply-add rate, the limit of any direct convolution.
 
-    python benchmarks/peak.py --out results/bench/peak.json
+    python -m benchmarks peak --out results/bench/peak.json
 
-Twenty-four independent sums in registers of 512 bits, no memory, one thread and all of them; the best of ten rounds,
-since others can only slow this down. For CPUs with AVX-512, its instructions for bf16, and a C++ compiler.
+24 independent sums in 512-bit registers, no memory access, with one thread and with all threads.
+The best of ten rounds counts, because other work can only slow it down. Needs AVX-512 with its bf16
+instructions and a C++ compiler.
 """
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import shutil
 import subprocess
@@ -20,16 +20,15 @@ from pathlib import Path
 
 import torch
 
-from shakeshake.train.run_directory import write_results
-from shakeshake.utils.environment import environment
+from ._common import parser, save
 
 SUMS = 24
-# instruction, operations of one: each of 16 lanes multiplies and adds, in bf16 two numbers of it
+# Instruction and its operations: 16 lanes multiply and add, in bf16 two numbers per lane.
 KINDS = {"fp32": ("vfmadd231ps", 32), "bf16": ("vdpbf16ps", 64)}
 
 
 def source() -> str:
-    """A loop for each kind, written out: a compiler would find nothing to do here and do it."""
+    """One loop per kind in assembler, because a compiler would remove loops without a result."""
     clobbered = ", ".join(f'"zmm{k}"' for k in range(32))
     functions = []
     for name, (instruction, _) in KINDS.items():
@@ -40,7 +39,7 @@ def source() -> str:
     return "\n".join(functions)
 
 
-def built(folder: Path) -> ctypes.CDLL:
+def build(folder: Path) -> ctypes.CDLL:
     compiler = next((path for name in ("c++", "g++", "clang++") if (path := shutil.which(name))), None)
     if compiler is None:
         raise SystemExit("no C++ compiler (c++, g++ or clang++)")
@@ -60,7 +59,7 @@ def built(folder: Path) -> ctypes.CDLL:
 
 
 def best(run: Callable[[int], None], operations: int, threads: int, rounds: int = 10, steps: int = 5_000_000) -> float:
-    """GFLOP/s of so many threads together; a call lets the others go on."""
+    """GFLOP/s of all threads together (calls through ctypes release the GIL)."""
     found = 0.0
     with ThreadPoolExecutor(threads) as pool:
         for _ in range(rounds):
@@ -70,22 +69,16 @@ def best(run: Callable[[int], None], operations: int, threads: int, rounds: int 
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
+def main(argv: list[str] | None = None) -> None:
+    options = parser(__doc__)
+    args = options.parse_args(argv)
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
-        library = built(Path(folder))
+        library = build(Path(folder))
         peak = {
             name: {f"{n} threads": best(getattr(library, name), operations, n) for n in sorted({1, threads})}
             for name, (_, operations) in KINDS.items()
         }
     for name, measured in peak.items():
         print(f"{name:<6}" + "  ".join(f"{n}: {value:.0f} GFLOP/s" for n, value in measured.items()))
-    if given.out:
-        write_results(given.out, {"gflops": peak, "environment": environment(device="cpu", threads=threads)})
-
-
-if __name__ == "__main__":
-    main()
+    save(args.out, {"gflops": peak}, device="cpu", threads=threads)

@@ -1,26 +1,25 @@
-"""Public implementations of 26 2x32d that PyPI has, and whether ours computes what they do.
+"""Compare our logits with public implementations of 26 2x32d, for the same weights.
 
     pip install --no-deps pytorchcv archai
-    python benchmarks/peers.py --out results/bench/peers.json
+    python -m benchmarks peers --out results/bench/peers.json
 
-Each of theirs gets statistics that are not neutral, its weights are loaded into ours by `load_foreign`, and both see
-the same images in evaluation. The other benchmarks take their peers from here.
+Each public network gets random BN statistics, its weights are loaded into ours, and both evaluate
+the same images. The other benchmarks import their public networks from here.
 """
 
 from __future__ import annotations
 
-import argparse
+import importlib.util
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
 from torch import nn
 
 import shakeshake as ss
 from shakeshake.models.convert import load_foreign
-from shakeshake.train.run_directory import write_results
-from shakeshake.utils.environment import environment
+
+from ._common import parser, save
 
 MODEL = "shake_resnet26_2x32d"
 
@@ -32,7 +31,7 @@ def pytorchcv() -> nn.Module:
 
 
 def archai() -> nn.Module:
-    """Draws its coefficients by the CUDA tensors' type, whatever its images are on: without CUDA, by the CPU's."""
+    """archai draws coefficients as CUDA tensors, even for images on the CPU: without CUDA, use the CPU type instead."""
     from archai.supergraph.models.shakeshake import shake_resnet
 
     if not torch.cuda.is_available():
@@ -45,11 +44,12 @@ BUILT = {"pytorchcv": {"activation": "post"}, "archai": {"skip_shift": "mirrored
 
 
 def versions() -> dict[str, str]:
-    return {name: version(name) for name in PEERS}
+    """Versions of the public implementations that are installed."""
+    return {name: version(name) for name in PEERS if importlib.util.find_spec(name)}
 
 
 def disagreement(name: str, images: torch.Tensor) -> tuple[float, float]:
-    """Largest difference of the logits, and the largest logit."""
+    """Largest difference between the logits, and the largest logit."""
     theirs = PEERS[name]().eval()
     for key, values in theirs.named_buffers():
         if key.endswith("running_mean"):
@@ -62,23 +62,16 @@ def disagreement(name: str, images: torch.Tensor) -> tuple[float, float]:
         return float((ours(images) - expected).abs().max()), float(expected.abs().max())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
-    torch.manual_seed(given.seed)
-    images = torch.randn(given.images, 3, 32, 32)
-    result = {"model": MODEL, "images": given.images, "seed": given.seed, "versions": versions(), "peers": {}}
+def main(argv: list[str] | None = None) -> None:
+    options = parser(__doc__)
+    options.add_argument("--images", type=int, default=64)
+    options.add_argument("--seed", type=int, default=0)
+    args = options.parse_args(argv)
+    torch.manual_seed(args.seed)
+    images = torch.randn(args.images, 3, 32, 32)
+    result = {"model": MODEL, "images": args.images, "seed": args.seed, "versions": versions(), "peers": {}}
     for name in PEERS:
         difference, largest = disagreement(name, images)
         result["peers"][name] = {"largest_difference": difference, "largest_logit": largest}
         print(f"{name:<12}largest difference {difference:.1e} of logits up to {largest:.1f}")
-    result["environment"] = environment(device="cpu")
-    if given.out:
-        write_results(given.out, result)
-
-
-if __name__ == "__main__":
-    main()
+    save(args.out, result, device="cpu")

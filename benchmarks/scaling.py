@@ -1,11 +1,12 @@
-"""How a training step's cost grows with width, depth, batch, branches, threads and processes.
+"""Measure how the cost of a step grows with width, depth, batch, branches and processes.
 
-    python benchmarks/scaling.py --out results/bench/scaling.json
-    python benchmarks/scaling.py --draw results/bench/scaling.json --figure results/bench/scaling.svg
+    python -m benchmarks scaling --out results/bench/scaling.json
+    python -m benchmarks scaling --draw results/bench/scaling.json --figure results/bench/scaling.svg
 
-26 2x32d S-S-I with a batch of 64 is the middle of everything; one thing changes at a time. The networks of one row are
-timed interleaved in one process. Processes are those of torchrun with one thread each and share the batch; one process
-with one thread and with all threads stand beside them, each started three times, in turns.
+The base is 26 2x32d S-S-I with a batch of 64; one dimension changes at a time. The networks of one
+row are timed interleaved in one process. Processes are started by torchrun with one thread each and
+share the batch; one process with one thread and with all threads are measured in turn with them,
+three starts each.
 """
 
 from __future__ import annotations
@@ -17,22 +18,19 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import torch
 
 from shakeshake.bench import interleaved, trainer_on_noise, training_step
-from shakeshake.report import theme as look
-from shakeshake.report.svg import SETTINGS, axes_on, blank, standalone, to_svg
 from shakeshake.train.device import choose_device, describe_device
 from shakeshake.train.distributed import ALONE, Group, joined
-from shakeshake.train.run_directory import write_results
 from shakeshake.train.trainer import Trainer
-from shakeshake.utils.environment import environment
-from shakeshake.utils.files import atomic_write
+
+from ._common import ROOT, parser, save
+from ._plot import Panel, line_chart
 
 DEPTH, BRANCHES, WIDTH, BATCH = 26, 2, 32, 64
 FAMILIES = {
@@ -69,7 +67,7 @@ def parameters(made: Trainer) -> int:
 
 
 def devices(precision: str, rounds: int) -> list[dict[str, Any]]:
-    """A process with one thread, with two, two processes with one each: each started three times, in turns."""
+    """One process with one thread, one with all threads, one process per core: three starts each, in turn."""
     cores = os.cpu_count() or 1
     setups = [("1 process, 1 thread", 1, 1)]
     setups += [(f"1 process, {cores} threads", 1, cores), (f"{cores} processes, 1 thread each", cores, 1)][
@@ -79,9 +77,11 @@ def devices(precision: str, rounds: int) -> list[dict[str, Any]]:
     for _ in range(3):
         for name, processes, threads in setups:
             command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-            worker = [__file__, "--worker", precision, "--rounds", str(max(4, rounds // 2))]
+            worker = ["-m", "benchmarks", "scaling", "--worker", precision, "--rounds", str(max(4, rounds // 2))]
             machine = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-            done = subprocess.run([*command, *worker], env=machine, capture_output=True, text=True, check=True)
+            done = subprocess.run(
+                [*command, *worker], env=machine, capture_output=True, text=True, check=True, cwd=ROOT
+            )
             found[name] += json.loads(done.stdout)
     for name, taken in found.items():
         print(f"{precision} {name}: {BATCH / statistics.median(taken):.1f} images/s", file=sys.stderr)
@@ -89,7 +89,7 @@ def devices(precision: str, rounds: int) -> list[dict[str, Any]]:
 
 
 def worker(precision: str, rounds: int) -> None:
-    """One of torchrun's processes; the first prints the seconds of its steps."""
+    """One of the processes started by torchrun; rank 0 prints the seconds of its steps."""
     with joined() as group:
         taken = steps_of(training_step(trainer(precision, group=group)), rounds + 2)
         if group.leads:
@@ -97,7 +97,7 @@ def worker(precision: str, rounds: int) -> None:
 
 
 def steps_of(step: Callable[[], object], rounds: int) -> list[float]:
-    """Seconds of each step. The step, and with it the network, ends with this function."""
+    """Seconds of each step. The network is freed when this function returns."""
     taken = []
     for _ in range(rounds):
         begun = time.perf_counter()
@@ -108,64 +108,38 @@ def steps_of(step: Callable[[], object], rounds: int) -> list[float]:
 
 def draw(measured: dict[str, Any], path: Path) -> None:
     """One panel for each family: milliseconds per image."""
-    with mpl.rc_context(SETTINGS):
-        figure = blank((960, 250))
-        for k, name in enumerate(FAMILIES):
-            axes = axes_on(figure, 54 + 228 * k, 36, 190, 160)
-            axes.grid(axis="y", color=look.GRID, linewidth=1)
-            for i, precision in enumerate(PRECISIONS):
-                rows = measured[precision][name]
-                costs = [1000.0 * statistics.median(row["seconds"]) / row["images"] for row in rows]
-                values = [row["value"] for row in rows]
-                style: Any = {"color": look.colour(i, "train"), "linestyle": look.line_style(i)}
-                axes.plot(values, costs, marker=look.mark(i), label=precision, **style)
-            if name == "batch":
-                axes.set_xscale("log", base=2)
-            axes.set_xticks(values, [str(value) for value in values])
-            axes.minorticks_off()
-            axes.set_ylim(0, None)
-            axes.set_xlabel(name, color=look.INK)
-        first = figure.axes[0]
-        first.set_title("ms per image", loc="left", fontsize=12.5, color=look.INK)
-        first.legend(frameon=False, labelcolor=look.INK)
-        title = "Cost of a training step by width, depth, batch and branches"
-        atomic_write(path, standalone(to_svg(figure, "scaling", title, "; ".join(told(measured))), title))
-
-
-def told(measured: dict[str, Any]) -> Iterator[str]:
-    """The figures as text, for who does not see the plot."""
+    panels, sentences = [], []
     for name in FAMILIES:
+        lines = {}
         for precision in PRECISIONS:
             rows = measured[precision][name]
-            costs = (f"{r['value']}: {1000 * statistics.median(r['seconds']) / r['images']:.1f}" for r in rows)
-            yield f"{name}, {precision}, ms per image at {', '.join(costs)}"
+            costs = [1000.0 * statistics.median(row["seconds"]) / row["images"] for row in rows]
+            lines[precision] = ([row["value"] for row in rows], costs)
+            values = ", ".join(f"{row['value']}: {cost:.1f}" for row, cost in zip(rows, costs, strict=True))
+            sentences.append(f"{name}, {precision}: {values}")
+        title = "" if panels else "ms per image"
+        panels.append(Panel(name, title, lines, log2=name == "batch", markers=True))
+    line_chart(path, panels, f"Cost of a training step in ms per image. {'; '.join(sentences)}", size=(10.0, 2.8))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--draw", type=Path, metavar="JSON", help="measure nothing, draw what was measured")
-    parser.add_argument("--figure", type=Path)
-    parser.add_argument("--worker", metavar="PRECISION", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.worker:
-        worker(given.worker, given.rounds)
+def main(argv: list[str] | None = None) -> None:
+    options = parser(__doc__)
+    options.add_argument("--rounds", type=int, default=10)
+    options.add_argument("--draw", type=Path, metavar="JSON", help="draw this file's values, measure nothing")
+    options.add_argument("--figure", type=Path, metavar="SVG", help="draw the chart to this file")
+    options.add_argument("--worker", metavar="PRECISION", help=argparse.SUPPRESS)
+    args = options.parse_args(argv)
+    if args.worker:
+        worker(args.worker, args.rounds)
         return
-    if given.draw:
-        measured = json.loads(given.draw.read_text())
+    if args.draw:
+        measured = json.loads(args.draw.read_text())
     else:
-        measured = {"base": trainer("fp32").recipe.model, "batch_size": BATCH, "rounds": given.rounds}
+        measured = {"base": trainer("fp32").recipe.model, "batch_size": BATCH, "rounds": args.rounds}
         for precision in PRECISIONS:
-            measured[precision] = {name: family(name, precision, given.rounds) for name in FAMILIES}
-            measured[precision]["devices"] = devices(precision, given.rounds)
+            measured[precision] = {name: family(name, precision, args.rounds) for name in FAMILIES}
+            measured[precision]["devices"] = devices(precision, args.rounds)
         device = describe_device(choose_device("auto"))
-        measured["environment"] = environment(device=device, threads=torch.get_num_threads())
-    if given.out:
-        write_results(given.out, measured)
-    if given.figure:
-        draw(measured, given.figure)
-
-
-if __name__ == "__main__":
-    main()
+        save(args.out, measured, device=device, threads=torch.get_num_threads())
+    if args.figure:
+        draw(measured, args.figure)

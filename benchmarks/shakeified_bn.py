@@ -1,17 +1,16 @@
-"""Batch normalisation of each half, or one behind the mix? Trains the shakeified ResNeXt of examples/ both ways.
+"""Compare one BN per shaken half with one BN after the mix.
 
-    python benchmarks/shakeified_bn.py --out results/bench/shakeified_bn.json
+    python -m benchmarks shakeified_bn --out results/bench/shakeified_bn.json
 
-`shakeify` gives each half a BN of its own. The other way keeps the block's BN, which then sees shaken sums in training
-and plain ones in evaluation. Digits, 15 epochs, the same initial weights for both; test errors in %.
+`shakeify` gives each half a BN. The alternative keeps the block's BN, which then sees shaken sums
+in training and plain sums in evaluation. Digits, 15 epochs, the same initial weights for both; test
+errors in %.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import statistics
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -20,15 +19,15 @@ from torch import nn
 
 import shakeshake as ss
 from shakeshake.models.shakeify import ShakenHalves
-from shakeshake.train.run_directory import write_results
-from shakeshake.utils.environment import environment
+
+from ._common import ROOT, parser, save
 
 EPOCHS, LR = 15, 0.1
 WAYS = ("each half", "behind the mix")
 
 
 def example() -> ModuleType:
-    path = Path(__file__).parent.parent / "examples" / "shakeified_resnext.py"
+    path = ROOT / "examples" / "shakeified_resnext.py"
     spec = importlib.util.spec_from_file_location("shakeified_resnext", path)
     assert spec is not None
     assert spec.loader is not None
@@ -45,12 +44,11 @@ def shaken(network: nn.Module, way: str, rule: str) -> nn.Module:
     return network
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
-    parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args()
+def main(argv: list[str] | None = None) -> None:
+    options = parser(__doc__)
+    options.add_argument("--seeds", type=int, default=4)
+    options.add_argument("--epochs", type=int, default=EPOCHS)
+    args = options.parse_args(argv)
     host, data = example(), ss.load_data("digits")
     (x, y), (x_test, y_test) = (
         ((torch.from_numpy(split.images) - data.mean[0]) / data.std[0], torch.from_numpy(split.labels))
@@ -59,17 +57,12 @@ def main() -> None:
     errors: dict[str, Any] = {}
     for rule in ("S-S-I", "E-E-B"):
         errors[rule] = {way: [] for way in WAYS}
-        for seed in range(given.seeds):
+        for seed in range(args.seeds):
             for way in WAYS:
                 torch.manual_seed(seed)
                 network = shaken(host.ResNeXt(data.num_classes), way, rule)
-                host.train(network, x, y, given.epochs, LR)
+                host.train(network, x, y, args.epochs, LR)
                 errors[rule][way].append(round(host.error(network, x_test, y_test), 2))
         for way, found in errors[rule].items():
             print(f"{rule}  BN {way:<14}  {statistics.mean(found):.2f} %  ({', '.join(map(str, found))})", flush=True)
-    measured = {"epochs": given.epochs, "test_error": errors, "environment": environment(device="cpu")}
-    print(write_results(given.out, measured))
-
-
-if __name__ == "__main__":
-    main()
+    save(args.out, {"epochs": args.epochs, "test_error": errors}, device="cpu")

@@ -1,26 +1,24 @@
-"""How long a start takes: the import, the command's help, and the first training step of 26 2x32d.
+"""Time the import, the help of the command line, and the first training step.
 
-    python benchmarks/start.py --out results/bench/start.json
+    python -m benchmarks start --out results/bench/start.json
 
-Seconds from the start of a process, the interpreter's own included, in turns: importing torch, with and without this
-package behind it; `shakeshake --help`; a process until it has made its first training step, S-S-I, batch 64, precision
-auto, with the kernels in the cache and, the last row, where they have to be compiled first.
+Seconds of whole processes, interleaved: importing torch, with and without this package; `shakeshake
+--help`; a process that makes one training step (S-S-I, batch 64, precision auto) with compiled
+kernels in the cache, and with an empty cache.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 from shakeshake.kernels import build
-from shakeshake.train.run_directory import write_results
-from shakeshake.utils.environment import environment
+
+from ._common import parser, save
 
 FIRST_STEP = (
     "from shakeshake.bench import trainer_on_noise, training_step; "
@@ -41,13 +39,12 @@ def seconds(command: list[str], **variables: str) -> float:
     return time.perf_counter() - begun
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
+def main(argv: list[str] | None = None) -> None:
+    options = parser(__doc__)
+    options.add_argument("--rounds", type=int, default=10)
+    args = options.parse_args(argv)
     measured: dict[str, list[float]] = {name: [] for name in (*COMMANDS, COMPILED)}
-    for number in range(-1, given.rounds):  # the first round warms up
+    for number in range(-1, args.rounds):  # the first round warms up
         with tempfile.TemporaryDirectory() as empty:
             found = {name: seconds(command) for name, command in COMMANDS.items()}
             found[COMPILED] = seconds(COMMANDS["first step"], XDG_CACHE_HOME=empty)
@@ -60,15 +57,9 @@ def main() -> None:
     for name, median in medians.items():
         print(f"{name:<32}{median:>7.3f} s")
     result = {
-        "rounds": given.rounds,
-        "kernels": build.why() or "there",
+        "rounds": args.rounds,
+        "kernels": build.why() or "available",
         "medians": medians,
         "seconds": measured,
-        "environment": environment(device="cpu"),
     }
-    if given.out:
-        write_results(given.out, result)
-
-
-if __name__ == "__main__":
-    main()
+    save(args.out, result, device="cpu")

@@ -1,33 +1,31 @@
-"""A training step of 26 2x32d S-S-I: ours beside those of PyPI, interleaved in one process.
+"""Time a training step of 26 2x32d S-S-I: ours and public implementations.
 
     pip install --no-deps pytorchcv archai
-    python benchmarks/train_step.py --out results/bench/train_step.json
+    python -m benchmarks train_step --out results/bench/train_step.json
 
-All do what a user of theirs does: forward, cross-entropy, backward, SGD with Nesterov momentum. The peers' networks
-run as they come (fp32, their own memory format); ours runs as `shakeshake train` runs it, in fp32 and in bf16, the
-batch already on the device, and as it does on a CPU where no compiler makes the kernels. The same allocator, threads
-and batch for all; the order within a round changes.
+All run interleaved in one process. A step is forward, cross-entropy, backward and SGD with Nesterov
+momentum. The public networks run unchanged (fp32, their memory format). Ours runs as `shakeshake
+train` runs it, in fp32 and bf16, with and without the CPU kernels, the batch already on the device.
+All use the same allocator, threads and batch; the order changes from round to round.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from peers import MODEL, PEERS, versions
 from shakeshake.bench import interleaved, trainer_on_noise, training_step
 from shakeshake.kernels.fused import use
 from shakeshake.train.device import autocast, choose_device
-from shakeshake.train.run_directory import write_results
-from shakeshake.utils.environment import environment
 
-# Precision, and whether there are kernels.
+from ._common import parser, save
+from .peers import MODEL, PEERS, versions
+
+# Precision, and whether the CPU kernels are used.
 OURS = {
     "fp32": ("fp32", True),
     "bf16": ("bf16", True),
@@ -58,37 +56,30 @@ def ours(precision: str, kernels: bool, batch: int, device: torch.device, model:
     return training_step(trainer)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--only", default=",".join((*PEERS, *OURS)))
-    parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
-    device = choose_device(given.device)
-    makers: dict[str, Callable] = {p: (lambda p=p: theirs(PEERS[p](), given.batch_size, device)) for p in PEERS}
-    makers |= {n: (lambda how=how: ours(*how, given.batch_size, device)) for n, how in OURS.items()}
-    steps = {name: makers[name]() for name in given.only.split(",")}
+def main(argv: list[str] | None = None) -> None:
+    options = parser(__doc__)
+    options.add_argument("--rounds", type=int, default=10)
+    options.add_argument("--batch-size", type=int, default=64)
+    options.add_argument("--device", default="cpu")
+    options.add_argument("--only", default=",".join((*PEERS, *OURS)))
+    args = options.parse_args(argv)
+    device = choose_device(args.device)
+    makers: dict[str, Callable] = {p: (lambda p=p: theirs(PEERS[p](), args.batch_size, device)) for p in PEERS}
+    makers |= {n: (lambda how=how: ours(*how, args.batch_size, device)) for n, how in OURS.items()}
+    steps = {name: makers[name]() for name in args.only.split(",")}
 
-    seconds = interleaved(steps, given.rounds, device)
+    seconds = interleaved(steps, args.rounds, device)
     first = next(iter(steps))
     ratios = {n: statistics.median(a / b for a, b in zip(seconds[first], s, strict=True)) for n, s in seconds.items()}
     result = {
         "model": MODEL,
-        "batch_size": given.batch_size,
-        "rounds": given.rounds,
+        "batch_size": args.batch_size,
+        "rounds": args.rounds,
         "versions": versions(),
-        "images_per_second": {name: given.batch_size / statistics.median(s) for name, s in seconds.items()},
+        "images_per_second": {name: args.batch_size / statistics.median(s) for name, s in seconds.items()},
         f"speed_relative_to_{first}": ratios,
         "seconds": seconds,
-        "environment": environment(device=str(device), threads=torch.get_num_threads()),
     }
     for name in steps:
         print(f"{name:<22}{result['images_per_second'][name]:>8.1f} images/s  {ratios[name]:.2f}")
-    if given.out:
-        write_results(given.out, result)
-
-
-if __name__ == "__main__":
-    main()
+    save(args.out, result, device=str(device), threads=torch.get_num_threads())

@@ -1,18 +1,16 @@
-"""Where a training step's time goes, operation by operation.
+"""Profile a training step, operation by operation.
 
-    python benchmarks/profile_step.py --out results/bench/profile.json
+    python -m benchmarks profile --out results/bench/profile.json
 
-Steps as `shakeshake train` does them, under torch's profiler after a warm-up. Counted is each operation's own time,
-without what it calls, and that of each kernel of ours; times are medians over the steps, in milliseconds. The profiler
-costs a few percent.
+Steps as `shakeshake train` makes them, under torch's profiler after a warm-up. Counted is the self
+time of each operation and of each kernel of ours, on the CPU or on the GPU: medians over the steps,
+in milliseconds. The profiler costs a few percent.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,11 +18,11 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from shakeshake.kernels import convs, fused
 from shakeshake.train.device import choose_device, describe_device
-from shakeshake.train.run_directory import write_results
-from shakeshake.utils.environment import environment
-from train_step import MODEL, ours
 
-# What an operation is counted as; the first that its name begins with.
+from ._common import parser, save
+from .train_step import MODEL, ours
+
+# Group -> names of operations and kernels.
 GROUPS = {
     "convolutions forward, BN and ReLU included": ("conv_summed",),
     "gradients of their inputs, BN and ReLU included": ("conv_masked", "conv_forked", "affine_backward"),
@@ -55,41 +53,40 @@ def recorded(name: str, *arguments: Any, call: Any = fused.call) -> None:
         call(name, *arguments)
 
 
-def profiled(precision: str, batch: int, device: torch.device, steps: int) -> dict[str, Any]:
-    """Milliseconds of each group in a step, and of the whole step."""
-    step = ours(precision, True, batch, device)
+def profiled(precision: str, batch: int, device: torch.device, steps: int, model: str) -> dict[str, Any]:
+    """Milliseconds of each group and of the whole step."""
+    step = ours(precision, device.type == "cpu", batch, device, model)
     for _ in range(3):
         step()
+    activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA][: device.type == "cuda"]]
+    own_time = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
     rounds: list[dict[str, float]] = []
     for _ in range(steps):
-        with profile(activities=[ProfilerActivity.CPU]) as seen:
+        with profile(activities=activities) as seen:
             step()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
         spent: dict[str, float] = defaultdict(float)
         for event in seen.key_averages():
-            spent[group_of(event.key)] += event.self_cpu_time_total / 1000.0
+            spent[group_of(event.key)] += getattr(event, own_time) / 1000.0
         rounds.append(spent)
     groups = {group: statistics.median(spent.get(group, 0.0) for spent in rounds) for group in [*GROUPS, "all else"]}
     return {"milliseconds": groups, "step": statistics.median(sum(spent.values()) for spent in rounds)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
-    device = choose_device("cpu")
-    fused.call = convs.call = recorded  # a kernel is called by its address: the profiler does not see it by itself
-    result = {p: profiled(p, given.batch_size, device, given.steps) for p in ("fp32", "bf16")}
+def main(argv: list[str] | None = None) -> None:
+    options = parser(__doc__)
+    options.add_argument("--steps", type=int, default=10)
+    options.add_argument("--batch-size", type=int, default=64)
+    options.add_argument("--model", default=MODEL)
+    options.add_argument("--device", default="cpu")
+    args = options.parse_args(argv)
+    device = choose_device(args.device)
+    fused.call = convs.call = recorded  # kernels are called by address, so the profiler needs a marker
+    result = {p: profiled(p, args.batch_size, device, args.steps, args.model) for p in ("fp32", "bf16")}
     for precision, found in result.items():
         print(f"{precision}: {found['step']:.0f} ms")
         for group, spent in sorted(found["milliseconds"].items(), key=lambda item: -item[1]):
             print(f"  {group:<50}{spent:>8.1f} ms {spent / found['step']:>6.1%}")
-    if given.out:
-        about = {"model": MODEL, "batch_size": given.batch_size, "steps": given.steps}
-        machine = environment(device=describe_device(device), threads=torch.get_num_threads())
-        write_results(given.out, {**about, **result, "environment": machine})
-
-
-if __name__ == "__main__":
-    main()
+    about = {"model": args.model, "batch_size": args.batch_size, "steps": args.steps}
+    save(args.out, {**about, **result}, device=describe_device(device), threads=torch.get_num_threads())

@@ -1,12 +1,11 @@
-"""Parts of a run's page as PNG files, for the documentation, photographed in headless Chromium.
+"""Save sections of a run's report as PNG files for the documentation.
 
-pip install selenium    # and chromium with chromedriver
-python benchmarks/pictures.py runs/photos results/small-folders/pictures
+pip install selenium    # and chromium with chromedriver python -m benchmarks report_pictures
+runs/photos results/small-folders
 """
 
 from __future__ import annotations
 
-import argparse
 import base64
 import io
 import shutil
@@ -18,6 +17,8 @@ from selenium.webdriver.chrome.service import Service
 
 from shakeshake.report.page import write_report
 from shakeshake.utils.files import atomic_write
+
+from ._common import parser
 
 PARTS = {
     "runs": "Runs",
@@ -32,10 +33,10 @@ FIND = """
 const headings = [...document.querySelectorAll("h2, h3")];
 const at = headings.findIndex(h => h.textContent.trim() === arguments[0]);
 if (at < 0) return null;
-const own = headings[at].closest("section"), several = own.querySelectorAll("h2, h3").length > 1;
-const box = own.getBoundingClientRect(), top = headings[at].getBoundingClientRect().top;
+const section = headings[at].closest("section"), several = section.querySelectorAll("h2, h3").length > 1;
+const box = section.getBoundingClientRect(), top = headings[at].getBoundingClientRect().top;
 const next = headings[at + 1];
-const end = several && next && own.contains(next) ? next.getBoundingClientRect().top : box.bottom;
+const end = several && next && section.contains(next) ? next.getBoundingClientRect().top : box.bottom;
 return [box.left, top + scrollY, box.width, end - top];
 """
 
@@ -50,20 +51,20 @@ def browser() -> webdriver.Chrome:
     return webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("run", type=Path, metavar="RUN")
-    parser.add_argument("out", type=Path, metavar="OUT")
-    given = parser.parse_args()
-    page = write_report([given.run], given.run / "report.html")
-    given.out.mkdir(parents=True, exist_ok=True)
+def main(argv: list[str] | None = None) -> None:
+    options = parser(__doc__, out=False)
+    options.add_argument("run", type=Path, metavar="RUN")
+    options.add_argument("out", type=Path, metavar="OUT")
+    args = options.parse_args(argv)
+    page = write_report([args.run], args.run / "report.html")
+    args.out.mkdir(parents=True, exist_ok=True)
     chrome = browser()
     try:
         chrome.get(page.resolve().as_uri())
         for name, heading in PARTS.items():
             found = chrome.execute_script(FIND, heading)
             if found is None:
-                print(f"{name}: the page has no part {heading!r}")
+                print(f"{name}: the report has no section {heading!r}")
                 continue
             x, y, width, height = found
             clip = {"x": max(0, x - MARGIN), "y": y - MARGIN, "width": width + 2 * MARGIN, "height": height + MARGIN}
@@ -71,11 +72,7 @@ def main() -> None:
             shot = base64.b64decode(chrome.execute_cdp_cmd("Page.captureScreenshot", how)["data"])
             small = io.BytesIO()
             Image.open(io.BytesIO(shot)).convert("RGB").quantize(128).save(small, "PNG", optimize=True)
-            atomic_write(given.out / f"{name}.png", small.getvalue())
-            print(given.out / f"{name}.png", len(small.getvalue()))
+            atomic_write(args.out / f"{name}.png", small.getvalue())
+            print(args.out / f"{name}.png", len(small.getvalue()))
     finally:
         chrome.quit()
-
-
-if __name__ == "__main__":
-    main()
