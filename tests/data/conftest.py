@@ -4,12 +4,14 @@ of photos."""
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import hashlib
 import io
 import shutil
 import struct
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -112,23 +114,21 @@ class Mini:
 
 def tar_gz(files: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, content in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
+    return gzip.compress(buffer.getvalue(), 1, mtime=0)
 
 
 @pytest.fixture
 def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No data, no cache, no proxy, no npm and no site but an address of this machine where nobody answers."""
+    """No data, no cache, no proxy, and a site on this machine that refuses connections."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.delenv("SHAKESHAKE_DATA", raising=False)
     monkeypatch.setenv("SHAKESHAKE_CIFAR_URL", "http://127.0.0.1:9/")
     monkeypatch.setenv("no_proxy", "*")
-    (tmp_path / "bin").mkdir()
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
 
 
 @pytest.fixture(params=["cifar10", "cifar100"])
@@ -151,23 +151,24 @@ def make_mini(name: str, monkeypatch: pytest.MonkeyPatch) -> Mini:
         content[part.binary] = rows.tobytes()
         md5 = hashlib.md5(content[part.binary], usedforsecurity=False).hexdigest()
         parts.append(dataclasses.replace(part, images=N, md5=md5))
-    cifar = dataclasses.replace(official, parts=tuple(parts))
-    monkeypatch.setitem(CIFAR, name, cifar)
-    return Mini(cifar, content)
+    mini = Mini(dataclasses.replace(official, parts=tuple(parts)), content)
+    md5 = hashlib.md5(mini.archive("binary"), usedforsecurity=False).hexdigest()
+    mini.cifar = dataclasses.replace(mini.cifar, archive_md5=md5)
+    monkeypatch.setitem(CIFAR, name, mini.cifar)
+    return mini
 
 
 class Site:
-    """A file server whose faults are set by the test; ``asked`` are (path, Range header) of each request."""
+    """A file server whose faults the test sets; ``requests`` are the paths asked for."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
-        self.asked: list[tuple[str, str | None]] = []
-        self.cuts: list[int] = []  # the next answers break off after so many bytes
-        self.bad: list[bytes] = []  # the next answers are this instead
-        self.knows_ranges = True
+        self.requests: list[str] = []
+        self.cuts: list[int] = []  # the next answers break off after this many bytes
+        self.bad: list[bytes] = []  # the next answers are these instead
         self.redirect: str | None = None
-        self.delay = threading.Event()  # never set: a wait on it is a pause that the end of the test need not outlast
-        self.seconds = 0.0
+        self.delay = 0.0  # seconds before each answer
+        self.stall = 0.0  # seconds after each answer, with the connection open
         site = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -180,27 +181,22 @@ class Site:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/"
 
-    def answer(self, to: BaseHTTPRequestHandler) -> None:
-        asked = to.headers.get("Range")
-        self.asked.append((to.path, asked))
-        self.delay.wait(self.seconds)
-        content = self.bad.pop(0) if self.bad else self.files.get(to.path)
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.knows_ranges else 0
-        if content is None or self.redirect or (start and start >= len(content)):
-            to.send_response(302 if self.redirect else 404 if content is None else 416)
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        self.requests.append(request.path)
+        time.sleep(self.delay)
+        content = self.bad.pop(0) if self.bad else self.files.get(request.path)
+        if self.redirect or content is None:
+            request.send_response(302 if self.redirect else 404)
             if self.redirect:
-                to.send_header("Location", self.redirect)
-            elif content is not None:
-                to.send_header("Content-Range", f"bytes */{len(content)}")
-            to.send_header("Content-Length", "0")
-            to.end_headers()
+                request.send_header("Location", self.redirect)
+            request.send_header("Content-Length", "0")
+            request.end_headers()
             return
-        to.send_response(206 if start else 200)
-        if start:
-            to.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        to.send_header("Content-Length", str(len(content) - start))
-        to.end_headers()
-        to.wfile.write(content[start : start + self.cuts.pop(0)] if self.cuts else content[start:])
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(content)))
+        request.end_headers()
+        request.wfile.write(content[: self.cuts.pop(0)] if self.cuts else content)
+        time.sleep(self.stall)
 
 
 @pytest.fixture

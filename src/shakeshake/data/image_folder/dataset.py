@@ -12,7 +12,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...utils.console import escape
-from ...utils.download import Progress
+from ...utils.progress import ProgressCallback
 from ..dataset import LARGEST, SMALLEST, ImageData, Split, channel_statistics, is_name
 from ..memmap_rows import MemmapRows
 from ..subset import stratified_subset
@@ -42,7 +42,7 @@ class Photos:
 
 
 def read_photos(
-    folder: Path, *, image_size: int | None = None, split_seed: int = 0, progress: Progress | None = None
+    folder: Path, *, image_size: int | None = None, split_seed: int = 0, progress: ProgressCallback | None = None
 ) -> Photos:
     """Look at a folder of photos. Raises InputError for one without images, and for an image_size out of range."""
     if image_size is not None and not SMALLEST <= image_size <= LARGEST:
@@ -169,7 +169,7 @@ def _sides(sides: list[tuple[int, int]]) -> dict[str, list[int]]:
 
 
 def load_photos(
-    folder: Path, *, image_size: int | None = None, split_seed: int = 0, progress: Progress | None = None
+    folder: Path, *, image_size: int | None = None, split_seed: int = 0, progress: ProgressCallback | None = None
 ) -> ImageData:
     """A folder as a data set with the record of it. Raises InputError for one that nobody can train on."""
     photos = read_photos(folder, image_size=image_size, split_seed=split_seed, progress=progress)
@@ -192,7 +192,7 @@ def load_photos(
     return _assembled(record, photos.images.pack)
 
 
-def load_recorded(folder: Path, record: dict[str, Any], progress: Progress | None = None) -> ImageData:
+def load_recorded(folder: Path, record: dict[str, Any], progress: ProgressCallback | None = None) -> ImageData:
     """The very images of a record, whatever lies in the folder besides: out of the cache, or else from their files.
 
     Raises InputError when files that are needed have changed or are gone, and for a record that is none.
@@ -214,7 +214,7 @@ def load_recorded(folder: Path, record: dict[str, Any], progress: Progress | Non
         raise InputError(f"data: the run's record of its images is damaged ({type(error).__name__}: {error})") from None
 
 
-def _read_again(folder: Path, wanted: dict[str, str], size: int, progress: Progress | None) -> Pack:
+def _read_again(folder: Path, wanted: dict[str, str], size: int, progress: ProgressCallback | None) -> Pack:
     """From the files of the record, or where these are not all, from any in the folder that hold the same."""
     if not folder.is_dir():
         where = escape(folder.absolute())

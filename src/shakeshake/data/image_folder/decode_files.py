@@ -16,7 +16,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...utils.console import escape
-from ...utils.download import Progress, shown
+from ...utils.progress import ProgressCallback, progress_bar
 from .decode import HEAD, UnreadableImage, dimensions, is_image, quiet, read_and_decode, read_bytes
 from .decode_cache import Memory, Pack, digest, open_pack, prune, state_of, writing
 from .scan import SUFFIXES
@@ -41,7 +41,7 @@ class Images:
         return self.pack.rows[self.files[path]]
 
 
-def read_images(folder: Path, paths: Sequence[str], size: int, progress: Progress | None = None) -> Images:
+def read_images(folder: Path, paths: Sequence[str], size: int, progress: ProgressCallback | None = None) -> Images:
     """All the files, decoded now or before. A bad file costs that file.
 
     progress: called with (what, files read, files in all). Raises InputError when no file is an image, and when the
@@ -59,7 +59,7 @@ def read_images(folder: Path, paths: Sequence[str], size: int, progress: Progres
         ) from None
 
 
-def _read(folder: Path, paths: Sequence[str], size: int, memory: Memory, progress: Progress | None) -> Images:
+def _read(folder: Path, paths: Sequence[str], size: int, memory: Memory, progress: ProgressCallback | None) -> Images:
     before = open_pack(memory.key, size) if memory.key else None
     rows = {} if before is None else before.rows
     states = {path: state_of(folder / path) for path in paths}
@@ -148,14 +148,14 @@ def side_for(sides: Sequence[int]) -> int:
 
 
 def _side_by_side(
-    work: Callable[[str], T], paths: Iterable[str], what: str, progress: Progress | None
+    work: Callable[[str], T], paths: Iterable[str], what: str, progress: ProgressCallback | None
 ) -> Iterator[tuple[str, Callable[[], T]]]:
     """(path, its result or exception as a function) in order. Decoding lets other threads run; few are kept waiting."""
     paths = list(paths)
     threads = min(32, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     waiting: deque[tuple[str, Future[Any]]] = deque()
     todo = iter(paths)
-    with quiet(), shown(progress, of_bytes=False) as show, ThreadPoolExecutor(threads) as pool:
+    with quiet(), progress_bar(progress) as show, ThreadPoolExecutor(threads) as pool:
         try:
             for number in range(len(paths)):
                 while len(waiting) < threads * _AHEAD and (path := next(todo, None)) is not None:
