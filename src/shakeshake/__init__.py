@@ -31,6 +31,7 @@ _EXPORTS = {
     "fuse": "inference.fuse",
     "from_pretrained": "export.hub",
     "push_to_hub": "export.hub",
+    "analyze": "analysis.run",
     "branch_correlation": "analysis.correlation",
     "layerwise_correlation": "analysis.correlation",
 }
@@ -40,6 +41,7 @@ __all__ = ["__version__", *_EXPORTS]
 if TYPE_CHECKING:
     from .analysis.correlation import branch_correlation as branch_correlation
     from .analysis.correlation import layerwise_correlation as layerwise_correlation
+    from .analysis.run import analyze as analyze
     from .classifier import ShakeShakeClassifier as ShakeShakeClassifier
     from .data.adapters import from_datasets as from_datasets
     from .data.dataset import from_arrays as from_arrays

@@ -1,4 +1,4 @@
-"""Correlations against numpy's on everything collected, in any pieces, with any number of branches."""
+"""Correlations of branches and layers against numpy's on all outputs at once."""
 
 import gc
 import itertools
@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 import shakeshake as ss
-from shakeshake.analysis import covariance as moments
+from shakeshake.analysis import covariance
 from shakeshake.analysis.covariance import CoMoments
 from shakeshake.errors import InputError
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=6), st.floats(-1e6, 1e6), st.integers(0, 2**32 - 1))
 @settings(max_examples=50, deadline=None)
-def test_moments_in_any_pieces_are_those_of_the_whole(sizes, mean, seed):
+def test_moments_do_not_depend_on_the_chunks(sizes, mean, seed):
     random = np.random.default_rng(seed)
     whole = random.standard_normal((3, sum(sizes) + 3)) + mean
     whole[1] += whole[0]
@@ -30,7 +30,7 @@ def test_moments_in_any_pieces_are_those_of_the_whole(sizes, mean, seed):
     np.testing.assert_allclose(sums.correlation(), np.corrcoef(whole), atol=1e-6)
 
 
-def test_a_constant_has_no_correlation():
+def test_constant_variable_has_nan_correlation():
     sums = CoMoments(2)
     for _ in range(3):
         sums.update([torch.full((1000,), 0.1), torch.randn(1000)])
@@ -60,8 +60,8 @@ class Net(nn.Module):
 
 
 @pytest.mark.parametrize(("branches", "mean"), [(2, 0.0), (3, 0.0), (2, 1e4), (3, -1e4)])
-def test_branch_correlation_is_numpys(branches, mean, monkeypatch):
-    monkeypatch.setattr(moments, "PIECE", 100)  # several pieces, the last one short
+def test_branch_correlation_equals_numpy(branches, mean, monkeypatch):
+    monkeypatch.setattr(covariance, "CHUNK", 100)  # several chunks, the last one short
     torch.manual_seed(0)
     net = Net(branches, mean)
     batches = [torch.randn(n, 2, 5, 7) for n in (4, 1, 3)]
@@ -76,8 +76,8 @@ def test_branch_correlation_is_numpys(branches, mean, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["shake_resnet8_2x4d", "shake_resnet8_3x4d", "shake_resnext11_2x2x8d"])
-def test_layers_are_correlated_as_they_leave_their_module(name):
-    """A slow reference: every layer called by hand. In-place ReLUs must not change what was seen."""
+def test_layer_outputs_are_seen_before_an_in_place_relu(name):
+    """Against a slow reference that calls every layer by hand."""
     torch.manual_seed(1)
     model = ss.create_model(name, image_size=8).eval()
     images = torch.randn(6, 3, 8, 8)
@@ -113,7 +113,7 @@ def test_layers_are_correlated_as_they_leave_their_module(name):
                 assert matrix[i, j] == pytest.approx(np.corrcoef(pair)[0, 1], abs=1e-5)
 
 
-def test_nothing_seen_is_kept_and_no_hook_stays():
+def test_no_batch_and_no_hook_is_kept():
     model = ss.create_model("shake_resnet8_2x4d", image_size=8)
     alive = []
 
@@ -129,6 +129,6 @@ def test_nothing_seen_is_kept_and_no_hook_stays():
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
-def test_a_network_without_branches_is_a_mistake():
-    with pytest.raises(InputError, match="Linear has no parallel branches"):
+def test_network_without_shake_shake_raises_input_error():
+    with pytest.raises(InputError, match="got Linear without ShakeShake modules"):
         ss.branch_correlation(nn.Linear(2, 2), [torch.ones(1, 2)])

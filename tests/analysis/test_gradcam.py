@@ -1,23 +1,23 @@
-"""Grad-CAM against its formula: behind the last stage are a ReLU, a mean and one matrix, whose gradient is known."""
+"""Grad-CAM against its closed form: only a ReLU, a mean and a linear layer follow the last stage."""
 
 import numpy as np
 import pytest
 import torch
 
 import shakeshake as ss
-from shakeshake.analysis.gradcam import blended, grad_cam
+from shakeshake.analysis.gradcam import grad_cam, overlay
 from shakeshake.errors import InputError
 
 
-def test_heat_is_the_formulas():
+def test_grad_cam_equals_its_closed_form():
     torch.manual_seed(0)
     network = ss.create_model("shake_resnet8_2x8d", num_classes=4).eval()
     for parameter in network.parameters():
-        parameter.requires_grad_(False)  # as of a fused network
+        parameter.requires_grad_(False)  # as in a fused network
     images, classes = torch.randn(3, 3, 32, 32), torch.tensor([0, 3, 1])
     before = {name: value.clone() for name, value in network.state_dict().items()}
     heat = grad_cam(network.train(), images, classes, "stages.2")
-    assert network.training, "left as it was"
+    assert network.training
     network.eval()
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     x = network.stem(images)
@@ -33,16 +33,18 @@ def test_heat_is_the_formulas():
         smooth = torch.nn.functional.interpolate(total[None, None], size=(32, 32), mode="bilinear")[0, 0]
         assert torch.allclose(heat[i], smooth, atol=1e-4)
     assert heat.shape == (3, 32, 32)
-    with pytest.raises(InputError, match=r"^layer: 'stages.7' is no module of the network"):
+    with pytest.raises(InputError, match=r"^layer: got 'stages.7', expected the name of a module"):
         grad_cam(network, images, classes, "stages.7")
     with torch.no_grad():
         network.fc.weight.zero_()
-    assert (grad_cam(network, images, classes, "stages.2") == 0).all(), "nothing speaks for a class, no division by 0"
+    assert (grad_cam(network, images, classes, "stages.2") == 0).all(), (
+        "no division by 0 where nothing speaks for a class"
+    )
 
 
-def test_what_is_hot_is_light():
+def test_hotter_pixels_are_lighter():
     image = np.full((3, 4, 4), 128, np.uint8)
     heat = np.linspace(0, 1, 16).reshape(4, 4)
-    light = blended(image, heat).astype(float).mean(axis=0).ravel()
+    light = overlay(image, heat).astype(float).mean(axis=0).ravel()
     assert (np.diff(light) > 0).all()
-    assert blended(image[:1], heat).shape == (3, 4, 4)
+    assert overlay(image[:1], heat).shape == (3, 4, 4)

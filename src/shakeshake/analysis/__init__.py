@@ -1,1 +1,1 @@
-"""What shaking did to a trained network (paper, section 3). By hooks only: the networks know nothing of it."""
+"""Analyses of trained networks (paper, section 3), by forward hooks."""

@@ -1,51 +1,57 @@
-"""What a network's probabilities are worth: confusion, calibration error, the most confident mistakes."""
+"""Confusion matrix, reliability of the probabilities and the most confident mistakes of a classifier."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+
+from .schema import Calibration, ReliabilityBin
 
 BINS = 15
 
 
-@dataclass(frozen=True)
-class Reliability:
+def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Calibration:
     """Top-label calibration over equal bins of confidence (Guo et al., 2017, equations 2 to 4).
 
-    edges: (bins + 1,). images, confidence, accuracy: (bins,), the last two nan where a bin is empty. ece: the mean of
-    |accuracy - confidence| over images, a fraction.
+    Args:
+        probabilities: (N, classes).
+        labels: (N,) class indices.
+        bins: number of bins. A confidence on an edge belongs to the bin below it.
+
+    Returns:
+        The expected calibration error (mean of |accuracy - confidence| over images, a fraction) and the bins.
     """
-
-    edges: np.ndarray
-    images: np.ndarray
-    confidence: np.ndarray
-    accuracy: np.ndarray
-    ece: float
-
-
-def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Reliability:
-    """Reliability of probabilities (N, classes) for labels (N,). A confidence on an edge counts below it."""
-    from sklearn.calibration import calibration_curve
-
-    confidence = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == labels
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     edges = np.linspace(0.0, 1.0, bins + 1)
-    images = np.bincount(np.searchsorted(edges[1:-1], confidence), minlength=bins)
-    accuracy, mean = np.full(bins, np.nan), np.full(bins, np.nan)
-    accuracy[images > 0], mean[images > 0] = calibration_curve(correct, np.clip(confidence, 0, 1), n_bins=bins)
-    apart = np.abs(accuracy - mean)[images > 0]
-    return Reliability(edges, images, mean, accuracy, float(apart @ images[images > 0] / len(labels)))
+    which = np.searchsorted(edges[1:-1], confidence)
+    images = np.bincount(which, minlength=bins)
+    with np.errstate(invalid="ignore"):  # 0 / 0 in an empty bin
+        mean = np.bincount(which, confidence, minlength=bins) / images
+        accuracy = np.bincount(which, correct, minlength=bins) / images
+    filled = images > 0
+    error = float(np.abs(accuracy - mean)[filled] @ images[filled] / len(labels))
+    return Calibration(
+        ece=error,
+        mean_confidence=float(confidence.mean()),
+        accuracy=float(correct.mean()),
+        bins=tuple(
+            ReliabilityBin(
+                low=float(edges[i]),
+                high=float(edges[i + 1]),
+                images=int(images[i]),
+                confidence=float(mean[i]) if filled[i] else None,
+                accuracy=float(accuracy[i]) if filled[i] else None,
+            )
+            for i in range(bins)
+        ),
+    )
 
 
-def confusion(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Counts (classes, classes), row = truth, column = predicted."""
-    from sklearn.metrics import confusion_matrix
-
-    return confusion_matrix(labels, predicted, labels=np.arange(classes))
+def confusion_matrix(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Counts (classes, classes), row = truth, column = prediction."""
+    return np.bincount(classes * labels.astype(np.int64) + predicted, minlength=classes**2).reshape(classes, classes)
 
 
-def most_confident_mistakes(probabilities: np.ndarray, labels: np.ndarray, most: int = 12) -> np.ndarray:
-    """Indices of wrongly predicted images, the most confident ones first."""
+def most_confident_mistakes(probabilities: np.ndarray, labels: np.ndarray, limit: int = 12) -> np.ndarray:
+    """Indices of misclassified images, the most confident first."""
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
-    return wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")[:most]]
+    return wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")[:limit]]

@@ -1,4 +1,4 @@
-"""Correlations of tensors that come in pieces: one pass, constant memory, stable."""
+"""Correlations of tensors that arrive in chunks: one pass, constant memory, numerically stable."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Elements of each variable in float64 at a time: on a CPU they stay in the cache, a GPU is waited for after each piece.
-PIECE, PIECE_ON_GPU = 1 << 16, 1 << 24
+# Elements of each variable converted to float64 at a time. On a CPU a chunk stays in the cache; on a GPU each chunk
+# costs a synchronisation.
+CHUNK, GPU_CHUNK = 1 << 16, 1 << 24
 
 
 class CoMoments:
-    """Means and co-moments of some variables over everything seen, merged piece by piece in float64.
+    """Means and co-moments of several variables over all data seen so far, in float64.
 
-    Within a piece deviations are taken from the piece's own means, and pieces are merged by the formula of Chan, Golub
-    and LeVeque (1979). A large common mean therefore costs no digits, as it would with sums of squares.
+    Deviations are taken from the means of each chunk, and chunks are merged by the formula of Chan, Golub and LeVeque
+    (1979). Unlike with sums of squares, a large common mean costs no precision.
     """
 
     def __init__(self, variables: int) -> None:
@@ -25,32 +26,32 @@ class CoMoments:
         self.moments = np.zeros((variables, variables))
 
     def update(self, tensors: Sequence[Tensor]) -> None:
-        """Add one tensor for each variable, all of one shape: corresponding elements are observed together."""
-        on = "cpu" if tensors[0].device.type == "mps" else tensors[0].device  # which has no float64
-        rows = [x.detach().to(on).reshape(-1) for x in tensors]
+        """Add one tensor per variable, all of the same shape: corresponding elements are one observation."""
+        device = "cpu" if tensors[0].device.type == "mps" else tensors[0].device  # MPS has no float64
+        rows = [x.detach().to(device).reshape(-1) for x in tensors]
         if rows[0].numel() == 0:
             return
-        size = PIECE if rows[0].device.type == "cpu" else PIECE_ON_GPU
-        for pieces in zip(*(row.split(size) for row in rows), strict=True):
-            piece = torch.stack(pieces).double()
-            mean = piece.mean(dim=1)
-            piece -= mean[:, None]
-            self.merge(piece.shape[1], mean.cpu().numpy(), (piece @ piece.T).cpu().numpy())
+        size = CHUNK if rows[0].device.type == "cpu" else GPU_CHUNK
+        for chunks in zip(*(row.split(size) for row in rows), strict=True):
+            chunk = torch.stack(chunks).double()
+            mean = chunk.mean(dim=1)
+            chunk -= mean[:, None]
+            self.merge(chunk.shape[1], mean.cpu().numpy(), (chunk @ chunk.T).cpu().numpy())
 
     def merge(self, count: int, mean: np.ndarray, moments: np.ndarray) -> None:
-        """Add a piece by its number of observations, means and co-moments about them."""
+        """Add a chunk, given its number of observations, means and co-moments about them."""
         total = self.count + count
         if total == 0:
             return
-        apart = mean - self.mean
-        self.moments += moments + np.outer(apart, apart) * (self.count * count / total)
-        self.mean += apart * (count / total)
+        delta = mean - self.mean
+        self.moments += moments + np.outer(delta, delta) * (self.count * count / total)
+        self.mean += delta * (count / total)
         self.count = total
 
     def correlation(self) -> np.ndarray:
-        """Pearson correlation of every pair (variables, variables); nan where a variable is constant."""
+        """Pearson correlation (variables, variables); nan where a variable is constant."""
         variance = np.diag(self.moments)
-        # Rounding leaves a constant variable a variance of its mean's last digits.
+        # Rounding gives a constant variable a variance in the last digits of its mean.
         constant = variance <= (1e-14 * self.mean) ** 2 * self.count
         with np.errstate(invalid="ignore", divide="ignore"):
             scale = np.where(constant, np.nan, np.sqrt(variance))

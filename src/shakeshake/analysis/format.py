@@ -1,51 +1,48 @@
-"""analysis.json as a table for a terminal. No torch."""
+"""An analysis as text for a terminal. No torch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+
+from .schema import Analysis
 
 
-def as_lines(found: dict[str, Any]) -> Iterator[str]:
-    """The main numbers of an analysis, aligned."""
-    yield f"{found['model']} {found['rule']} on {found['data']}, {found['images']:,} {found['split']} images"
-    yield from found["notes"]
+def as_lines(analysis: Analysis) -> Iterator[str]:
+    """Yield the main numbers of an analysis as aligned lines."""
+    yield f"{analysis.model} {analysis.rule} on {analysis.data}, {analysis.images:,} {analysis.split} images"
+    yield from analysis.notes
     yield ""
-    yield f"error {found['error']:.2f} %"
-    if found["train_error"] is not None and found["split"] == "test":
+    yield f"error {analysis.error:.2f} %"
+    if analysis.gap is not None:
         yield (
-            f"error of its {found['train_images']:,} training images, not augmented {found['train_error']:.2f} %, "
-            f"gap {found['gap']:.2f} points"
+            f"training error {analysis.train_error:.2f} % ({analysis.train_images:,} images, not augmented), "
+            f"gap {analysis.gap:.2f} points"
         )
-    if "calibration" in found:
-        confidence, accuracy, ece = (100 * found["calibration"][k] for k in ("mean_confidence", "accuracy", "ece"))
+    if (found := analysis.calibration) is not None:
         yield (
-            f"mean confidence {confidence:.1f} %, accuracy {accuracy:.1f} %, "
-            f"expected calibration error {ece:.1f} points"
+            f"mean confidence {100 * found.mean_confidence:.1f} %, accuracy {100 * found.accuracy:.1f} %, "
+            f"expected calibration error {100 * found.ece:.1f} points"
         )
-    if found["strength"] is not None:
-        strength = found["strength"]
-        yield (
-            f"E|beta - alpha| {strength['expected']:.4f} by formula, {strength['measured']:.4f} over "
-            f"{strength['draws']:,} draws"
-        )
-    if found["branch_correlation"]:
-        yield from _correlations(found)
+    if (strength := analysis.strength) is not None:
+        expected = "" if strength.expected is None else f"{strength.expected:.4f} in closed form, "
+        yield f"E|beta - alpha| {expected}{strength.measured:.4f} over {strength.draws:,} draws"
+    if analysis.branch_correlation:
+        yield from _correlations(analysis)
 
 
-def _correlations(found: dict[str, Any]) -> Iterator[str]:
-    layers = {block["block"]: block for block in found["layerwise"] or []}
-    yield "\ncorrelation between the branches; between layer i of the one and layer j of the other, LiRj"
+def _correlations(analysis: Analysis) -> Iterator[str]:
+    layers = {(block.block, pair.branches): pair.matrix for block in analysis.layerwise or () for pair in block.pairs}
+    yield "\ncorrelation between the outputs of two branches; LiRj: between layer i of one and layer j of the other"
     names = [f"L{i}R{j}" for i in (1, 2, 3) for j in (1, 2, 3)] if layers else []
     yield f"{'block':<22}{'branches':<10}{'outputs':>8}  " + "".join(f"{name:>7}" for name in names)
-    for block in found["branch_correlation"]:
-        of_layers = {tuple(p["branches"]): p["matrix"] for p in layers.get(block["block"], {}).get("pairs", [])}
-        for pair in block["pairs"]:
-            one, other = pair["branches"]
-            matrix = of_layers.get((one, other), [])
-            cells = "".join(f"{_shown(value):>7}" for row in matrix for value in row)
-            yield f"{block['block']:<22}{f'{one + 1} and {other + 1}':<10}{_shown(pair['correlation']):>8}  {cells}"
+    for block in analysis.branch_correlation or ():
+        for pair in block.pairs:
+            one, other = pair.branches
+            matrix = layers.get((block.block, pair.branches), ())
+            cells = "".join(f"{_three_digits(value):>7}" for row in matrix for value in row)
+            outputs = _three_digits(pair.correlation)
+            yield f"{block.block:<22}{f'{one + 1} and {other + 1}':<10}{outputs:>8}  {cells}"
 
 
-def _shown(value: float | None) -> str:
+def _three_digits(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"

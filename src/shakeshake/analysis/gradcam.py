@@ -1,4 +1,4 @@
-"""Where a network looked: Grad-CAM (Selvaraju et al., 2017, equations 1 and 2), by hooks on any network of images."""
+"""Grad-CAM: which regions of an image speak for a class (Selvaraju et al., 2017, equations 1 and 2)."""
 
 from __future__ import annotations
 
@@ -10,45 +10,52 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..utils.modes import eval_mode
 
-# Dark to light through hues that differ for most eyes; a picture in greys lies under it.
+# From dark to light through hues that most eyes can tell apart, over the image in grey.
 _COLOURS = np.array([(12, 7, 60), (100, 15, 110), (190, 50, 80), (245, 125, 20), (252, 235, 120)], np.float64)
-_STRENGTH = 0.55
+_OPACITY = 0.55
 
 
 def grad_cam(network: nn.Module, images: Tensor, classes: Tensor, layer: str) -> Tensor:
-    """Heat maps (N, H, W) from 0 to 1: what in a layer's feature maps speaks for a class.
+    """Compute Grad-CAM heat maps in evaluation mode; the network's training mode is restored.
 
-    Each feature map is weighted by the mean of the gradient of the class's logit over it; what is left of their sum
-    above 0 is scaled to a maximum of 1 for each image (all 0 where nothing speaks for the class) and to the size of the
-    image. The network, in evaluation mode, is left as it was found.
+    Each feature map of the layer is weighted by the mean gradient of the class's logit over it. The positive part of
+    their sum is scaled to a maximum of 1 per image (0 where nothing speaks for the class) and to the image size.
 
-    images: (N, C, H, W) as the network takes them. classes: (N,) int64. layer: the name of a module whose output is
-    (N, channels, height, width). Raises InputError when there is no such module.
+    Args:
+        network: maps (N, C, H, W) images to (N, classes) logits.
+        images: (N, C, H, W), normalised as the network expects.
+        classes: (N,) int64 class indices.
+        layer: name of a module whose output is (N, channels, height, width).
+
+    Returns:
+        (N, H, W) heat maps in [0, 1].
+
+    Raises:
+        InputError: if the network has no such module.
     """
     try:
         module = network.get_submodule(layer)
     except AttributeError:
-        raise InputError(f"layer: {layer!r} is no module of the network, expected one such as stages.2") from None
-    seen: list[Tensor] = []
-    handle = module.register_forward_hook(lambda _, __, output: seen.append(output))
+        raise InputError(f"layer: got {layer!r}, expected the name of a module, such as stages.2") from None
+    outputs: list[Tensor] = []
+    handle = module.register_forward_hook(lambda _, __, output: outputs.append(output))
     try:
         with eval_mode(network), torch.enable_grad():
             logits = network(images.detach().requires_grad_())
-            chosen = logits.gather(1, classes[:, None]).sum()
-            (gradient,) = torch.autograd.grad(chosen, seen[0])
+            score = logits.gather(1, classes[:, None]).sum()
+            (gradient,) = torch.autograd.grad(score, outputs[0])
     finally:
         handle.remove()
-    features, gradient = seen[0].detach().float(), gradient.float()
+    features, gradient = outputs[0].detach().float(), gradient.float()
     heat = F.relu((features * gradient.mean(dim=(2, 3), keepdim=True)).sum(dim=1))
-    most = heat.amax(dim=(1, 2), keepdim=True)
-    heat = heat / torch.where(most > 0, most, 1)
+    peak = heat.amax(dim=(1, 2), keepdim=True)
+    heat = heat / torch.where(peak > 0, peak, 1)
     return F.interpolate(heat[:, None], size=images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
 
 
-def blended(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """A picture (C, H, W) uint8 in greys under the colours of its heat map (H, W), as (3, H, W) uint8."""
+def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Blend a (C, H, W) uint8 image in grey with the colours of its (H, W) heat map; returns (3, H, W) uint8."""
     grey = image.mean(axis=0) if len(image) == 3 else image[0].astype(np.float64)
-    at = heat.astype(np.float64).clip(0, 1) * (len(_COLOURS) - 1)
-    stops = np.arange(len(_COLOURS))
-    colours = np.stack([np.interp(at, stops, channel) for channel in _COLOURS.T])
-    return np.rint((1 - _STRENGTH) * grey + _STRENGTH * colours).astype(np.uint8)
+    position = heat.astype(np.float64).clip(0, 1) * (len(_COLOURS) - 1)
+    colours = np.stack([np.interp(position, np.arange(len(_COLOURS)), channel) for channel in _COLOURS.T])
+    return np.rint((1 - _OPACITY) * grey + _OPACITY * colours).astype(np.uint8)

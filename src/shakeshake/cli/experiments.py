@@ -27,10 +27,10 @@ def analyze(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
 
     from ..analysis.format import as_lines
-    from ..analysis.run import analyze_run
+    from ..analysis.run import analyze as run_analysis
 
     only = None if given.only is None else tuple(given.only.split(","))
-    found = analyze_run(given.run, split=given.split, only=only, data_dir=given.data_dir, device=given.device)
+    found = run_analysis(given.run, split=given.split, only=only, data_dir=given.data_dir, device=given.device)
     for line in as_lines(found):
         print(line)
     print(f"\nanalysis {given.run / 'analysis.json'}")

@@ -101,10 +101,10 @@ def _look_at_photos(run: Path) -> None:
     """Of own photos the page shows which were confused and where the network looked, without being asked."""
     if not (run / "data.json").exists() or (run / "analysis.json").exists():
         return
-    from ..analysis.run import analyze_run
+    from ..analysis.run import analyze
 
     try:
-        analyze_run(run, only=("calibration", "gap", "gradcam"))
+        analyze(run, only=("calibration", "gap", "gradcam"))
     except InputError as error:
         log_stderr(f"shakeshake: the page has no pictures: {error}")
 

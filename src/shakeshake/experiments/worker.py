@@ -43,9 +43,9 @@ def work(path: Path, *, data_dir: str | None = None, only: str | None = None, pa
 
     only: analyses, with commas between them; None for all.
     patience: seconds to wait for a run that another process holds: one that has just been killed lets go of it soon.
-    Raises what resume() and analyze_run() raise; RunBusy when the patience is over.
+    Raises what resume() and analyze() raise; RunBusy when the patience is over.
     """
-    from ..analysis.run import analyze_run
+    from ..analysis.run import analyze
     from ..train.fit import resume
 
     until = time.monotonic() + patience
@@ -58,7 +58,7 @@ def work(path: Path, *, data_dir: str | None = None, only: str | None = None, pa
                 raise
             time.sleep(1.0)
     if not (path / "analysis.json").exists():
-        analyze_run(path, data_dir=data_dir, only=only.split(",") if only else None)
+        analyze(path, data_dir=data_dir, only=only.split(",") if only else None)
 
 
 def main(path: str, data_dir: str = "", only: str = "") -> int:

@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import functools
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from ..errors import InputError
+
+LARGEST = 1e15
+"""Larger numbers are refused: no file of this package has one, and a chart could not show it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """A check for ``Annotated[float, Range(0, 1)]``. A value beyond an end by rounding alone is moved to it."""
+
+    low: float = -LARGEST
+    high: float = LARGEST
+
+    def __call__(self, value: Any) -> Any:
+        if not self.low - 1e-6 <= value <= self.high + 1e-6:
+            raise ValueError(f"a number from {self.low:g} to {self.high:g}")
+        return min(max(value, self.low), self.high) if isinstance(value, float) else value
+
+
+Fraction = Annotated[float, Range(0, 1)]
+Percent = Annotated[float, Range(0, 100)]
+Count = Annotated[int, Range(0)]
 
 
 class JsonSchema:
@@ -18,7 +39,12 @@ class JsonSchema:
     The key of a field is its name, or ``metadata={"key": ...}``; a field with ``metadata={"json": False}`` is not
     part of the file. Unknown keys are ignored and missing keys take the default, so that files of other versions load.
     Fields may be int, float, str, bool, Any, Literal, another JsonSchema, and lists, tuples, dicts or unions of these.
+    Each extra of an ``Annotated`` field is called with the value, returns it, and raises ``ValueError(expected)``.
+
+    keep_whole: Leave out a whole field where one of its entries is broken, instead of the entry.
     """
+
+    keep_whole: ClassVar[bool] = False
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object."""
@@ -58,7 +84,7 @@ def _plain(value: Any) -> Any:
 def _read_object(cls: type[Any], values: Any, name: str, problems: list[str] | None) -> Any:
     if not isinstance(values, Mapping):
         raise _wrong(name, values, "an object")
-    read, kinds = {}, typing.get_type_hints(cls)
+    read, kinds = {}, _kinds(cls)  # type: ignore[arg-type]
     for field, key in _json_fields(cls):
         where = f"{name}.{key}" if name else key
         required = field.default is field.default_factory is dataclasses.MISSING
@@ -67,7 +93,7 @@ def _read_object(cls: type[Any], values: Any, name: str, problems: list[str] | N
                 raise InputError(f"{where}: is missing, expected {_words(kinds[field.name])}")
             continue
         try:
-            read[field.name] = _read(kinds[field.name], values[key], where, problems)
+            read[field.name] = _read(kinds[field.name], values[key], where, None if cls.keep_whole else problems)
         except InputError as error:
             if required or problems is None:
                 raise
@@ -75,11 +101,22 @@ def _read_object(cls: type[Any], values: Any, name: str, problems: list[str] | N
     return cls(**read)
 
 
+@functools.cache
+def _kinds(cls: type[Any]) -> dict[str, Any]:
+    return typing.get_type_hints(cls, include_extras=True)
+
+
 def _read(kind: Any, value: Any, where: str, problems: list[str] | None) -> Any:
     """The value as ``kind``; raises InputError where it is something else."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return value
+    if origin is Annotated:
+        value = _read(arguments[0], value, where, problems)
+        try:
+            return functools.reduce(lambda checked, check: check(checked), kind.__metadata__, value)
+        except ValueError as error:
+            raise _wrong(where, value, str(error)) from None
     if origin in (typing.Union, types.UnionType):
         if value is None and types.NoneType in arguments:
             return None
@@ -100,9 +137,12 @@ def _read(kind: Any, value: Any, where: str, problems: list[str] | None) -> Any:
     elif issubclass(kind, JsonSchema):
         return _read_object(kind, value, where, problems)
     elif kind is float:
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST:  # nan is not
             return float(value)
-    elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+    elif kind is int:
+        if isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST:
+            return value
+    elif isinstance(value, kind):
         return value
     raise _wrong(where, value, _words(kind))
 
@@ -127,6 +167,8 @@ def _read_list(kind: Any, values: list[Any], where: str, problems: list[str] | N
 def _words(kind: Any) -> str:
     names = {int: "an integer", float: "a finite number", str: "a text", bool: "true or false", dict: "an object"}
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        return _words(arguments[0])
     if origin in (typing.Union, types.UnionType):
         return " or ".join("null" if argument is types.NoneType else _words(argument) for argument in arguments)
     if origin is typing.Literal:
