@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shakeshake.bench import interleaved
-from shakeshake.kernels import convs, fused
+from shakeshake.kernels import convs, ops
 from shakeshake.layers.mix import mix
 from shakeshake.train.device import autocast, keep_freed_memory
 
@@ -48,25 +48,25 @@ def steps(dtype: torch.dtype) -> dict[str, Callable[[], object]]:
     def plain_mix(skip: Tensor, *xs: Tensor) -> tuple[Tensor]:
         return (skip + mix([bn(x) for bn, x in zip(bns, xs, strict=True)], alpha, beta),)
 
-    def plain_fork(x: Tensor) -> tuple[Tensor, ...]:
+    def plain_fan_out(x: Tensor) -> tuple[Tensor, ...]:
         active = F.relu(x)
         return x, active, active
 
     return {
         "copy": lambda: copied.copy_(from_map),
-        "bn_relu": both_ways(lambda x: (fused.bn_relu(x, bns[0]),), [x]),
+        "bn_relu": both_ways(lambda x: (ops.bn_relu(x, bns[0]),), [x]),
         "bn_relu, plain": both_ways(lambda x: (F.relu(bns[0](x)),), [x]),
-        "bn_mix": both_ways(lambda skip, *xs: (fused.bn_mix(skip, xs, bns, alpha, beta, (None, None)),), maps),
+        "bn_mix": both_ways(lambda skip, *xs: (ops.bn_mix(skip, xs, bns, alpha, beta, (None, None)),), maps),
         "bn_mix, plain": both_ways(plain_mix, maps),
-        "relu_fork": both_ways(lambda x: fused.relu_fork(x, 2), [x]),
-        "relu_fork, plain": both_ways(plain_fork, [x]),
+        "relu_fan_out": both_ways(lambda x: ops.relu_fan_out(x, 2), [x]),
+        "relu_fan_out, plain": both_ways(plain_fan_out, [x]),
     }
 
 
 def conv_steps(dtype: torch.dtype) -> dict[str, Callable[[], object]]:
     torch.manual_seed(0)
     found = {}
-    for channels, side in SIZES if convs.there(dtype) else ():
+    for channels, side in SIZES if convs.is_supported(dtype) else ():
         x = torch.randn(IMAGES, channels, side, side, dtype=dtype)
         x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
         bn = nn.BatchNorm2d(channels)
@@ -76,7 +76,7 @@ def conv_steps(dtype: torch.dtype) -> dict[str, Callable[[], object]]:
         )
 
         def head(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
-            return tuple(y for y, _ in convs.head(x, weights, [convs.ALL_TAPS] * 2, 1, keep=False)[1])
+            return tuple(y for y, _ in convs.relu_conv_sums(x, weights, [convs.ALL_TAPS] * 2, 1, keep=False)[1])
 
         def plain_head(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
             with autocast("bf16" if dtype == torch.bfloat16 else "fp32", x.device):
@@ -84,7 +84,7 @@ def conv_steps(dtype: torch.dtype) -> dict[str, Callable[[], object]]:
                 return tuple(F.conv2d(active, weight, padding=1) for weight in weights)
 
         def tail(x: Tensor, *_: Tensor, bn: nn.BatchNorm2d = bn, one: nn.Conv2d = one) -> tuple[Tensor]:
-            return (convs.tail(x, None, bn, one)[0],)
+            return (convs.bn_relu_conv_sums(x, None, bn, one)[0],)
 
         def plain_tail(x: Tensor, weight: Tensor, *_: Tensor, bn: nn.BatchNorm2d = bn) -> tuple[Tensor]:
             with autocast("bf16" if dtype == torch.bfloat16 else "fp32", x.device):

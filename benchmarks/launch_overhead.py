@@ -24,10 +24,10 @@ import torch
 
 from shakeshake.bench import interleaved, training_step
 from shakeshake.data.dataset import ImageData, Split
-from shakeshake.kernels.fused import use
+from shakeshake.kernels import revert
 from shakeshake.train import trainer as trainer_module
 from shakeshake.train.device import choose_device, describe_device, peak_memory
-from shakeshake.train.ghost_batch_norm import in_parts
+from shakeshake.train.ghost_batch_norm import convert_ghost_batch_norm
 from shakeshake.train.recipe import Recipe
 from shakeshake.train.trainer import Trainer
 
@@ -48,8 +48,8 @@ def noise(images: int, pixels: int) -> ImageData:
 
 def trainer(recipe: Recipe, data: ImageData, layout: str) -> Trainer:
     made = Trainer(recipe, data)
-    use(made.network, wanted=False)
-    in_parts(made.network, recipe.ghost_batch_size if layout == "parallel" else None)
+    revert(made.network)
+    convert_ghost_batch_norm(made.network, recipe.ghost_batch_size if layout == "parallel" else None)
     made.part = None if layout == "parallel" else recipe.ghost_batch_size
     return made
 

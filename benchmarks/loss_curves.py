@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from shakeshake.data.registry import load_data
-from shakeshake.kernels.fused import use
+from shakeshake.kernels import revert
 from shakeshake.train.device import choose_device
 from shakeshake.train.recipe import Recipe
 from shakeshake.train.trainer import Trainer
@@ -31,7 +31,8 @@ OURS = {"plain fp32": ("fp32", False), "fp32": ("fp32", True), "bf16": ("bf16", 
 
 def trainer(recipe: Recipe, fused: bool) -> Trainer:
     made = Trainer(recipe, load_data("cifar10", train_size=recipe.train_size, seed=0))
-    use(made.network, wanted=fused)
+    if not fused:
+        revert(made.network)
     return made
 
 

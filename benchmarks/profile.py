@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from shakeshake.kernels import convs, fused
+from shakeshake.kernels import convs, ops
 from shakeshake.train.device import choose_device, describe_device
 
 from ._common import parser, save
@@ -48,7 +48,7 @@ def group_of(name: str) -> str:
     return next((group for group, names in GROUPS.items() if name in names), "all else")
 
 
-def recorded(name: str, *arguments: Any, call: Any = fused.call) -> None:
+def recorded(name: str, *arguments: Any, call: Any = ops.call) -> None:
     with record_function(name):
         call(name, *arguments)
 
@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
     options.add_argument("--device", default="cpu")
     args = options.parse_args(argv)
     device = choose_device(args.device)
-    fused.call = convs.call = recorded  # kernels are called by address, so the profiler needs a marker
+    ops.call = convs.call = recorded  # kernels are called by address, so the profiler needs a marker
     result = {p: profiled(p, args.batch_size, device, args.steps, args.model) for p in ("fp32", "bf16")}
     for precision, found in result.items():
         print(f"{precision}: {found['step']:.0f} ms")

@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{name:<32}{median:>7.3f} s")
     result = {
         "rounds": args.rounds,
-        "kernels": build.why() or "available",
+        "kernels": build.unavailable_reason() or "available",
         "medians": medians,
         "seconds": measured,
     }

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from shakeshake.bench import interleaved, trainer_on_noise, training_step
-from shakeshake.kernels.fused import use
+from shakeshake.kernels import revert
 from shakeshake.train.device import autocast, choose_device
 
 from ._common import parser, save
@@ -52,7 +52,8 @@ def theirs(network: nn.Module, batch: int, device: torch.device, precision: str 
 
 def ours(precision: str, kernels: bool, batch: int, device: torch.device, model: str = MODEL) -> Callable[[], None]:
     trainer = trainer_on_noise(model, "S-S-I", batch, precision, str(device))
-    use(trainer.network, wanted=kernels)
+    if not kernels:
+        revert(trainer.network)
     return training_step(trainer)
 
 

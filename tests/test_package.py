@@ -68,7 +68,9 @@ def test_the_wheel_works_on_its_own(dist, tmp_path):
     told = run(site / "bin" / "shakeshake", "train", "digits", *tiny, "--out", "run", cwd=tmp_path, **env)
     assert "test error" in told
     assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
-    kernels = run("-c", "from shakeshake.kernels import build; print(build.why())", cwd=tmp_path, **env).strip()
+    kernels = run(
+        "-c", "from shakeshake.kernels import build; print(build.unavailable_reason())", cwd=tmp_path, **env
+    ).strip()
     assert not kernels or "compiler" in kernels
 
 

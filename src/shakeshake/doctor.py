@@ -51,7 +51,7 @@ def examine(*, measure: bool = True) -> Iterator[tuple[str, str]]:
     precision = choose_precision("auto", device)
     why = "the device computes in it" if precision == "bf16" else "the device has no bf16 instructions"
     yield "precision", f"{precision} (what --precision auto takes: {why})"
-    lacking = build.why()
+    lacking = build.unavailable_reason()
     yield "kernels", f"none: {lacking}" if lacking else "fused, for the CPU"
     for name in ("cifar10", "cifar100"):
         place = registry.where(name)

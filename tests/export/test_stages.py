@@ -12,12 +12,14 @@ from shakeshake.inference.fused_conv import FusedConv
 from shakeshake.inference.fused_stages import FusedBlock, FusedStages
 from shakeshake.kernels import convs
 
-pytestmark = pytest.mark.skipif(not convs.there(torch.float32), reason="this CPU has no convolutions of ours")
+pytestmark = pytest.mark.skipif(not convs.is_supported(torch.float32), reason="this CPU has no convolutions of ours")
 DTYPES = [
     torch.float32,
     pytest.param(
         torch.bfloat16,
-        marks=pytest.mark.skipif(not convs.there(torch.bfloat16), reason="none in bfloat16, or oneDNN's are better"),
+        marks=pytest.mark.skipif(
+            not convs.is_supported(torch.bfloat16), reason="none in bfloat16, or oneDNN's are better"
+        ),
     ),
 ]
 

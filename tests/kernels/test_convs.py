@@ -8,12 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from shakeshake.kernels import build, convs, fused
+from shakeshake.kernels import build, convs, ops
 
 DTYPES = [
     pytest.param(
         dtype,
-        marks=pytest.mark.skipif(not convs.there(dtype), reason=f"no convolutions in {dtype} here: {build.why()}"),
+        marks=pytest.mark.skipif(
+            not convs.is_supported(dtype), reason=f"no convolutions in {dtype} here: {build.unavailable_reason()}"
+        ),
     )
     for dtype in (torch.float32, torch.bfloat16)
 ]
@@ -61,7 +63,7 @@ def conv(into, out, stride, seed, groups=1):
 
 def slow_conv(made, x, taps=(convs.ALL_TAPS,)):
     """In float64, with the weights as they are when rounded to the type of ``x``, unless tiles are computed."""
-    dtype = torch.float32 if convs.tiled(x, made.stride[0], taps) else x.dtype
+    dtype = torch.float32 if convs.uses_winograd(x, made.stride[0], taps) else x.dtype
     slow = copy.deepcopy(made).double()
     slow.weight.data = made.weight.detach().to(dtype).double()
     return slow
@@ -76,14 +78,14 @@ def check(ours, slow, dtype, what):
 def check_sums(sums, y):
     """What a BN makes of the sums is what it makes of the feature map itself."""
     ours, theirs = (nn.BatchNorm2d(y.shape[1], momentum=0.3) for _ in range(2))
-    for a, b in zip(fused.normalisation(y, ours, sums), fused.normalisation(y, theirs), strict=True):
+    for a, b in zip(ops.bn_statistics(y, ours, sums), ops.bn_statistics(y, theirs), strict=True):
         assert torch.allclose(a, b, rtol=1e-5, atol=1e-5)
     assert torch.allclose(ours.running_mean, theirs.running_mean, rtol=1e-5, atol=1e-6)
     assert torch.allclose(ours.running_var, theirs.running_var, rtol=1e-5, atol=1e-6)
 
 
 def head(x, *made, keep=True):
-    return convs.head(x, [m.weight for m in made], [convs.ALL_TAPS] * len(made), made[0].stride[0], keep=keep)
+    return convs.relu_conv_sums(x, [m.weight for m in made], [convs.ALL_TAPS] * len(made), made[0].stride[0], keep=keep)
 
 
 @pytest.mark.parametrize(
@@ -99,11 +101,11 @@ def test_head(dtype, shape, keep, last):
     with torch.no_grad():
         for each, tap in zip(made, there, strict=True):
             each.weight.mul_(tap)
-    assert convs.fit_head(x, made, taps)
+    assert convs.can_relu_conv_sums(x, made, taps)
     slow_x = x.detach().double().requires_grad_()
     twins = [slow_conv(each, x, taps) for each in made]
 
-    skip, ys = convs.head(x, [each.weight for each in made], taps, stride, keep=keep)
+    skip, ys = convs.relu_conv_sums(x, [each.weight for each in made], taps, stride, keep=keep)
     slow = [twin(F.relu(slow_x)) for twin in twins]
     gradients = [image(y.shape, dtype, 5 + k).detach() for k, y in enumerate((x, *(y for y, _ in ys)))]
     start = 0 if keep else 1
@@ -129,12 +131,12 @@ def test_tail(dtype, shape, known):
     with torch.no_grad():
         for k, values in enumerate((bn.weight, bn.bias)):
             values.copy_(torch.randn(into, generator=torch.Generator().manual_seed(3 + k)))
-    assert convs.fit_tail(x, made)
+    assert convs.can_bn_relu_conv_sums(x, made)
     slow_x, slow_bn, twin = x.detach().double().requires_grad_(), copy.deepcopy(bn).double(), slow_conv(made, x)
     around = x.detach().float() - x.detach()[:, :, :1, :1].float()
     sums = torch.stack((x.detach()[:, :, 0, 0].float(), around.sum((2, 3)), around.square().sum((2, 3))), dim=1)
 
-    y, sums_of_y = convs.tail(x, sums if known else None, bn, made)
+    y, sums_of_y = convs.bn_relu_conv_sums(x, sums if known else None, bn, made)
     slow = twin(F.relu(slow_bn(slow_x)))
     gradient = image(y.shape, dtype, 5).detach()
     y.backward(gradient)
@@ -168,23 +170,23 @@ def test_biased(dtype, shape, mask, images, threads, request):
         conv(into, out, stride, 2),
         torch.randn(out),
     )
-    assert convs.fit_inference(x, made, mask)
+    assert convs.can_conv_bias_act(x, made, mask)
     with torch.no_grad():
         made.weight.mul_(torch.tensor([mask >> tap & 1 for tap in range(9)]).view(3, 3))
-    assert convs.taps_of(made.weight) == mask
+    assert convs.nonzero_taps(made.weight) == mask
     twin = slow_conv(made, x, (mask,))(x.double()) + bias.double()[:, None, None]
     rectified = slow_conv(made, x, (mask,))(x.double().relu()) + bias.double()[:, None, None]
     add = image(twin.shape, dtype, 3).detach()
-    tiles = convs.tiled(x, stride, (mask,))
-    weights = convs.arranged(made.weight, dtype, tiles=tiles)
+    winograd = convs.uses_winograd(x, stride, (mask,))
+    weights = convs.pack_weights(made.weight, dtype, winograd=winograd)
     for first, added, relu, slow in (
         (False, None, False, twin),
         (True, None, True, rectified.relu()),
         (False, add, True, (twin + add.double()).relu()),
     ):
         y = torch.full_like(twin, torch.nan, dtype=dtype, memory_format=torch.channels_last)
-        how = {"tiles": tiles, "relu_first": first, "add": added, "relu": relu}
-        convs.biased(x, y, weights, bias, stride, mask, **how)()
+        options = {"winograd": winograd, "relu_first": first, "add": added, "relu": relu}
+        convs.conv_bias_act(x, y, weights, bias, stride, mask, **options)()
         check(y, slow.detach(), dtype, (first, relu))
 
 
@@ -192,7 +194,7 @@ def test_shapes_are_computed_in_both_ways():
     """Else the tests above would not say much."""
     for dtype in (torch.float32, torch.bfloat16):
         for shapes in ([(shape[0], *shape[3:]) for shape in HEADS if shape[2] == 1], [(t[0], *t[2:4]) for t in TAILS]):
-            assert {convs.tiled(image((5, *shape), dtype, 1), 1) for shape in shapes} == {False, True}
+            assert {convs.uses_winograd(image((5, *shape), dtype, 1), 1) for shape in shapes} == {False, True}
 
 
 @pytest.mark.parametrize(("channels", "side"), [(32, 5), (64, 12)])
@@ -207,7 +209,10 @@ def test_the_number_of_threads_changes_nothing(dtype, channels, side):
             [conv(channels, channels, 1, 2, groups) for groups in (1, 1, 1, 2 if side == 12 else 1)],
         )
         _, ys = head(x, *made[:2])
-        outs = [convs.tail(*known, nn.BatchNorm2d(channels), last) for known, last in zip(ys, made[2:], strict=True)]
+        outs = [
+            convs.bn_relu_conv_sums(*known, nn.BatchNorm2d(channels), last)
+            for known, last in zip(ys, made[2:], strict=True)
+        ]
         sum(y.float().square().sum() for y, _ in outs).backward()
         return [x.grad, *(each.weight.grad for each in made), *(sums for _, sums in outs)]
 
@@ -230,7 +235,7 @@ def test_what_is_not_a_number_stays_seen_where_it_is(dtype):
         _, [(y, _)] = head(x.requires_grad_(), conv(into, 32, 1, 2))
         assert y[0, :, 1:4, 1:4].isnan().all()
         assert y.isnan().sum() == 9 * 32
-    y, _ = convs.tail(x.detach().requires_grad_(), None, nn.BatchNorm2d(32), conv(32, 32, 1, 2))
+    y, _ = convs.bn_relu_conv_sums(x.detach().requires_grad_(), None, nn.BatchNorm2d(32), conv(32, 32, 1, 2))
     assert y.isnan().all()
 
 
@@ -248,7 +253,7 @@ def test_what_is_not_a_number_stays_seen_in_tiles(dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_others_are_left_to_torch(dtype):
     x = image((2, 32, 4, 4), dtype, 1)
-    assert convs.fit_tail(x, conv(32, 32, 1, 2))
+    assert convs.can_bn_relu_conv_sums(x, conv(32, 32, 1, 2))
     others = [
         conv(32, 32, 2, 2),
         conv(64, 32, 1, 2),  # of other channels than the input's
@@ -261,19 +266,19 @@ def test_others_are_left_to_torch(dtype):
         nn.Conv2d(32, 32, 3, 1, 1, bias=False),  # its weights lie otherwise
         conv(32, 32, 1, 2).to(torch.bfloat16),
     ]
-    assert not any(convs.fit_tail(x, other) for other in others)
+    assert not any(convs.can_bn_relu_conv_sums(x, other) for other in others)
     large = image((8, 32, 16, 16), dtype, 1)
-    assert convs.fit_tail(large, conv(32, 64, 1, 2, groups=2))
-    assert not convs.fit_tail(large, conv(32, 32, 1, 2, groups=4))
-    assert not convs.fit_head(large, [conv(32, 32, 1, 2, groups=2)], [convs.ALL_TAPS])
-    assert not convs.fit_inference(large, conv(32, 32, 1, 2, groups=2), convs.ALL_TAPS)
+    assert convs.can_bn_relu_conv_sums(large, conv(32, 64, 1, 2, groups=2))
+    assert not convs.can_bn_relu_conv_sums(large, conv(32, 32, 1, 2, groups=4))
+    assert not convs.can_relu_conv_sums(large, [conv(32, 32, 1, 2, groups=2)], [convs.ALL_TAPS])
+    assert not convs.can_conv_bias_act(large, conv(32, 32, 1, 2, groups=2), convs.ALL_TAPS)
     x48 = image((2, 48, 4, 4), dtype, 1)
-    assert not convs.fit_tail(x48, conv(48, 32, 1, 2))
+    assert not convs.can_bn_relu_conv_sums(x48, conv(48, 32, 1, 2))
     taps = [convs.ALL_TAPS]
-    assert convs.fit_head(x, [conv(32, 32, 1, 2), conv(32, 32, 1, 3)], taps * 2)
-    assert not convs.fit_head(x, [conv(32, 32, 1, 2), conv(32, 32, 2, 2)], taps * 2)
-    assert not convs.fit_head(x, [conv(32, 32, 1, 2), conv(32, 64, 1, 2)], taps * 2)
-    assert not convs.fit_head(x48, [conv(48, 32, 1, 2)], taps)
-    assert not convs.fit_head(x, [conv(64, 32, 1, 2)], taps)
-    assert convs.fit_inference(x, conv(32, 32, 1, 2), convs.ALL_TAPS)
-    assert not convs.fit_inference(x, conv(64, 32, 1, 2), convs.ALL_TAPS)
+    assert convs.can_relu_conv_sums(x, [conv(32, 32, 1, 2), conv(32, 32, 1, 3)], taps * 2)
+    assert not convs.can_relu_conv_sums(x, [conv(32, 32, 1, 2), conv(32, 32, 2, 2)], taps * 2)
+    assert not convs.can_relu_conv_sums(x, [conv(32, 32, 1, 2), conv(32, 64, 1, 2)], taps * 2)
+    assert not convs.can_relu_conv_sums(x48, [conv(48, 32, 1, 2)], taps)
+    assert not convs.can_relu_conv_sums(x, [conv(64, 32, 1, 2)], taps)
+    assert convs.can_conv_bias_act(x, conv(32, 32, 1, 2), convs.ALL_TAPS)
+    assert not convs.can_conv_bias_act(x, conv(64, 32, 1, 2), convs.ALL_TAPS)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels import convs
-from ..kernels.fused import Kernel
+from ..kernels.ops import Kernel
 
 
 class FusedConv(nn.Conv2d):
@@ -66,16 +66,20 @@ class FusedConv(nn.Conv2d):
     def _fits(self, x: Tensor, add: Tensor | None) -> bool:
         return (
             self._parameters["bias"] is not None
-            and convs.fit_inference(x, self, self._packed_taps)
+            and convs.can_conv_bias_act(x, self, self._packed_taps)
             and (add is None or (add.shape == self.output_shape(x) and add.dtype == x.dtype))
         )
 
     def _kernel(self, x: Tensor, y: Tensor, add: Tensor | None, relu: bool, relu_first: bool) -> Kernel:
         weight, bias, stride, taps = self.weight, self.bias, self.stride[0], self._packed_taps
         assert bias is not None
-        tiles = convs.tiled(x, stride, (taps,))
-        words, floats = self._once(tiles, lambda: (convs.arranged(weight, x.dtype, tiles=tiles), bias.detach().float()))
-        return convs.biased(x, y, words, floats, stride, taps, tiles=tiles, relu_first=relu_first, add=add, relu=relu)
+        winograd = convs.uses_winograd(x, stride, (taps,))
+        words, floats = self._once(
+            winograd, lambda: (convs.pack_weights(weight, x.dtype, winograd=winograd), bias.detach().float())
+        )
+        return convs.conv_bias_act(
+            x, y, words, floats, stride, taps, winograd=winograd, relu_first=relu_first, add=add, relu=relu
+        )
 
     def _by_primitive(self, x: Tensor, weight: Tensor, bias: Tensor | None, add: Tensor | None, relu: bool) -> Tensor:
         shape = (self.padding, self.stride, self.dilation, self.groups)
@@ -91,7 +95,7 @@ class FusedConv(nn.Conv2d):
     def _forget_if_not_of(self, weight: Tensor, bias: Tensor | None) -> None:
         of = weight.dtype, identity(weight), identity(bias)
         if self._packed_of != of:
-            self._packed, self._packed_taps = {}, convs.taps_of(weight)
+            self._packed, self._packed_taps = {}, convs.nonzero_taps(weight)
             self._packed_memory = [held(value) for value in (weight, bias)]
             self._packed_of = of  # last: another thread that sees it finds the rest
 

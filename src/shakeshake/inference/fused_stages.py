@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..kernels.fused import Kernel
+from ..kernels.ops import Kernel
 from .fused_conv import FusedConv, held, identity, unrecorded
 
 FEW = 2**18  # bytes of an input: eight images of 16 channels and 32 x 32 in bfloat16

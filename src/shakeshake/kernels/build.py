@@ -1,4 +1,8 @@
-"""The C++ files here become a library: compiled once on a machine, by the compiler that is there, kept in the cache."""
+"""Compiling and loading the C++ kernels: once per machine, cached.
+
+``SHAKESHAKE_KERNELS=0`` in the environment switches the kernels off: networks then train and predict by PyTorch's
+operations.
+"""
 
 from __future__ import annotations
 
@@ -21,50 +25,51 @@ SOURCES = tuple(
 HEADERS = tuple(Path(__file__).with_name(f"{name}.h") for name in ("conv", "conv_after", "winograd", "lists"))
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
 COMPILERS = ("c++", "g++", "clang++")
-SWITCH = "SHAKESHAKE_KERNELS"  # 0: do without
+ENV_VARIABLE = "SHAKESHAKE_KERNELS"  # "0" switches the kernels off
 
 
 @functools.cache
-def library() -> ctypes.CDLL | None:
-    """The kernels, or None where they cannot be had; why() says why not. Takes seconds the first time on a machine."""
-    found = _library()
-    return found if isinstance(found, ctypes.CDLL) else None
+def load_library() -> ctypes.CDLL | None:
+    """The compiled kernels, or None if they are unavailable. Takes seconds the first time on a machine."""
+    loaded = _load()
+    return loaded if isinstance(loaded, ctypes.CDLL) else None
 
 
-def why() -> str:
-    """Empty if there are kernels, else the reason in a few words."""
-    found = _library()
-    return found if isinstance(found, str) else ""
+def unavailable_reason() -> str:
+    """Why there are no kernels, in a few words; empty if there are."""
+    loaded = _load()
+    return loaded if isinstance(loaded, str) else ""
 
 
 @functools.cache
-def _library() -> ctypes.CDLL | str:
-    if os.environ.get(SWITCH, "1") == "0":
-        return f"{SWITCH} is 0"
+def _load() -> ctypes.CDLL | str:
+    """The library, or the reason why there is none."""
+    if os.environ.get(ENV_VARIABLE, "1") == "0":
+        return f"{ENV_VARIABLE} is 0"
     if platform.system() != "Linux":
         return f"not built on {platform.system()}"
     compiler = next((path for name in COMPILERS if (path := shutil.which(name))), None)
     if compiler is None:
         return "no C++ compiler (c++, g++ or clang++)"
     try:
-        cache, name = _cache(), f"cpu-{_key(compiler)}"
-        return ctypes.CDLL(str(_kept(cache, name) or _compile(compiler, cache, name)))
+        cache, name = _library_dir(), f"cpu-{_cache_key(compiler)}"
+        return ctypes.CDLL(str(_find_cached(cache, name) or _compile(compiler, cache, name)))
     except (OSError, subprocess.SubprocessError) as error:
         return f"{Path(compiler).name} failed: {str(error).splitlines()[0]}"
 
 
-def _cache() -> Path:
+def _library_dir() -> Path:
     folder = cache_dir("kernels")
     if not folder.is_absolute():
-        raise OSError("no home directory to keep the library in, XDG_CACHE_HOME may name another")
+        raise OSError("no home directory for the compiled library; set XDG_CACHE_HOME to a folder")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if folder.stat().st_uid != os.getuid():
         raise OSError(f"{folder} belongs to another user")
     return folder
 
 
-def _key(compiler: str) -> str:
-    """What the library depends on: sources, flags, compiler, and the instructions of this CPU."""
+def _cache_key(compiler: str) -> str:
+    """A digest of all that the library depends on: sources, flags, compiler and the CPU's instruction set."""
     version = subprocess.run([compiler, "--version"], capture_output=True, timeout=20, check=True).stdout
     cpu = [line for line in Path("/proc/cpuinfo").read_bytes().splitlines() if line.startswith((b"flags", b"Features"))]
     parts = (
@@ -76,8 +81,8 @@ def _key(compiler: str) -> str:
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
-def _kept(cache: Path, name: str) -> Path | None:
-    """The library that was compiled before, if it is whole: one that a crash has left in part is a bus error later."""
+def _find_cached(cache: Path, name: str) -> Path | None:
+    """The cached library if its digest matches; a truncated one would end the process with a bus error later."""
     for path in cache.glob(f"{name}-*.so"):
         if path.stem == f"{name}-{_digest(path)}":
             return path
@@ -90,12 +95,13 @@ def _digest(path: Path) -> str:
 
 
 def _compile(compiler: str, cache: Path, name: str) -> Path:
-    """Side by side, and whole or not at all, also when several processes do it at once. Its digest is in its name."""
+    """Compile all sources in parallel and move the library into the cache atomically, named by its digest."""
     with tempfile.TemporaryDirectory(suffix=".part", dir=cache) as folder:
         objects = [str(Path(folder) / f"{source.stem}.o") for source in SOURCES]
         with ThreadPoolExecutor() as pool:
             commands = [
-                [compiler, *FLAGS, "-c", str(source), "-o", made] for source, made in zip(SOURCES, objects, strict=True)
+                [compiler, *FLAGS, "-c", str(source), "-o", target]
+                for source, target in zip(SOURCES, objects, strict=True)
             ]
             list(pool.map(_run, commands))
         library = Path(folder) / f"{name}.so"

@@ -7,15 +7,11 @@ DenseNet do, and ResNet's in Torch. Images of more than 64 pixels get a strided 
 from __future__ import annotations
 
 from functools import partial
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..kernels import convs
-from ..kernels import fused as kernels
-from . import shake_resnet, shake_resnext
 from .layers import Stage, Trunk, conv, make_stages, stem_conv
 from .shake_resnet import Branch
 from .shake_resnext import BottleneckBranch, ProjectionSkip
@@ -33,23 +29,13 @@ class PaddedSkip(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """relu(skip(x) + branch(x)): the post-activation block of ResNet and ResNeXt.
-
-    ``fused`` (kernels.fused.use) lets it train by fused kernels where they apply, as a block with one branch.
-    """
-
-    fused = False
+    """relu(skip(x) + branch(x)): the post-activation block of ResNet and ResNeXt."""
 
     def __init__(self, branch: Branch | BottleneckBranch, skip: nn.Module | None) -> None:
         super().__init__()
         self.branch, self.skip = branch, skip
 
     def forward(self, x: Tensor) -> Tensor:
-        if kernels.applies(x, self):
-            one = torch.ones(1)
-            if isinstance(self.branch, Branch):
-                return shake_resnet.train_fused(x, [self.branch], self.skip, one, one, relu_after=True)
-            return shake_resnext.train_fused(x, [self.branch], cast(ProjectionSkip | None, self.skip), one, one)
         return F.relu((x if self.skip is None else self.skip(x)) + self.branch(x))
 
 
@@ -112,11 +98,7 @@ class WideBlock(nn.Module):
     """x + branch(relu(bn(x))), the branch being conv3x3(stride), BN, ReLU, conv3x3.
 
     Where the number of channels changes, a 1x1 convolution of relu(bn(x)) takes the place of x.
-
-    ``fused`` (kernels.fused.use) lets it train by fused kernels where they apply.
     """
-
-    fused = False
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -127,20 +109,9 @@ class WideBlock(nn.Module):
         self.skip = conv(in_channels, out_channels, 1, stride) if in_channels != out_channels else None
 
     def forward(self, x: Tensor) -> Tensor:
-        if kernels.applies(x, self):
-            return self._fused(x)
         active = F.relu(self.bn1(x), inplace=True)
         y = self.conv2(F.relu(self.bn2(self.conv1(active)), inplace=True))
         return (x if self.skip is None else self.skip(active)) + y
-
-    def _fused(self, x: Tensor) -> Tensor:
-        if self.skip is None:
-            y, sums = convs.bn_relu_conv(x, None, self.bn1, self.conv1)
-        else:
-            active = kernels.bn_relu(x, self.bn1)
-            x, sums = self.skip(active), None
-            y = self.conv1(active)
-        return x + convs.bn_relu_conv(y, sums, self.bn2, self.conv2)[0]
 
 
 class WideResNet(Trunk):

@@ -57,11 +57,6 @@ class TwoPathSkip(nn.Module):
         second = F.pad(second, (before, right, before, down))
         return self.bn(torch.cat((self.conv1(first), self.conv2(second)), dim=1))
 
-    @property
-    def taps(self) -> int:
-        """Which taps kernel() has, as bits: that of the pixel and that of its neighbour."""
-        return 1 << 4 | (1 << 0 if self.shift == "reference" else 1 << 8)
-
     def kernel(self) -> Tensor:
         """Both paths as one kernel (out, in, 3, 3): with the stride and padding 1 it does what they do."""
         neighbour = (0, 2, 0, 2) if self.shift == "reference" else (2, 0, 2, 0)

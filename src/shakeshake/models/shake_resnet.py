@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
-from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..kernels import convs
-from ..kernels import fused as kernels
 from ..layers.rules import ShakeRule
 from ..layers.shake_shake import ShakeShake
 from .layers import Trunk, TwoPathSkip, conv, make_stages, stem_conv
@@ -39,20 +35,6 @@ class Branch(nn.Module):
             return x
         return self.bn2(self.conv2(F.relu(x, inplace=True)))
 
-    @property
-    def last_bn(self) -> nn.BatchNorm2d:
-        return cast(nn.BatchNorm2d, self.bn1 if self.convs == 1 else self.bn2)
-
-    def tail(self, x: Tensor, sums: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """conv2(relu(bn1(x))) by fused kernels. sums: what they know of ``x``; returned are those of the result.
-
-        A branch of one convolution has no such part: it is what goes in.
-        """
-        if self.convs == 1:
-            return x, sums
-        assert isinstance(self.bn1, nn.BatchNorm2d)
-        return convs.bn_relu_conv(x, sums, self.bn1, self.conv2)
-
 
 class ShakeBlock(nn.Module):
     """x + shake(branch1(relu(x)), branch2(relu(x))) (paper, section 1.2, equation 2, and Figure 1).
@@ -60,11 +42,7 @@ class ShakeBlock(nn.Module):
     The ReLU that each branch and the two-path skip begin with is the same, and is computed once. An identity skip
     passes x itself, before the ReLU. Without the skip the block is shake(branch1(relu(x)), branch2(relu(x))).
     With ``relu_after`` the sum goes through another ReLU.
-
-    ``fused`` (kernels.fused.use) lets it train by fused kernels where they apply.
     """
-
-    fused = False
 
     def __init__(
         self,
@@ -87,65 +65,15 @@ class ShakeBlock(nn.Module):
         self.shake = ShakeShake(rule)
         two_paths = skip and in_channels != out_channels
         self.skip = TwoPathSkip(in_channels, out_channels, stride, skip_shift) if two_paths else None
-        self.adds_skip, self.relu_after, self.has_bn = skip, relu_after, bn
+        self.adds_skip, self.relu_after = skip, relu_after
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.has_bn and kernels.applies(x, self):
-            alpha, beta = self.shake.rule.draw(
-                len(x), len(self.branches), device=x.device, generator=self.shake.generator
-            )
-            branches = cast(list[Branch], list(self.branches))
-            return train_fused(
-                x, branches, self.skip, alpha, beta, adds_skip=self.adds_skip, relu_after=self.relu_after
-            )
         active = F.relu(x)
         skip = x if self.skip is None else self.skip(active)
         y = self.shake(*(branch(active) for branch in self.branches))
         if self.adds_skip:
             y = skip + y
         return F.relu(y) if self.relu_after else y
-
-
-def train_fused(
-    x: Tensor,
-    branches: Sequence[Branch],
-    skip: nn.Module | None,
-    alpha: Tensor,
-    beta: Tensor,
-    *,
-    adds_skip: bool = True,
-    relu_after: bool = False,
-) -> Tensor:
-    """What a block of such branches does in training, by fused kernels.
-
-    A skip of two paths is one more branch, whose coefficients are 1. Another one takes what the branches take: where a
-    block ends in a ReLU, ``x`` has come from one.
-    """
-    taps = [convs.ALL_TAPS] * len(branches)
-    two_paths = skip if isinstance(skip, TwoPathSkip) else None
-    if two_paths is not None:
-        taps = [*taps, two_paths.taps]
-    bns = [branch.last_bn for branch in branches]
-    ins: Sequence[tuple[Tensor, Tensor | None]]
-    kept: Tensor | None
-    if convs.fit_head(x, [branch.conv1 for branch in branches], taps):
-        weights = [branch.conv1.weight for branch in branches]
-        if two_paths is not None:
-            weights = [*weights, two_paths.kernel()]
-            bns = [*bns, two_paths.bn]
-            alpha, beta = (F.pad(a, (0, 1), value=1.0) for a in (alpha, beta))
-        kept, ins = convs.head(x, weights, taps, branches[0].conv1.stride[0], keep=adds_skip and two_paths is None)
-    else:
-        kept, *actives = kernels.relu_fork(x, len(branches))
-        if two_paths is not None:
-            kept = two_paths(actives[0])
-        ins = [(branch.conv1(active), None) for branch, active in zip(branches, actives, strict=True)]
-    if skip is not None and two_paths is None:
-        kept = skip(kept)
-    outs = [branch.tail(*known) for branch, known in zip(branches, ins, strict=False)]
-    outs += ins[len(branches) :]
-    ys, sums = zip(*outs, strict=True)
-    return kernels.bn_mix(kept if adds_skip else None, ys, bns, alpha, beta, sums, relu=relu_after)
 
 
 class ShakeResNet(Trunk):

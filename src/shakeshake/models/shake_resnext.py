@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
-from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..kernels import convs
-from ..kernels import fused as kernels
 from ..layers.rules import ShakeRule
 from ..layers.shake_shake import ShakeShake
 from .layers import Trunk, conv, make_stages, stem_conv
@@ -33,11 +29,6 @@ class BottleneckBranch(nn.Module):
         x = F.relu(self.bn2(self.conv2(x)), inplace=True)
         return self.bn3(self.conv3(x))
 
-    def before_bn(self, x: Tensor) -> tuple[Tensor, nn.BatchNorm2d]:
-        """What goes into the last BN, by fused kernels, and that BN."""
-        x, sums = convs.bn_relu_conv(self.conv1(x), None, self.bn1, self.conv2)
-        return self.conv3(kernels.bn_relu(x, self.bn2, sums)), self.bn3
-
 
 class ProjectionSkip(nn.Module):
     """conv1x1(stride), BN: the skip where the number of channels changes."""
@@ -50,17 +41,9 @@ class ProjectionSkip(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.bn(self.conv(x))
 
-    def before_bn(self, x: Tensor) -> tuple[Tensor, nn.BatchNorm2d]:
-        return self.conv(x), self.bn
-
 
 class ShakeResNeXtBlock(nn.Module):
-    """relu(skip(x) + shake(branch1(x), branch2(x))).
-
-    ``fused`` (kernels.fused.use) lets it train by fused kernels where they apply.
-    """
-
-    fused = False
+    """relu(skip(x) + shake(branch1(x), branch2(x)))."""
 
     def __init__(
         self,
@@ -81,29 +64,8 @@ class ShakeResNeXtBlock(nn.Module):
         self.skip = ProjectionSkip(in_channels, out_channels, stride) if in_channels != out_channels else None
 
     def forward(self, x: Tensor) -> Tensor:
-        if kernels.applies(x, self):
-            alpha, beta = self.shake.rule.draw(
-                len(x), len(self.branches), device=x.device, generator=self.shake.generator
-            )
-            return train_fused(x, cast(list[BottleneckBranch], list(self.branches)), self.skip, alpha, beta)
         skip = x if self.skip is None else self.skip(x)
         return F.relu(skip + self.shake(*(branch(x) for branch in self.branches)))
-
-
-def train_fused(
-    x: Tensor, branches: Sequence[BottleneckBranch], skip: ProjectionSkip | None, alpha: Tensor, beta: Tensor
-) -> Tensor:
-    """What a block of such branches does in training, by fused kernels.
-
-    A projection is one more branch, whose coefficients are 1.
-    """
-    *given, kept = kernels.share(x, len(branches) + 1)
-    known = [branch.before_bn(x) for branch, x in zip(branches, given, strict=True)]
-    if skip is not None:
-        known.append(skip.before_bn(kept))
-        alpha, beta = (F.pad(a, (0, 1), value=1.0) for a in (alpha, beta))
-    ys, bns = zip(*known, strict=True)
-    return kernels.bn_mix(kept if skip is None else None, ys, bns, alpha, beta, [None] * len(ys), relu=True)
 
 
 class ShakeResNeXt(Trunk):

@@ -1,9 +1,4 @@
-"""A batch in parts, all of which go through the network at once: what is a batch's is each part's own.
-
-A part stands for a device of the paper's, which had statistics of batch normalisation, and coefficients at level Batch,
-of its own. One after the other, parts ask for each operation as many times as there are parts, and a GPU, to which the
-arithmetic of a step is little, waits for that.
-"""
+"""Ghost batch normalisation: statistics and coefficients per microbatch while the whole batch runs at once."""
 
 from __future__ import annotations
 
@@ -15,70 +10,97 @@ from torch import Tensor, nn
 from ..layers.mix import mix
 from ..layers.rules import ShakeRule
 from ..layers.shake_shake import ShakeShake
+from ..utils.modules import plain_class, rebuild_as, replace_modules
 
 
-def in_parts(network: nn.Module, images: int | None) -> None:
-    """Let a network, in training, take a batch as equal parts of at most ``images``. None: as one, as networks do.
+def convert_ghost_batch_norm(network: nn.Module, size: int | None) -> nn.Module:
+    """Replace the BatchNorm2d and ShakeShake modules of ``network`` by ghost versions, in place.
 
-    Parts are those of Batch.microbatches(). Their running statistics follow one after the other, as if the parts did.
+    In training the ghost versions treat a batch as microbatches of at most ``size`` images, as even as possible: each
+    has its own batch statistics and, at level Batch, its own coefficients, as each GPU had in the paper. Running
+    statistics are updated by one microbatch after another. This computes what a loop over the microbatches computes,
+    with fewer and larger operations, which is what a GPU needs. Names, parameters, state dict and evaluation stay the
+    same. Modules that are not exactly ``nn.BatchNorm2d`` or ``ShakeShake`` are left as they are.
+
+    Args:
+        network: Any network or layer.
+        size: The most images in a microbatch. None undoes the conversion.
+
+    Returns:
+        The network; if it is itself such a layer, its replacement.
     """
-    for module in network.modules():
-        if type(module) in (nn.BatchNorm2d, _BatchNorm):
-            module.__class__ = _BatchNorm
-            module.images = images  # type: ignore[assignment]
-        elif isinstance(module, ShakeShake):
-            module.__class__ = _ShakeShake
-            module.images = images  # type: ignore[assignment]
-            module.of_part = dataclasses.replace(module.rule, level="Image")  # type: ignore[assignment]
+
+    def replacement(module: nn.Module) -> nn.Module:
+        plain = plain_class(module)
+        if size is None:
+            return rebuild_as(module, plain) if type(module) in (GhostBatchNorm2d, GhostShakeShake) else module
+        if plain is nn.BatchNorm2d:
+            bn = rebuild_as(module, GhostBatchNorm2d)
+            bn.size = size
+            return bn
+        if plain is ShakeShake:
+            shake = rebuild_as(module, GhostShakeShake)
+            shake.size = size
+            shake.rule_per_microbatch = dataclasses.replace(shake.rule, level="Image")
+            return shake
+        return module
+
+    return replace_modules(network, replacement)
 
 
-def _sizes(batch: int, images: int | None) -> list[int]:
-    """Of the parts; the first ones have an image more where they are not equal."""
-    parts = 1 if images is None else -(-batch // images)
-    return [batch // parts + (part < batch % parts) for part in range(parts)]
+def _split_sizes(batch: int, size: int) -> list[int]:
+    """The sizes of the microbatches; the first ones have one image more where they are not equal."""
+    count = -(-batch // size)
+    return [batch // count + (index < batch % count) for index in range(count)]
 
 
-class _BatchNorm(nn.BatchNorm2d):
-    images: int | None
+class GhostBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm2d whose batch statistics are those of microbatches of at most ``size`` images."""
+
+    plain_class = nn.BatchNorm2d
+    size: int
 
     def forward(self, x: Tensor) -> Tensor:
-        sizes = _sizes(len(x), self.images) if self.training else []
+        sizes = _split_sizes(len(x), self.size) if self.training else []
         if len(sizes) < 2:
             return super().forward(x)
         if torch.compiler.is_compiling() and min(sizes) == max(sizes):
-            return self._written_out(x, len(sizes))
+            return self._forward_compiled(x, len(sizes))
         forward = super().forward
-        return torch.cat([forward(part) for part in x.split(sizes)])
+        return torch.cat([forward(microbatch) for microbatch in x.split(sizes)])
 
-    def _written_out(self, x: Tensor, parts: int) -> Tensor:
-        """The same in one piece, which a compiler makes half as many kernels of."""
+    def _forward_compiled(self, x: Tensor, count: int) -> Tensor:
+        """All microbatches as one tensor, which a compiler turns into half as many kernels."""
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
-        each = x.float().unflatten(0, (parts, -1))
+        each = x.float().unflatten(0, (count, -1))
         var, mean = torch.var_mean(each, (1, 3, 4), correction=0, keepdim=True)
         scale = self.weight[:, None, None] * torch.rsqrt(var + self.eps)
         y = (each - mean) * scale + self.bias[:, None, None]
         with torch.no_grad():
             values = each[0].numel() // self.num_features
-            for part in range(parts):
-                self.running_mean.lerp_(mean[part].flatten(), self.momentum)
-                self.running_var.lerp_(var[part].flatten() * (values / (values - 1)), self.momentum)
-            self.num_batches_tracked.add_(parts)
+            for index in range(count):
+                self.running_mean.lerp_(mean[index].flatten(), self.momentum)
+                self.running_var.lerp_(var[index].flatten() * (values / (values - 1)), self.momentum)
+            self.num_batches_tracked.add_(count)
         return y.flatten(0, 1).to(x.dtype)
 
 
-class _ShakeShake(ShakeShake):
-    images: int | None
-    of_part: ShakeRule  # draws a row for each part
+class GhostShakeShake(ShakeShake):
+    """ShakeShake that at level Batch draws one row of coefficients per microbatch of at most ``size`` images."""
+
+    plain_class = ShakeShake
+    size: int
+    rule_per_microbatch: ShakeRule  # at level Image, with a microbatch in the place of an image
 
     def forward(self, *branches: Tensor) -> Tensor:
         first = branches[0]
-        sizes = _sizes(len(first), self.images) if self.training and self.rule.level == "Batch" else []
+        sizes = _split_sizes(len(first), self.size) if self.training and self.rule.level == "Batch" else []
         if len(sizes) < 2:
             return super().forward(*branches)
-        drawn = self.of_part.draw(len(sizes), len(branches), device=first.device, generator=self.generator)
+        drawn = self.rule_per_microbatch.draw(len(sizes), len(branches), device=first.device, generator=self.generator)
         alpha, beta = (
             torch.cat([row.expand(size, -1) for row, size in zip(rows, sizes, strict=True)]) for rows in drawn
         )

@@ -11,18 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import kernels
 from ..data.loader import Augmentation, Batch, Loader
 from ..data.registry import ImageData
 from ..data.sampler import class_weights
 from ..errors import InputError, RunError
-from ..kernels import fused as kernels
 from ..models.registry import create_model
 from .compile import compiled, step_begins
 from .device import autocast, choose_device, choose_precision, keep_freed_memory, seed_generators
 from .distributed import ALONE, Group
 from .ema import Average
 from .evaluate import evaluate
-from .ghost_batch_norm import in_parts
+from .ghost_batch_norm import convert_ghost_batch_norm
 from .init_weights import Initial
 from .recipe import Recipe
 from .schedule import learning_rate, parse_milestones
@@ -81,10 +81,12 @@ class Trainer:
             self.new_head = initial.put_into(self.network, data.classes)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         eager_on_cpu = self.device.type == "cpu" and recipe.compile_mode == "none"
-        self.kernels = eager_on_cpu and kernels.use(self.network)
+        if eager_on_cpu:
+            self.network = kernels.convert(self.network)
+        self.kernels = kernels.is_converted(self.network)
         self.part = recipe.ghost_batch_size  # images that go through the network at a time
         if not eager_on_cpu:
-            in_parts(self.network, recipe.ghost_batch_size)
+            self.network = convert_ghost_batch_norm(self.network, recipe.ghost_batch_size)
             self.part = None
         if self.device.type == "cpu":
             keep_freed_memory()
