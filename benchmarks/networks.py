@@ -26,7 +26,7 @@ NETWORKS = {
     "shake_resnet26_2x32d_a": (64, None),
     "shake_resnet26_2x32d_b": (64, None),
     "shake_resnext29_2x4x64d": (16, None),
-    "resnet56": (64, ("resnet_cifar", "resnet56_cifar10")),
+    "cifar_resnet56": (64, ("resnet_cifar", "resnet56_cifar10")),
     "wrn28_10": (16, ("wrn_cifar", "wrn28_10_cifar10")),
     "resnext29_16x64d": (16, ("resnext_cifar", "resnext29_16x64d_cifar10")),
 }

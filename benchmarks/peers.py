@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 import shakeshake as ss
-from shakeshake.models.convert import load_foreign
+from shakeshake.models.convert import load_external_weights
 
 from ._common import parser, save
 
@@ -56,7 +56,7 @@ def disagreement(name: str, images: torch.Tensor) -> tuple[float, float]:
             values.copy_(0.1 * torch.randn_like(values))
         elif key.endswith("running_var"):
             values.copy_(torch.rand_like(values) + 0.5)
-    ours = load_foreign(ss.create_model(MODEL, **BUILT[name]), theirs.state_dict()).eval()
+    ours = load_external_weights(ss.create_model(MODEL, **BUILT[name]), theirs.state_dict()).eval()
     with torch.inference_mode():
         expected = theirs(images)
         return float((ours(images) - expected).abs().max()), float(expected.abs().max())

@@ -22,7 +22,7 @@ KNOWS = {
     "analysis": {"errors", "utils", "layers", "models", "data", "train", "inference"},
     "export": {"errors", "utils", "models", "data", "inference", "train", "analysis"},
     "experiments": {"errors", "utils", "layers", "models", "data", "train", "analysis", "inference"},
-    "report": {"errors", "utils", "layers.rules", "train.run_directory"},
+    "report": {"errors", "utils", "layers.rules", "models.registry", "train.run_directory"},
     "bench": {"errors", "utils", "models", "data", "train", "inference"},
     "doctor": {"kernels", "utils", "data", "train", "bench", ""},  # "" is the package itself, for its version
     "classifier": {"errors", "utils", "models", "data", "train"},

@@ -85,8 +85,8 @@ def test_unfinished_run_is_analysed_at_its_last_checkpoint(run, tmp_path):
 
 
 def test_network_without_branches_gets_the_other_analyses(tmp_path):
-    ss.fit(DIGITS.replace(model="resnet8", epochs=1), tmp_path / "plain", quiet=True)
-    assert "resnet8 has no ShakeShake modules" in analyze(tmp_path / "plain")
+    ss.fit(DIGITS.replace(model="cifar_resnet8", epochs=1), tmp_path / "plain", quiet=True)
+    assert "cifar_resnet8 has no ShakeShake modules" in analyze(tmp_path / "plain")
     assert json.loads((tmp_path / "plain" / "analysis.json").read_text())["branch_correlation"] is None
     assert "only: correlation needs ShakeShake modules" in analyze(tmp_path / "plain", "--only", "correlation", code=2)
 

@@ -204,7 +204,7 @@ def test_the_command_prints_json_alone_and_leaves_a_page(tmp_path):
 @pytest.mark.parametrize(
     ("typed", "more", "sentence"),
     [
-        ({"model": "resnet20"}, {}, r"model: resnet20 has no branches to shake"),
+        ({"model": "cifar_resnet20"}, {}, r"model: cifar_resnet20 has no branches to shake"),
         ({}, {"rules": ["E-E-B"]}, r"rules: got E-E-B alone"),
         ({}, {"rules": ["S-X-I"]}, r"rule: 'S-X-I'"),
         ({}, {"folds": 9}, r"folds: got 9, expected at most 8, the training images of class '2' of mine"),

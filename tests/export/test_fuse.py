@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import shakeshake as ss
 from shakeshake.errors import InputError
-from shakeshake.models.registry import FAMILIES
+from shakeshake.models.families import families
 
 NETWORKS = [
     ("shake_resnet14_2x4d", {}),
@@ -22,7 +22,7 @@ NETWORKS = [
     ("shake_resnet8_3x4d_b", {}),
     ("shake_resnet8_2x4d_c", {}),
     ("shake_resnext20_3x2x8d", {}),
-    ("resnet14", {}),
+    ("cifar_resnet14", {}),
     ("wrn16_1", {}),
     ("resnext11_2x8d", {}),
     ("densenet_bc16_4", {}),
@@ -117,8 +117,8 @@ def test_where_operations_are_transformed_or_counted_there_are_operations():
 
 
 def test_every_family_is_here():
-    assert {family.template for family in FAMILIES} == {
-        next(f.template for f in FAMILIES if f.parse(name)) for name, _ in NETWORKS
+    assert {family.template for family in families()} == {
+        next(f.template for f in families() if f.parse(name)) for name, _ in NETWORKS
     }
 
 

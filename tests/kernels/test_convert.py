@@ -55,7 +55,7 @@ def mixes(monkeypatch):
         {"name": "shake_resnet8_2x16d", "activation": "post"},
         {"name": "shake_resnext11_2x4x16d"},
         {"name": "resnext11_2x32d"},
-        {"name": "resnet8"},
+        {"name": "cifar_resnet8"},
         {"name": "wrn10_2"},
     ],
     ids=str,
@@ -77,7 +77,7 @@ def test_converted_network_trains_like_the_plain_one(options, convolutions, monk
 
 
 @needs_kernels
-@pytest.mark.parametrize("name", ["shake_resnet8_2x16d", "shake_resnext11_2x4x16d", "resnet8", "wrn10_2"])
+@pytest.mark.parametrize("name", ["shake_resnet8_2x16d", "shake_resnext11_2x4x16d", "cifar_resnet8", "wrn10_2"])
 def test_conversion_keeps_names_and_parameters_and_can_be_undone(name):
     net = create_model(name)
     types = {n: type(m) for n, m in net.named_modules()}
@@ -222,7 +222,7 @@ def test_residual_blocks_whose_input_may_be_negative_stay_plain():
     net = nn.Sequential(ResidualBlock(Branch(16, 16, 1), None))
     assert not kernels.is_converted(kernels.convert(net))
     if build.load_library() is not None:
-        assert kernels.is_converted(kernels.convert(create_model("resnet8")))
+        assert kernels.is_converted(kernels.convert(create_model("cifar_resnet8")))
 
 
 def test_networks_without_known_blocks_are_unchanged():

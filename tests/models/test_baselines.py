@@ -76,7 +76,7 @@ class Plain:
 @pytest.mark.parametrize(
     ("name", "plain"),
     [
-        ("resnet14", lambda p, x: p.resnet(x, 2)),
+        ("cifar_resnet14", lambda p, x: p.resnet(x, 2)),
         ("resnext20_4x8d", lambda p, x: p.resnext(x, 2, 4)),
         ("wrn16_2", lambda p, x: p.wrn(x, 2)),
         ("densenet_bc16_6", lambda p, x: p.densenet(x, 2)),
@@ -138,7 +138,7 @@ def densenet_bc(depth, growth):
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
-        *((f"resnet{d}", resnet(d)) for d in (8, 20, 32, 1202)),
+        *((f"cifar_resnet{d}", resnet(d)) for d in (8, 20, 32, 1202)),
         *((f"wrn{d}_{k}", wrn(d, k)) for d, k in ((10, 1), (16, 8), (28, 10), (40, 4))),
         *(
             (f"resnext{d}_{c}x{w}d", resnext(d, c, w))

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from shakeshake import InputError, create_model
-from shakeshake.models.convert import load_foreign, translate
+from shakeshake.models.convert import load_external_weights, translate
 
 WIDTH, UNITS, CLASSES = 8, 2, 7
 
@@ -155,16 +155,16 @@ LAYOUTS = [
 def test_the_same_outputs(theirs, options, wrong):
     theirs = lively(theirs())
     x, network = torch.randn(4, 3, 8, 8), ours(**options)
-    assert load_foreign(network, theirs.state_dict()) is network
+    assert load_external_weights(network, theirs.state_dict()) is network
     expected = theirs(x)
     assert torch.allclose(network(x), expected, rtol=1e-4, atol=1e-4)
     # As DataParallel saves it, and from before batches were counted.
     old = {f"module.{k}": v for k, v in theirs.state_dict().items() if not k.endswith("num_batches_tracked")}
-    assert torch.equal(load_foreign(ours(**options), old)(x), network(x))
+    assert torch.equal(load_external_weights(ours(**options), old)(x), network(x))
     # A network built otherwise takes the weights, computes something else, and is therefore refused.
     other = ours(**wrong)
     with pytest.raises(InputError, match="network: built with"):
-        load_foreign(other, theirs.state_dict())
+        load_external_weights(other, theirs.state_dict())
     other.load_state_dict(translate(theirs.state_dict()))
     assert not torch.allclose(other(x), expected, rtol=1e-2, atol=1e-2)
 
@@ -176,7 +176,7 @@ def test_what_does_not_fit_is_named_and_nothing_is_loaded():
 
     def refused(state, message, network=network):
         with pytest.raises(InputError, match=message) as raised:
-            load_foreign(network, state)
+            load_external_weights(network, state)
         assert "\n" not in str(raised.value)
 
     refused(state | {"stage1.block1.residual_path1.conv1.noise": torch.zeros(1)}, r"nothing here takes .*conv1\.noise")
@@ -187,7 +187,7 @@ def test_what_does_not_fit_is_named_and_nothing_is_loaded():
     refused(state, r"has nothing for .*branches\.2\.", ours("shake_resnet14_3x8d", skip_shift="mirrored"))
     refused({"encoder.weight": torch.zeros(1)}, r"keys \(encoder\.weight, \.\.\.\) are of no known layout")
     refused({}, "none at all")
-    refused(state, "expected a ShakeResNet", create_model("resnet8"))
+    refused(state, "expected a ShakeResNet", create_model("cifar_resnet8"))
     # An older version of this public network differs in more than its keys: ReLU after the stem, none before the pool.
     refused({k.replace(".skip.", ".downsample."): v for k, v in state.items()}, r"nothing here takes .*downsample")
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())

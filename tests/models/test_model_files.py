@@ -9,7 +9,7 @@ from safetensors.torch import load, save
 
 import shakeshake as ss
 from shakeshake.errors import InputError
-from shakeshake.models.config import describe
+from shakeshake.models.config import make_config
 from shakeshake.models.weights import sha256, weights_as_bytes
 
 
@@ -18,7 +18,7 @@ def folder(tmp_path):
     torch.manual_seed(0)
     network = ss.create_model("shake_resnet8_2x4d", num_classes=3)
     weights = weights_as_bytes(network)
-    config = describe(
+    config = make_config(
         "shake_resnet8_2x4d",
         "S-S-I",
         classes=["a", "b", "c"],
@@ -80,7 +80,7 @@ def test_whatever_torchs_default_is(folder):
     ("entries", "match"),
     [
         ({"format": "pt"}, r"format is 'pt', expected 'shakeshake/1'"),
-        ({"format": None, "architectures": ["ViT"]}, r"config.json is damaged or not ours: format is None"),
+        ({"format": None, "architectures": ["ViT"]}, r"config.json is damaged or has another format: format is None"),
         ({"model": "shake_resnet9_2x4d"}, "does not exist: depth is 9"),
         ({"model": ["shake"]}, "model is .*, expected the name of a network"),
         ({"classes": ["a", "a", "b"]}, "classes is .*, expected a list of two different names"),
@@ -114,7 +114,7 @@ def test_a_config_that_cannot_be(folder, entries, match):
 def test_a_config_that_is_no_json(folder):
     for content in (b"", b"[" * 100_000, b"\xff\xfe", b"[1]", b" " * 10_000_001):
         (folder / "config.json").write_bytes(content)
-        refused(folder, "config.json is damaged or not ours")
+        refused(folder, "config.json is damaged or has another format")
 
 
 def test_weights_that_were_changed(folder):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from shakeshake import InputError, create_model, list_models
-from shakeshake.models.config import describe
+from shakeshake.models.config import make_config
 from shakeshake.models.model import load
 from shakeshake.models.registry import count_parameters
 from shakeshake.models.weights import weights_as_bytes
@@ -23,9 +23,9 @@ from shakeshake.models.weights import weights_as_bytes
         ("shake_resnet26_2x112d", 10, 35_640_442),
         ("shake_resnet20_2x16d", 10, 541_082),
         ("shake_resnext29_2x4x64d", 100, 34_529_700),
-        ("resnet20", 10, 269_722),
-        ("resnet56", 10, 853_018),
-        ("resnet110", 10, 1_727_962),
+        ("cifar_resnet20", 10, 269_722),
+        ("cifar_resnet56", 10, 853_018),
+        ("cifar_resnet110", 10, 1_727_962),
         ("wrn28_10", 10, 36_479_194),
         ("wrn28_10", 100, 36_536_884),
         ("resnext29_16x64d", 10, 68_155_210),
@@ -70,7 +70,8 @@ def test_every_size_of_input(size):
         ("vgg", "shake_"),
         ("shake_resnet27_2x33d_a", "shake_resnet26_2x33d_a or shake_resnet32_2x33d_a"),
         ("shake_resnet14_2x32_c", "shake_resnet14_2x32d_c"),
-        ("resnet18", "resnet20 or resnet14"),
+        ("cifar_resnet18", "cifar_resnet20 or cifar_resnet14"),
+        ("resnet18", "cifar_resnet20 or cifar_resnet14"),
         ("WRN-28-10", "wrn28_10"),
         ("wrn27_10", "wrn28_10 or wrn22_10"),
         ("wrn28_0", "wrn28_1"),
@@ -101,7 +102,7 @@ def test_options_out_of_range_are_named(option):
 def test_a_name_is_the_whole_specification():
     """What a name says cannot be said otherwise beside it, and networks have no options of others."""
     for name, option in (("shake_resnet8_2x4d_a", {"skip": True}), ("wrn10_1", {"skip_shift": "mirrored"})):
-        with pytest.raises(InputError, match=f"^{next(iter(option))}: no option of {name}"):
+        with pytest.raises(InputError, match=f"^{next(iter(option))}: not an option of {name}"):
             create_model(name, **option)
 
 
@@ -115,7 +116,7 @@ def test_saved_and_loaded(tmp_path):
     torch.manual_seed(0)
     model = create_model("shake_resnet8_2x4d", num_classes=3, image_size=8, in_channels=1)
     model(torch.randn(4, 1, 8, 8))  # running statistics that are not their initial ones
-    config = describe(
+    config = make_config(
         "shake_resnet8_2x4d", "S-S-I", classes="abc", in_channels=1, image_size=8, mean=[100.0], std=[50.0]
     )
     (tmp_path / "model.safetensors").write_bytes(weights_as_bytes(model))
@@ -142,8 +143,8 @@ def test_saved_and_loaded(tmp_path):
 
 def test_names_are_checked_without_torch():
     code = (
-        "import sys, shakeshake; from shakeshake.models.registry import check_model; "
-        "from shakeshake.train.recipe import Recipe; check_model('shake_resnet26_2x32d'); Recipe(); "
+        "import sys, shakeshake; from shakeshake.models.registry import model_info; "
+        "from shakeshake.train.recipe import Recipe; model_info('shake_resnet26_2x32d'); Recipe(); "
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

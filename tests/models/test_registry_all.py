@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from shakeshake import create_model, list_models
-from shakeshake.models.config import describe
+from shakeshake.models.config import make_config
+from shakeshake.models.families import families
 from shakeshake.models.model import load
-from shakeshake.models.registry import FAMILIES, check_model
+from shakeshake.models.registry import model_info
 from shakeshake.models.weights import weights_as_bytes
 
 TINY = {
@@ -20,7 +21,7 @@ TINY = {
     "shake_resnet8_2x4d_c": {"rule": "S-E-I[0.4,0.6]"},
     "shake_resnext11_2x2x4d": {},
     "shake_resnext11_3x2x4d": {},
-    "resnet8": {},
+    "cifar_resnet8": {},
     "wrn10_1": {},
     "resnext11_2x4d": {},
     "densenet_bc10_4": {},
@@ -45,9 +46,9 @@ def warm(model):
 
 
 def test_no_family_is_left_out():
-    assert {check_model(name)[0].template for name in TINY} == {family.template for family in FAMILIES}
-    assert {check_model(name)[0].template for name in list_models()} == {family.template for family in FAMILIES}
-    assert all(family.examples for family in FAMILIES)
+    assert {model_info(name).family.template for name in TINY} == {family.template for family in families()}
+    assert {model_info(name).family.template for name in list_models()} == {family.template for family in families()}
+    assert all(family.examples for family in families())
 
 
 @every
@@ -58,7 +59,7 @@ def test_every_parameter_learns_and_evaluation_is_deterministic(name):
         assert p.grad is not None, key
         assert p.grad.isfinite().all(), key
         assert p.grad.abs().sum() > 0, key
-    shaken = check_model(name)[0].branched
+    shaken = model_info(name).branched
     assert torch.equal(model(images()), model(images())) == (not shaken), "coefficients are drawn in training alone"
     model.eval()
     assert torch.equal(model(images()), model(images()))
@@ -110,8 +111,8 @@ def test_half_precision(name):
 @every
 def test_saved_and_loaded(name, tmp_path):
     model = warm(build(name)).eval()
-    rule = TINY[name].get("rule", "S-S-I") if check_model(name)[0].branched else "none"
-    config = describe(name, rule, classes="abc", in_channels=3, image_size=8, mean=[100.0] * 3, std=[50.0] * 3)
+    rule = TINY[name].get("rule", "S-S-I") if model_info(name).branched else "none"
+    config = make_config(name, rule, classes="abc", in_channels=3, image_size=8, mean=[100.0] * 3, std=[50.0] * 3)
     (tmp_path / "model.safetensors").write_bytes(weights_as_bytes(model))
     (tmp_path / "config.json").write_text(json.dumps(config))
     pixels = torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
@@ -132,7 +133,7 @@ def test_every_size_of_input(name, size):
 def test_options_are_saved_with_a_network(tmp_path):
     options = {"skip_shift": "mirrored", "activation": "post"}
     model = warm(build("shake_resnet8_2x4d", **options)).eval()
-    config = describe(
+    config = make_config(
         "shake_resnet8_2x4d",
         "S-S-I",
         classes="abc",

@@ -81,9 +81,9 @@ def test_what_is_typed_is_kept_and_the_rest_is_fitted_to_it():
     assert (recipe.epochs, other.epochs) == (3000, 30)
     assert NETWORKS.index(recipe.model) < NETWORKS.index(other.model), "fewer epochs leave time for a larger network"
     none = Machine()
-    pick(machine=none, model="resnet20", epochs=3)
+    pick(machine=none, model="cifar_resnet20", epochs=3)
     assert none.asked == []
-    assert pick(model="resnet20", epochs=3)[0].rule == "none"
+    assert pick(model="cifar_resnet20", epochs=3)[0].rule == "none"
     assert pick(batch_size=128)[0].lr == pytest.approx(0.2)
     assert pick(budget=20.0)[0].mixup_alpha == 0.0, "a short run has no time to learn from mixtures"
     assert pick(budget=6000.0)[0].mixup_alpha > 0

@@ -119,7 +119,7 @@ def test_a_command_takes_the_network_of_the_run_it_starts_from(run):
     recipe, _ = planned("digits", {"init": str(run), "epochs": 1})
     assert recipe.model == TINY.model
     assert recipe.init_sha256 == hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
-    assert planned("digits", {"init": str(run), "model": "resnet8"})[0].model == "resnet8"
+    assert planned("digits", {"init": str(run), "model": "cifar_resnet8"})[0].model == "cifar_resnet8"
 
 
 def test_other_networks_are_one_sentence(run, tmp_path):

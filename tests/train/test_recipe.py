@@ -210,5 +210,5 @@ def test_steps_warm_up_and_end():
 def test_a_network_without_branches_has_no_rule():
     assert Recipe(model="wrn10_1", rule="S-S-I").rule == "none"
     assert Recipe(model="shake_resnet8_2x4d_c", rule="S-E-I[0.4,0.6]").rule == "S-E-I[0.4,0.6]"
-    with pytest.raises(InputError, match=r"^rule: 'none'"):
+    with pytest.raises(InputError, match=r"^rule: got 'none' for shake_resnet8_2x4d, which has branches"):
         Recipe(model="wrn10_1").replace(model="shake_resnet8_2x4d")

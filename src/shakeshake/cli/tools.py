@@ -16,15 +16,16 @@ def models(arguments: Sequence[str]) -> int:
     parser.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="as in `shakeshake models '*2x96d'`")
     given = parser.parse_args(arguments)
 
-    from ..models.registry import FAMILIES, count_parameters, list_models
+    from ..models.families import families
+    from ..models.registry import count_parameters, list_models
 
     listed = list_models(given.pattern)
     if not listed:
         raise InputError(f"pattern: {given.pattern!r} matches no network, expected one such as shake_resnet*")
-    for family in FAMILIES:
+    for family in families():
         names = [name for name in family.examples if name in listed]
         if names:
-            print(f"{family.template}\n  {family.described}")
+            print(f"{family.template}\n  {family.summary}")
         for name in names:
             print(f"    {name:<26} {count_parameters(name):>12,} parameters at 10 classes")
     return EXIT_OK

@@ -16,7 +16,7 @@ from ..data.sampler import class_weights
 from ..data.splits import fold_ids, with_fold
 from ..errors import InputError
 from ..layers.rules import ShakeRule
-from ..models.registry import check_model
+from ..models.registry import model_info
 from ..train.auto_recipe import planned
 from ..train.open_run import load_images
 from ..train.recipe import Recipe
@@ -26,7 +26,7 @@ from ..utils.files import free_numbered_path
 from . import tables
 from .paper import spelled
 from .run import Plan, reproduce
-from .spec import Cell, Experiment, network_label
+from .spec import Cell, Experiment
 
 NAME = "compare"
 AGAINST = "E-E-B"
@@ -41,7 +41,7 @@ def comparison(recipe: Recipe, rules: Sequence[str] = RULES, *, seeds: int = 3, 
 
     Raises InputError for a network without branches, a rule that is none, folds that do not go with the recipe.
     """
-    if not check_model(recipe.model)[0].branched:
+    if not model_info(recipe.model).branched:
         raise InputError(f"model: {recipe.model} has no branches to shake, expected one such as shake_resnet14_2x16d")
     if folds and recipe.train_size is not None and seeds > 1:
         raise InputError(
@@ -50,7 +50,7 @@ def comparison(recipe: Recipe, rules: Sequence[str] = RULES, *, seeds: int = 3, 
     wanted = list(dict.fromkeys([AGAINST, *(str(ShakeRule.parse(rule)) for rule in rules)]))
     if len(wanted) < 2:
         raise InputError(f"rules: got {AGAINST} alone, expected others to compare it with, such as S-S-I,S-E-I")
-    label = network_label(recipe.model)
+    label = model_info(recipe.model).paper_label
     return Experiment(
         name=NAME,
         title=f"Does shaking help? {label} on {recipe.data}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..layers.rules import ShakeRule
+from ..models.registry import model_info
 from ..train.presets import (
     paper_architecture_c,
     paper_cifar10,
@@ -18,7 +19,7 @@ from ..train.presets import (
     paper_wrn,
 )
 from ..train.recipe import Recipe
-from .spec import Cell, Experiment, network_label
+from .spec import Cell, Experiment
 
 NETWORK = "shake_resnet26_2x32d"
 ALL_OF_CIFAR10 = "all of CIFAR-10, 1800 epochs, batch 128 on two GPUs"
@@ -100,7 +101,7 @@ def table3() -> Experiment:
     }
     only = {"shake_resnet26_2x96d": "cifar10", "shake_resnext29_2x4x64d": "cifar100"}
     cells = [
-        Cell(model, data, preset().replace(model=model, data=data), error, network_label(model), "Table 3")
+        Cell(model, data, preset().replace(model=model, data=data), error, model_info(model).paper_label, "Table 3")
         for model, (_, preset, errors) in rows.items()
         for data, error in zip(("cifar10", "cifar100"), errors, strict=True)
         if only.get(model, data) == data
@@ -202,7 +203,7 @@ def _one_network(
     kind: str = "table",
 ) -> Experiment:
     """A table with one column: rules under one recipe."""
-    label = network_label(recipe(against).model)
+    label = model_info(recipe(against).model).paper_label
     where = {"table2": "Table 2"}.get(name, "Table 1")
     return Experiment(
         name=name,

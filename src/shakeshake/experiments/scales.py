@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ..errors import InputError
+from ..models.registry import model_info
 from ..train.recipe import Recipe
 from .paper import EXPERIMENTS
-from .spec import Cell, Experiment, network_label
+from .spec import Cell, Experiment
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def small(recipe: Recipe) -> Recipe | None:
     """
     if recipe.model not in SMALL_NETWORKS:
         return None
-    if recipe.model.startswith("shake_resnet") and recipe.batch_size == 128:
+    if model_info(recipe.model).branched and recipe.batch_size == 128:
         recipe = recipe.replace(batch_size=64, lr=recipe.lr / 2, first_epoch_lr=recipe.first_epoch_lr / 2)
     return recipe.replace(
         model=SMALL_NETWORKS[recipe.model],
@@ -67,7 +68,7 @@ def small(recipe: Recipe) -> Recipe | None:
 
 def smoke(recipe: Recipe) -> Recipe | None:
     """A check that everything runs: 100 bundled digits, one epoch, the smallest networks. The errors mean nothing."""
-    if recipe.model not in SMOKE_NETWORKS or (recipe.data == "cifar100" and not recipe.model.startswith("shake_")):
+    if recipe.model not in SMOKE_NETWORKS or (recipe.data == "cifar100" and not model_info(recipe.model).branched):
         return None
     return recipe.replace(
         data="digits",
@@ -122,5 +123,5 @@ def experiment(name: str, scale: str = "small") -> Experiment:
 
 def _column(published: Experiment, cell: Cell, recipe: Recipe) -> str:
     """Columns named by a network are named by the smaller one."""
-    same = cell.column == network_label(cell.recipe.model)
-    return network_label(recipe.model) if same else cell.column
+    same = cell.column == model_info(cell.recipe.model).paper_label
+    return model_info(recipe.model).paper_label if same else cell.column

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import InputError
+from ..layers.rules import NO_RULE
+from ..models.registry import model_info
 from ..train.recipe import Recipe
 
 Kind = Literal["table", "curves", "correlation", "layerwise"]
@@ -31,7 +33,7 @@ class Cell:
     @property
     def name(self) -> str:
         """The folder's name. Equal cells of two tables have one name, and are trained once."""
-        shaken = f"-{self.recipe.rule}" if self.recipe.model.startswith("shake_") else ""
+        shaken = "" if self.recipe.rule == NO_RULE else f"-{self.recipe.rule}"
         data = Path(self.recipe.data).resolve().stem  # of a path its last part, of a name the name
         return re.sub(r"[^\w.-]+", "_", f"{data}-{self.recipe.model}{shaken}").strip("_")
 
@@ -108,18 +110,6 @@ def in_words(recipe: Recipe) -> str:
     epochs = f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}"
     rate = f"{recipe.first_epoch_lr:g}, then {recipe.lr:g}" if recipe.first_epoch_lr else f"{recipe.lr:g}"
     return (
-        f"{network_label(recipe.model)}, {images} of {recipe.data}, {epochs}, batch {recipe.batch_size}, "
+        f"{model_info(recipe.model).paper_label}, {images} of {recipe.data}, {epochs}, batch {recipe.batch_size}, "
         f"learning rate {rate}, weight decay {recipe.weight_decay:g}, {listed or 'no augmentation'}{balance}{tested}"
     )
-
-
-def network_label(model: str) -> str:
-    """``shake_resnet26_2x32d`` as the paper writes it: 26 2x32d."""
-    family, numbers = re.match(r"(shake_resnet|shake_resnext)?(.*)", model).groups()  # type: ignore[union-attr]
-    if not family:
-        return model
-    label = numbers.replace("_", " ", 1)
-    for letter in "abc":
-        if label.endswith(f"_{letter}"):
-            label = f"{label[:-2]}, architecture {letter.upper()}"
-    return label

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..models.baselines import DenseLayer, ResidualBlock, Transition, WideBlock
-from ..models.layers import Stage, Trunk, TwoPathSkip
+from ..models.layers import ConvNet, Stage, TwoPathSkip
 from ..models.model import TrainedModel
 from ..models.shake_resnet import Branch, ShakeBlock
 from ..models.shake_resnext import BottleneckBranch, ProjectionSkip, ShakeResNeXtBlock
@@ -32,7 +32,7 @@ def fuse(model: nn.Module) -> nn.Module:
 
     Raises InputError for a network that is not one of this package's.
     """
-    if not isinstance(model, Trunk):
+    if not isinstance(model, ConvNet):
         expected = "its .network" if isinstance(model, TrainedModel) else "a network made by create_model()"
         raise InputError(f"model: {type(model).__name__} cannot be fused, expected {expected}")
     if any(isinstance(module, FusedStages | ShakenHalves) for module in model.modules()):

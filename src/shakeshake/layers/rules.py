@@ -16,6 +16,7 @@ Forward = Literal["Even", "Shake"]
 Backward = Literal["Even", "Shake", "Keep", "M1", "M2", "M3", "M4", "M5"]
 Level = Literal["Batch", "Image"]
 
+NO_RULE = "none"  # what a run of a network without branches records as its rule
 UPDATE_RULES = ("M1", "M2", "M3", "M4", "M5")
 _FORWARD = {"E": "Even", "S": "Shake"}
 _BACKWARD = {"E": "Even", "S": "Shake", "K": "Keep"} | {m: m for m in UPDATE_RULES}

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import Stage, Trunk, conv, make_stages, stem_conv
+from .families import Family, IntRange
+from .layers import ConvNet, Stage, conv, make_stages, stem_conv
 from .shake_resnet import Branch
 from .shake_resnext import BottleneckBranch, ProjectionSkip
 
@@ -39,7 +40,7 @@ class ResidualBlock(nn.Module):
         return F.relu((x if self.skip is None else self.skip(x)) + self.branch(x))
 
 
-class ResNet(Trunk):
+class ResNet(ConvNet):
     """ResNet for CIFAR (He et al., Deep Residual Learning for Image Recognition, 2016, section 4.2).
 
     Stem conv3x3 to 16 channels, BN, ReLU; three stages of (depth - 2) / 6 blocks of two 3x3 convolutions, 16, 32 and 64
@@ -61,7 +62,7 @@ class ResNet(Trunk):
         )
 
 
-class ResNeXt(Trunk):
+class ResNeXt(ConvNet):
     """ResNeXt for CIFAR (Xie et al., Aggregated Residual Transformations, 2017, section 5.3; authors' release).
 
     ShakeResNeXt's network with one branch of ``cardinality`` groups: stem conv3x3 to 64 channels, BN, ReLU; three
@@ -114,7 +115,7 @@ class WideBlock(nn.Module):
         return (x if self.skip is None else self.skip(active)) + y
 
 
-class WideResNet(Trunk):
+class WideResNet(ConvNet):
     """Wide ResNet (Zagoruyko and Komodakis, 2016, Table 1; authors' release), pre-activation, without dropout.
 
     Stem conv3x3 to 16 channels; three stages of (depth - 4) / 6 blocks, 16k, 32k and 64k channels, strides 1, 2, 2; BN,
@@ -164,7 +165,7 @@ class Transition(nn.Module):
         return F.avg_pool2d(self.conv(F.relu(self.bn(x), inplace=True)), 2)
 
 
-class DenseNetBC(Trunk):
+class DenseNetBC(ConvNet):
     """DenseNet-BC (Huang et al., Densely Connected Convolutional Networks, 2017, section 3; authors' release).
 
     Stem conv3x3 to 2 * growth channels; three stages of (depth - 4) / 6 dense layers, the second and third beginning
@@ -196,3 +197,35 @@ class DenseNetBC(Trunk):
             stem_bn=False,
             last_bn=True,
         )
+
+
+FAMILIES = (
+    Family(
+        "cifar_resnet{depth}",
+        "ResNet",
+        "ResNet for CIFAR (He et al., 2016), without branches to shake",
+        examples=("cifar_resnet20", "cifar_resnet56", "cifar_resnet110"),
+        numbers={"depth": IntRange(8, 6)},
+    ),
+    Family(
+        "wrn{depth}_{k}",
+        "WideResNet",
+        "Wide ResNet (Zagoruyko and Komodakis, 2016), without branches to shake",
+        examples=("wrn16_8", "wrn28_10", "wrn40_4"),
+        numbers={"depth": IntRange(10, 6), "k": IntRange(1)},
+    ),
+    Family(
+        "resnext{depth}_{cardinality}x{width}d",
+        "ResNeXt",
+        "ResNeXt for CIFAR (Xie et al., 2017), without branches to shake",
+        examples=("resnext29_8x64d", "resnext29_16x64d"),
+        numbers={"depth": IntRange(11, 9), "cardinality": IntRange(1), "width": IntRange(1)},
+    ),
+    Family(
+        "densenet_bc{depth}_{growth}",
+        "DenseNetBC",
+        "DenseNet-BC for CIFAR (Huang et al., 2017), without branches to shake",
+        examples=("densenet_bc100_12", "densenet_bc250_24", "densenet_bc190_40"),
+        numbers={"depth": IntRange(10, 6), "growth": IntRange(1)},
+    ),
+)

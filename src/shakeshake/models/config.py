@@ -1,7 +1,4 @@
-"""config.json, which lies beside the weights: what is written there, and whether what is read can be believed.
-
-Nothing in it is trusted: it may come from anybody. No torch.
-"""
+"""config.json, the file beside the weights: written, read and checked. Its content is never trusted. No torch."""
 
 from __future__ import annotations
 
@@ -13,15 +10,15 @@ from typing import Any
 
 from ..errors import InputError
 from ..utils.console import escape
-from .registry import check_model
+from .registry import current_name, model_info
 
 FORMAT = "shakeshake/1"
-LARGEST = 10_000_000  # bytes of a config.json; a thousand classes have a few thousand
+MAX_BYTES = 10_000_000  # a thousand classes need about 20,000
 _OPTIONS = {"skip_shift", "activation"}
 Config = dict[str, Any]
 
 
-def describe(
+def make_config(
     model: str,
     rule: str,
     *,
@@ -33,14 +30,24 @@ def describe(
     options: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Config:
-    """What config.json holds: enough to build the network again and to feed it.
+    """Return the content of config.json: what is needed to rebuild a network and to preprocess its input.
 
-    options: what the network was built with beside these, such as ``{"skip_shift": "mirrored"}``.
-    more: of this, ``weights_sha256`` and ``temperature`` (see TrainedModel) have a meaning when it is loaded.
+    Args:
+        model: Name of the network.
+        rule: Its rule, or ``none``.
+        classes: Names of the outputs, in order.
+        in_channels: 1 or 3.
+        image_size: Side of the input in pixels.
+        mean: Of each channel, subtracted from pixels in 0..255.
+        std: Of each channel, by which the difference is divided.
+        options: Further arguments of create_model, such as ``{"skip_shift": "mirrored"}``.
+        **more: Further entries. ``weights_sha256`` and ``temperature`` have a meaning for load().
     """
+    source = model_info(model).source
     return {
         "format": FORMAT,
         "model": model,
+        **({"model_source": source} if source and source != model else {}),
         "rule": rule,
         "classes": list(classes),
         "in_channels": in_channels,
@@ -52,28 +59,45 @@ def describe(
     }
 
 
-def read_config(path: Path) -> Config:
-    """The config.json at ``path``. Raises InputError when it is damaged, not ours, or says what cannot be."""
+def read_config(path: Path, *, registered: bool = True) -> Config:
+    """Read and check a config.json.
+
+    Args:
+        path: The file.
+        registered: Whether the network's name must be known.
+
+    Raises:
+        InputError: If the file cannot be read, is damaged, has another format or invalid entries.
+    """
     try:
         with open(path, "rb") as file:
-            content = file.read(LARGEST + 1)
-        if len(content) > LARGEST:
-            raise ValueError(f"it has more than {LARGEST:,} bytes")
-        return check_config(json.loads(content))
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
+        config = check_config(json.loads(content))
     except OSError as error:
         raise InputError(f"run: {escape(path)} cannot be read: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:  # an InputError of check_model() is one, too
-        raise InputError(f"run: {escape(path)} is damaged or not ours: {escape(error)}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"run: {escape(path)} is damaged or has another format: {escape(error)}") from None
+    if registered:
+        _check_model(config, path)
+    return config
 
 
 def check_config(config: Any) -> Config:
-    """The config itself. Raises ValueError, naming the entry, the value and what was expected."""
+    """Check all entries but the network's name, which registered networks extend.
+
+    Raises:
+        ValueError: Names the entry, its value and what was expected.
+    """
     if not isinstance(config, dict):
         raise ValueError(f"got {type(config).__name__}, expected an object")
     if config.get("format") != FORMAT:
         raise ValueError(f"format is {_short(config.get('format'))}, expected {FORMAT!r}")
-    _expect(config, "model", _text, "the name of a network")
-    check_model(config["model"])
+    _expect(config, "model", _is_label, "the name of a network")
+    config["model"] = current_name(config["model"])
+    if "model_source" in config:
+        _expect(config, "model_source", _is_label, "where the network is defined")
     _expect(config, "rule", _text, "a rule such as S-S-I")
     _expect(config, "classes", _names, "a list of two different names or more")
     _expect(config, "in_channels", lambda n: n in (1, 3) and _whole(n), "1 or 3")
@@ -90,6 +114,15 @@ def check_config(config: Any) -> Config:
     return config
 
 
+def _check_model(config: Config, path: Path) -> None:
+    try:
+        model_info(config["model"])
+    except InputError as error:
+        source = config.get("model_source")
+        hint = f" (its network was defined in {escape(source)})" if source else ""
+        raise InputError(f"run: {escape(path)} cannot be used: {escape(error)}{hint}") from None
+
+
 def _expect(config: Config, name: str, fits: Any, expected: str) -> None:
     if name not in config:
         raise ValueError(f"{name} is missing, expected {expected}")
@@ -104,6 +137,10 @@ def _short(value: Any) -> str:
 
 def _text(value: Any) -> bool:
     return isinstance(value, str)
+
+
+def _is_label(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 200
 
 
 def _whole(value: Any) -> bool:

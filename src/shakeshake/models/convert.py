@@ -1,11 +1,11 @@
 """Weights from public PyTorch reimplementations of 26 2xWd: their state dicts, rewritten into ours.
 
     network = create_model("shake_resnet26_2x32d", skip_shift="mirrored")
-    load_foreign(network, torch.load("theirs.pt", weights_only=True))
+    load_external_weights(network, torch.load("theirs.pt", weights_only=True))
 
 Each layout below is a table of patterns; the keys say which one it is. Most of these reimplementations shift the second
 path of the skip the other way, and some have their ReLUs elsewhere: shapes do not tell, so the network has to be
-built as theirs is, and load_foreign refuses one that is not.
+built as theirs is, and load_external_weights refuses one that is not.
 
     layout     public repository             differs from the paper in                         build with
     hysts      hysts/pytorch_shake_shake     the shift                                         skip_shift="mirrored"
@@ -149,7 +149,7 @@ def translate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def load_foreign(network: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+def load_external_weights(network: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     """Load the weights of a public reimplementation into a ShakeResNet that is built as theirs is; returns it.
 
     state: their state dict. It may lack BN's counts of batches, as those from before PyTorch 0.4.1 do.

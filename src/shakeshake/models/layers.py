@@ -106,7 +106,7 @@ def make_stages(
     return stages
 
 
-class Trunk(nn.Module):
+class ConvNet(nn.Module):
     """Stem, stages, global average pool, linear layer: what every network here shares.
 
     x: (N, C, H, W). Returns logits (N, num_classes). ``relu_after_stem`` and ``relu_before_pool`` say on which side of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ..utils.console import escape
 from ..utils.modes import eval_mode
 from ..utils.pixels import channel_tensor, normalize
 from .config import read_config
+from .registry import register_module
 from .weights import network_of, read_weights
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -59,16 +61,32 @@ class TrainedModel(nn.Module):
             return (self(images).float() / self.temperature).softmax(dim=1)
 
 
-def load(path: str | Path, device: str | torch.device = "cpu") -> TrainedModel:
-    """A trained model from a run directory (or any folder with model.safetensors and config.json), ready to use.
+def load(
+    path: str | Path, device: str | torch.device = "cpu", *, model: nn.Module | Callable[..., nn.Module] | None = None
+) -> TrainedModel:
+    """Load a trained model from a run directory, or any folder with model.safetensors and config.json.
 
-    Returned in evaluation mode. Nothing in the files is executed or trusted: weights are safetensors and have to be
-    those that config.json has the SHA-256 of. Raises InputError when there is no such model, when the run is not
-    finished, and when its files are damaged, changed or not ours.
+    Nothing in the files is executed or trusted: weights are read in the safetensors format, and their SHA-256 must be
+    the one in config.json.
+
+    Args:
+        path: The folder.
+        device: Where to put the model.
+        model: The network of a run that was trained with your own network, as a module or a factory (see
+            register_model). Needed unless the module that registers it has been imported.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        InputError: If there is no model, the run is unfinished, the files are damaged, changed or in another format,
+            or the network is not registered.
     """
     folder = Path(path)
     check_finished(folder)
-    config = read_config(folder / CONFIG)
+    config = read_config(folder / CONFIG, registered=model is None)
+    if model is not None:
+        register_module(model, config["model"])
     tensors, digest = read_weights(folder / WEIGHTS)
     if digest != config.get("weights_sha256", digest):
         raise InputError(

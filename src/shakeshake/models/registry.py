@@ -1,222 +1,199 @@
-"""create_model and list_models: a network's name is its specification. Loads torch only to build a network."""
+"""Names of networks: create, list and look them up, and register networks of your own. Imports torch only to build."""
 
 from __future__ import annotations
 
-import difflib
+import copy
 import fnmatch
 import importlib
 import inspect
-import itertools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import InputError
+from ..layers.rules import NO_RULE, ShakeRule
+from .families import Family, closest_names, families
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..layers.rules import ShakeRule
+    Factory = Callable[..., nn.Module]
+    AnyFactory = TypeVar("AnyFactory", bound=Factory)
 
-
-LARGEST = 10_000  # number in a name
-
-
-@dataclass(frozen=True)
-class Values:
-    """The valid values of a number in a name: ``first``, ``first + every``, ..., and why not others, if it helps.
-
-    No more than LARGEST: a slip of the finger would make a network that takes hours to be made, and all memory.
-    """
-
-    first: int
-    every: int = 1
-    why: str = ""
-
-    def wrong(self, value: int) -> str | None:
-        """What was expected instead of the value, or None."""
-        if value > LARGEST:
-            return f"at most {LARGEST}"
-        if value >= self.first and (value - self.first) % self.every == 0:
-            return None
-        if self.every == 1:
-            return f"{self.first} or more"
-        some = ", ".join(str(self.first + i * self.every) for i in range(4))
-        return f"one of {some}, ... ({self.why or f'steps of {self.every}'})"
-
-    def around(self, value: int) -> tuple[int, ...]:
-        """The value itself if it is valid, else the valid ones next to it."""
-        value = min(value, LARGEST)
-        if value <= self.first:
-            return (self.first,)
-        below = value - (value - self.first) % self.every
-        return (below,) if below == value or below + self.every > LARGEST else (below, below + self.every)
+_ARGUMENTS = ("num_classes", "in_channels", "image_size", "rule")  # what a registered factory may take
+_NAME = re.compile(r"[A-Za-z0-9_][\w.+-]*(:\w+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Family:
-    """Networks whose names differ in numbers only.
+class ModelInfo:
+    """What a name of a network specifies.
 
-    template: the name, such as ``shake_resnet{depth}_{branches}x{width}d``.
-    described: one line for `shakeshake models`.
-    examples: members that the paper or its literature names.
-    values: for each number of the name, what it may be.
-    builder: ``module:class`` in this package; takes the numbers and create_model's options as keywords.
-    options: what makes it a variant of the class that it is built from.
+    Attributes:
+        name: The name itself.
+        branched: Whether a rule applies to the network.
+        numbers: The numbers in the name of a network of this package, such as ``{"depth": 26, ...}``.
+        paper_label: The paper's notation, such as ``26 2x32d``; the name itself where the paper has none.
+        family: The family of a network of this package; None for a registered network.
+        source: Where a registered network is defined, such as ``net.py:tiny``; empty for this package's networks.
     """
 
-    template: str
-    described: str
-    examples: tuple[str, ...]
-    values: Mapping[str, Values]
-    builder: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    name: str
+    branched: bool
+    paper_label: str
+    numbers: Mapping[str, int] = field(default_factory=dict)
+    family: Family | None = None
+    source: str = ""
 
     @property
-    def fields(self) -> tuple[str, ...]:
-        return tuple(re.findall(r"{(\w+)}", self.template))
+    def branches(self) -> int | None:
+        """Number of parallel branches in a block; None if the name does not specify it."""
+        return self.numbers.get("branches")
 
     @property
-    def branched(self) -> bool:
-        """Whether the networks have branches to shake; where there are none, a rule has no meaning."""
-        return "branches" in self.fields
-
-    @property
-    def pattern(self) -> str:
-        return re.sub(r"\\{(\w+)\\}", r"(?P<\1>\\d{1,9})", re.escape(self.template))
-
-    def parse(self, name: str) -> dict[str, int] | None:
-        match = re.fullmatch(self.pattern, name, re.ASCII)
-        return {k: int(v) for k, v in match.groupdict().items()} if match else None
-
-    def wrong(self, numbers: dict[str, int]) -> str | None:
-        """What keeps the numbers from naming a network, or None."""
-        for name in self.fields:
-            expected = self.values[name].wrong(numbers[name])
-            if expected is not None:
-                return f"{name} is {numbers[name]}, expected {expected}"
-        return None
-
-    def closest(self, numbers: dict[str, int]) -> list[str]:
-        """The one or two valid names that differ least from the numbers."""
-        around = itertools.product(*(self.values[name].around(numbers[name]) for name in self.fields))
-        asked = [numbers[name] for name in self.fields]
-        ranked = sorted(around, key=lambda valid: sum(abs(v - n) for v, n in zip(valid, asked, strict=True)))
-        return [self.template.format(**dict(zip(self.fields, valid, strict=True))) for valid in ranked[:2]]
+    def width(self) -> int | None:
+        """The paper's width ``d``; None if the name does not specify it."""
+        return self.numbers.get("width")
 
 
-_SHAKE = {"depth": Values(8, 6), "branches": Values(2), "width": Values(2, 2, "even: the skip joins two halves")}
-_WITHOUT_SKIP = {**_SHAKE, "width": Values(1)}
+@dataclass(frozen=True)
+class _Registered:
+    """A network of the user's. ``takes``: the arguments of the factory that create_model may pass."""
 
-FAMILIES = (
-    Family(
-        "shake_resnet{depth}_{branches}x{width}d",
-        "pre-activation ResNet of the paper's CIFAR-10 experiments (Table 1)",
-        tuple(f"shake_resnet{x}d" for x in ("20_2x16", "26_2x32", "26_2x64", "26_2x96", "26_2x112", "26_3x32")),
-        _SHAKE,
-        "shake_resnet:ShakeResNet",
-    ),
-    Family(
-        "shake_resnet{depth}_{branches}x{width}d_a",
-        "the paper's architecture A: the same without skip connections (Table 5)",
-        ("shake_resnet26_2x32d_a",),
-        _WITHOUT_SKIP,
-        "shake_resnet:ShakeResNet",
-        {"skip": False},
-    ),
-    Family(
-        "shake_resnet{depth}_{branches}x{width}d_b",
-        "the paper's architecture B: A with one convolution per branch and twice the blocks (Table 5)",
-        ("shake_resnet26_2x32d_b",),
-        _WITHOUT_SKIP,
-        "shake_resnet:ShakeResNet",
-        {"skip": False, "convs": 1},
-    ),
-    Family(
-        "shake_resnet{depth}_{branches}x{width}d_c",
-        "the paper's architecture C: A without batch normalisation (Table 5)",
-        ("shake_resnet14_2x32d_c",),
-        _WITHOUT_SKIP,
-        "shake_resnet:ShakeResNet",
-        {"skip": False, "bn": False},
-    ),
-    Family(
-        "shake_resnext{depth}_{branches}x{cardinality}x{width}d",
-        "ResNeXt of the paper's CIFAR-100 experiments (Table 2)",
-        ("shake_resnext29_2x4x64d",),
-        {"depth": Values(11, 9), "branches": Values(2), "cardinality": Values(1), "width": Values(2)},
-        "shake_resnext:ShakeResNeXt",
-    ),
-    Family(
-        "resnet{depth}",
-        "ResNet for CIFAR (He et al., 2016), without branches to shake",
-        ("resnet20", "resnet56", "resnet110"),
-        {"depth": Values(8, 6)},
-        "baselines:ResNet",
-    ),
-    Family(
-        "wrn{depth}_{k}",
-        "Wide ResNet (Zagoruyko and Komodakis, 2016), without branches to shake",
-        ("wrn16_8", "wrn28_10", "wrn40_4"),
-        {"depth": Values(10, 6), "k": Values(1)},
-        "baselines:WideResNet",
-    ),
-    Family(
-        "resnext{depth}_{cardinality}x{width}d",
-        "ResNeXt for CIFAR (Xie et al., 2017), without branches to shake",
-        ("resnext29_8x64d", "resnext29_16x64d"),
-        {"depth": Values(11, 9), "cardinality": Values(1), "width": Values(1)},
-        "baselines:ResNeXt",
-    ),
-    Family(
-        "densenet_bc{depth}_{growth}",
-        "DenseNet-BC for CIFAR (Huang et al., 2017), without branches to shake",
-        ("densenet_bc100_12", "densenet_bc250_24", "densenet_bc190_40"),
-        {"depth": Values(10, 6), "growth": Values(1)},
-        "baselines:DenseNetBC",
-    ),
-)
+    factory: Factory
+    takes: frozenset[str]
+    source: str
+
+
+_registered: dict[str, _Registered] = {}
+
+
+def register_model(name: str) -> Callable[[AnyFactory], AnyFactory]:
+    """Register a network under a name that create_model, list_models and recipes accept.
+
+        @register_model("my_net")
+        def my_net(num_classes, in_channels=3, rule="S-S-I"):
+            return MyNet(...)
+
+    The decorated factory is a function or an nn.Module class. create_model passes it ``num_classes`` and, where its
+    signature has them, ``in_channels``, ``image_size`` and ``rule`` as keywords. It returns a freshly initialised
+    module that maps images (N, in_channels, H, W) to logits (N, num_classes). A factory that takes ``rule`` builds
+    networks with branches; without it, runs are recorded with the rule ``none``.
+
+    Repeating the definition, as rerunning a notebook cell does, replaces it.
+
+    Args:
+        name: Letters, digits and ``_ . + -``, optionally followed by ``:NAME``.
+
+    Returns:
+        A decorator that returns the factory unchanged.
+
+    Raises:
+        InputError: If the name is invalid, names a network of this package or is registered by another definition, or
+            if the factory has other required arguments.
+    """
+    if not isinstance(name, str) or len(name) > 100 or not _NAME.fullmatch(name):
+        raise InputError(f"model: got the name {name!r}, expected letters, digits and _ . + -, such as my_net")
+    _check_not_ours(name)
+
+    def register(factory: AnyFactory) -> AnyFactory:
+        known = _registered.get(name)
+        if known is not None and _definition(known.factory) != _definition(factory):
+            raise InputError(f"model: {name!r} is already registered by {known.source}, expected another name")
+        _registered[name] = _Registered(factory, _accepted_arguments(name, factory), _source(factory))
+        return factory
+
+    return register
+
+
+def register_module(network: nn.Module | Factory, name: str | None = None) -> str:
+    """Register a module or a factory that is passed to fit() directly, or that the command line loads from a file.
+
+    Args:
+        network: A factory as for register_model, or an nn.Module. create_model returns deep copies of a module, with
+            the module's current weights.
+        name: The name; by default where the network is defined, such as ``net.py:tiny``. A registered network of this
+            name is replaced.
+
+    Returns:
+        The name.
+
+    Raises:
+        InputError: If the object is neither a module nor a factory, or the name is one of this package's.
+    """
+    name = name or _source(network)
+    _check_not_ours(name)
+    factory: Any = (lambda **_: copy.deepcopy(network)) if _is_module(network) else network
+    _registered[name] = _Registered(factory, _accepted_arguments(name, factory), _source(network))
+    return name
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the networks that the paper and its literature use, filtered by a shell-style pattern.
+    """Return names of networks that match a shell-style pattern: the literature's, then the registered ones.
 
-    They are examples: every valid number in the place of theirs names a network, too.
+    The names of this package's networks are examples: other valid numbers in them name a network, too.
     """
-    return [name for family in FAMILIES for name in family.examples if fnmatch.fnmatchcase(name, pattern)]
+    names = [*(name for family in families() for name in family.examples), *_registered]
+    return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
 
 
-def _suggestions(name: str) -> list[str]:
-    numbers = [int(n[:9]) for n in re.findall(r"[0-9]+", name)]
-    letters = re.sub(r"[0-9]+", "0", name.lower())
-    ranked = sorted(
-        FAMILIES,
-        key=lambda f: difflib.SequenceMatcher(None, letters, re.sub(r"{\w+}", "0", f.template)).ratio(),
-        reverse=True,
-    )
-    for family in ranked:
-        if len(numbers) == len(family.fields):
-            return family.closest(dict(zip(family.fields, numbers, strict=True)))
-    return difflib.get_close_matches(name, list_models(), n=2, cutoff=0.3) or list_models()[1:3]
+def model_info(name: str) -> ModelInfo:
+    """Look up what a name specifies, without importing torch.
 
-
-def check_model(name: str) -> tuple[Family, dict[str, int]]:
-    """The family and numbers that a name stands for.
-
-    Raises InputError with the closest valid names. Does not load torch.
+    Raises:
+        InputError: If no network has the name. The message has the closest valid names, or says how to register the
+            network if the name looks like a user's.
     """
-    reason = "is not the name of a network"
-    for family in FAMILIES:
-        numbers = family.parse(name) if isinstance(name, str) else None
+    if isinstance(name, str) and (entry := _registered.get(name)) is not None:
+        return ModelInfo(name, "rule" in entry.takes, name, source=entry.source)
+    reason = "is not the name of a network (register your own with @register_model)"
+    for family in families() if isinstance(name, str) else ():
+        numbers = family.parse(name)
         if numbers is None:
             continue
-        wrong = family.wrong(numbers)
-        if wrong is None:
-            return family, numbers
-        reason = f"does not exist: {wrong}"
-    closest = " or ".join(_suggestions(str(name)))
+        invalid = family.validate(numbers)
+        if invalid is None:
+            return ModelInfo(name, family.branched, (family.paper_label or name).format(**numbers), numbers, family)
+        reason = f"does not exist: {invalid}"
+    if isinstance(name, str) and ":" in name:
+        file, _, thing = name.rpartition(":")
+        option = f", or pass --model PATH/{file}:{thing}" if file.endswith(".py") else ", or pass it as model="
+        raise InputError(
+            f"model: {name!r} is a network of the user's that is not registered here; "
+            f"import the module that registers it{option}"
+        )
+    closest = " or ".join(closest_names(str(name)))
     raise InputError(f"model: {name!r} {reason}; the closest valid names are {closest}")
+
+
+def branch_count(name: str) -> int | None:
+    """Return the number of parallel branches that a name specifies; None if it has none, or is not known here."""
+    try:
+        return model_info(name).branches
+    except InputError:
+        return None
+
+
+def current_name(name: str) -> str:
+    """Return today's name for a network that is recorded under an old one."""
+    return f"cifar_{name}" if isinstance(name, str) and re.fullmatch(r"resnet\d+", name) else name
+
+
+def rule_for(name: str, rule: str | ShakeRule) -> str:
+    """Return the rule that a run of a network records: ``none`` for a network without branches, else the rule.
+
+    Raises:
+        InputError: If the rule is invalid, or ``none`` for a network with branches.
+    """
+    if not model_info(name).branched:
+        return NO_RULE
+    if rule == NO_RULE:
+        raise InputError(
+            f"rule: got {NO_RULE!r} for {name}, which has branches, expected a rule such as S-S-I; "
+            "E-E-B trains without shaking"
+        )
+    return str(ShakeRule.parse(rule))
 
 
 def create_model(
@@ -228,41 +205,131 @@ def create_model(
     image_size: int = 32,
     **options: Any,
 ) -> nn.Module:
-    """Build the network that ``name`` specifies, freshly initialised.
+    """Build a network by its name, freshly initialised.
 
-    num_classes: outputs of the last layer, two or more.
-    rule: how the branches are shaken, see ShakeRule. Of no effect on networks without branches; a Recipe and the
-        configuration of a trained network say ``"none"`` there, which is accepted for those alone.
-    in_channels: 1 or 3.
-    image_size: side of the square input in pixels, 8 to 224; above 64 the stem strides (see ShakeResNet).
-    options: what one family alone knows, such as ``skip_shift="mirrored"`` (see its class).
+    Args:
+        name: A name as in list_models; see docs/layer.md for how the names specify networks.
+        num_classes: Outputs of the last layer, 2 or more.
+        rule: How branches are combined, see ShakeRule. Ignored by networks without branches.
+        in_channels: 1 or 3.
+        image_size: Side of the square input in pixels, 8 to 224. Above 64 the stem has a stride (see ShakeResNet).
+        **options: Further arguments of the network's class, such as ``skip_shift="mirrored"``.
 
-    Raises InputError for a name that is none (with the closest valid ones) and for options out of range.
+    Returns:
+        A module that maps images (N, in_channels, image_size, image_size) to logits (N, num_classes).
+
+    Raises:
+        InputError: If the name is unknown, an argument is out of range, or a registered factory returns something other
+            than a module with ``num_classes`` outputs.
     """
-    family, numbers = check_model(name)
-    for option, value, low, high in (
-        ("num_classes", num_classes, 2, 1_000_000),
-        ("image_size", image_size, 8, 224),
-    ):
+    info = model_info(name)
+    for argument, value, low, high in (("num_classes", num_classes, 2, 1_000_000), ("image_size", image_size, 8, 224)):
         if not isinstance(value, int) or not low <= value <= high:
-            raise InputError(f"{option}: got {value!r}, expected a whole number from {low} to {high}")
+            raise InputError(f"{argument}: got {value!r}, expected a whole number from {low} to {high}")
     if isinstance(in_channels, float) or in_channels not in (1, 3):
         raise InputError(f"in_channels: got {in_channels!r}, expected 1 or 3")
-    module, cls = family.builder.split(":")
-    build: Callable[..., nn.Module] = getattr(importlib.import_module(f".{module}", __package__), cls)
-    given = {**numbers, **family.options, "num_classes": num_classes, "in_channels": in_channels}
-    given |= {"image_size": image_size, **({"rule": rule} if family.branched else {})}
-    free = [option for option in inspect.signature(build).parameters if option not in {*given, "rule"}]
+    arguments: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
+    if info.branched:
+        arguments["rule"] = rule
+    if info.family is None:
+        return _create_registered(name, arguments, options)
+    network = getattr(importlib.import_module(f".{info.family.module}", __package__), info.family.network)
+    arguments |= {**info.numbers, **info.family.options}
+    free = [option for option in inspect.signature(network).parameters if option not in {*arguments, "rule"}]
     for option in options:
         if option not in free:
-            expected = f"expected one of {', '.join(free)}" if free else "which has none of its own"
-            raise InputError(f"{option}: no option of {name}, {expected}")
-    return build(**given, **options)
+            expected = f"expected one of {', '.join(free)}" if free else "which has no options"
+            raise InputError(f"{option}: not an option of {name}, {expected}")
+    return network(**arguments, **options)
 
 
 def count_parameters(name: str, **options: Any) -> int:
-    """Number of parameters of the network that ``name`` specifies, without allocating it. Options: create_model's."""
+    """Return the number of parameters of a network.
+
+    Networks of this package are not allocated for it.
+
+    Args:
+        name: As in create_model.
+        **options: Arguments of create_model.
+    """
     import torch
 
-    with torch.device("meta"):
+    with torch.device("cpu" if model_info(name).family is None else "meta"):
         return sum(p.numel() for p in create_model(name, **options).parameters())
+
+
+def _create_registered(name: str, arguments: dict[str, Any], options: dict[str, Any]) -> nn.Module:
+    """Call a registered factory and check what it returns."""
+    import torch
+    from torch import nn
+
+    from ..utils.modes import eval_mode
+
+    entry = _registered[name]
+    arguments_taken = {**{key: value for key, value in arguments.items() if key in entry.takes}, **options}
+    try:
+        inspect.signature(entry.factory).bind(**arguments_taken)
+    except TypeError as error:
+        raise InputError(f"model: {name} cannot be built with {', '.join(options)}: {error}") from None
+    network = entry.factory(**arguments_taken)
+    if not isinstance(network, nn.Module):
+        raise InputError(f"model: {name} returned {type(network).__name__}, expected an nn.Module")
+    tensor = next(network.parameters(), torch.empty(0))
+    shape = (2, arguments["in_channels"], arguments["image_size"], arguments["image_size"])
+    # Also initialises lazy modules. The random state that training starts from stays as it is.
+    with eval_mode(network), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        try:
+            logits = network(torch.zeros(shape, device=tensor.device, dtype=torch.get_default_dtype()))
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise InputError(f"model: {name} fails on images of shape {shape}: {error}") from error
+    expected = (2, arguments["num_classes"])
+    if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != expected:
+        got = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise InputError(f"model: {name} returns {got} for two images, expected logits of shape {expected}")
+    return network
+
+
+def _check_not_ours(name: str) -> None:
+    if any(family.parse(name) is not None for family in families()):
+        raise InputError(f"model: {name!r} is a network of this package, expected another name for your own")
+
+
+def _accepted_arguments(name: str, factory: object) -> frozenset[str]:
+    """Which of create_model's arguments a factory takes. Raises InputError if it cannot be called with these."""
+    if not callable(factory) or _is_module(factory):
+        raise InputError(f"model: {name} is {type(factory).__name__}, expected a function that returns an nn.Module")
+    parameters = inspect.signature(factory).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return frozenset(_ARGUMENTS)
+    takes = frozenset(p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY) & frozenset(_ARGUMENTS)
+    required = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
+    if "num_classes" not in takes:
+        raise InputError(f"model: {name} does not take num_classes, expected def {name}(num_classes, ...)")
+    if other := [argument for argument in required if argument not in takes]:
+        raise InputError(
+            f"model: {name} requires {', '.join(other)}, expected defaults for all arguments but "
+            f"{', '.join(_ARGUMENTS)}"
+        )
+    return takes
+
+
+def _is_module(network: object) -> bool:
+    return not inspect.isclass(network) and hasattr(network, "state_dict") and hasattr(network, "forward")
+
+
+def _definition(factory: object) -> tuple[str | None, str | None]:
+    return getattr(factory, "__module__", None), getattr(factory, "__qualname__", None)
+
+
+def _source(network: object) -> str:
+    """Where a factory or a module's class is defined: ``net.py:tiny``, or ``package.module:tiny`` inside packages."""
+    network = getattr(network, "func", network)  # of a functools.partial
+    definition = network if hasattr(network, "__qualname__") else type(network)
+    module = str(getattr(definition, "__module__", "__main__"))
+    if "." not in module:
+        try:
+            module = Path(inspect.getsourcefile(definition) or module).name  # type: ignore[arg-type]
+        except (TypeError, OSError):  # a notebook or an interactive session
+            module = module.strip("_")
+    name = re.sub(r"\W", "", str(getattr(definition, "__name__", "")))  # <lambda> -> lambda
+    return f"{module}:{name or 'network'}"

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from ..layers.rules import ShakeRule
 from ..layers.shake_shake import ShakeShake
-from .layers import Trunk, conv, make_stages, stem_conv
+from .families import Family, IntRange
+from .layers import ConvNet, conv, make_stages, stem_conv
 
 
 class BottleneckBranch(nn.Module):
@@ -68,7 +69,7 @@ class ShakeResNeXtBlock(nn.Module):
         return F.relu(skip + self.shake(*(branch(x) for branch in self.branches)))
 
 
-class ShakeResNeXt(Trunk):
+class ShakeResNeXt(ConvNet):
     """Post-activation ResNeXt with parallel branches (paper, section 2.2; author's release).
 
     Stem conv3x3 to 64 channels, BN, ReLU; three stages of (depth - 2) / 9 blocks with n = 64, 128, 256: inner width
@@ -104,3 +105,20 @@ class ShakeResNeXt(Trunk):
             relu_after_stem=True,
             relu_before_pool=False,
         )
+
+
+FAMILIES = (
+    Family(
+        "shake_resnext{depth}_{branches}x{cardinality}x{width}d",
+        "ShakeResNeXt",
+        "ResNeXt of the paper's CIFAR-100 experiments (Table 2)",
+        examples=("shake_resnext29_2x4x64d",),
+        numbers={
+            "depth": IntRange(11, 9),
+            "branches": IntRange(2),
+            "cardinality": IntRange(1),
+            "width": IntRange(2),
+        },
+        paper_label="{depth} {branches}x{cardinality}x{width}d",
+    ),
+)

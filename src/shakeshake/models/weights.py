@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..utils.console import escape
-from .registry import check_model, create_model
+from .registry import create_model, model_info
 
 HEAD = ("fc.weight", "fc.bias")  # the last layer of every network here: as many outputs as classes
 STEM = "stem.conv.weight"
@@ -66,10 +66,10 @@ def network_of(tensors: Mapping[str, Tensor], model: str, source: object, **opti
     No memory is taken for more than the tensors that are there, whatever the name asks for. Raises InputError, naming
     the first tensor, when they are those of another network.
     """
-    _, numbers = check_model(model)
-    if max(numbers.get("depth", 1), numbers.get("branches", 1)) > len(tensors):
+    info = model_info(model)
+    if max(info.numbers.get("depth", 1), info.branches or 1) > len(tensors):
         raise InputError(f"weights: {escape(source)} has {len(tensors)} tensors, too few for a {model}")
-    with torch.device("meta"):
+    with torch.device("meta" if info.family else "cpu"):  # a user's factory may need values
         network = create_model(model, **options).float()  # whatever torch's default is
     check_same(tensors, network, source, model)
     network.load_state_dict(dict(tensors), assign=True)

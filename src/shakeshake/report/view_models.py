@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Any
 
+from ..models.registry import branch_count
 from . import curves, html_charts
 from .analysis import Looked, Mistake, Strength
 from .beta_regions import drawable
@@ -133,7 +133,7 @@ def squares(records: Sequence[RunRecord], rules: Sequence[str] = ()) -> list[dic
     found: dict[str, Strength | None] = dict.fromkeys(rules)
     for record in records:
         rule, measured = record.recipe.get("rule"), record.analysis.strength
-        if not re.match(r"shake_[a-z]+\d+_2x", str(record.recipe.get("model", ""))):
+        if branch_count(str(record.recipe.get("model", ""))) != 2:
             continue
         if drawable(rule):
             found.setdefault(str(rule), None)

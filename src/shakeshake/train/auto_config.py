@@ -15,6 +15,7 @@ import numpy as np
 
 from ..data.dataset import ImageData
 from ..errors import InputError
+from ..models.registry import model_info
 from .recipe import Recipe
 
 NETWORKS = (  # each about twice the work of the one before
@@ -33,6 +34,7 @@ HEAVIEST = 10  # weight of an image in the loss: beyond, rare classes come often
 TESTS = 20  # in a run at most; more would only draw a finer curve
 SPARE = 0.9  # of the budget is planned for: machines are not as steady as a measurement
 FEW = 1000  # images: up to here RandAugment was measured, and did better than mixtures (results/small-folders)
+NARROW = 32  # width: shaking makes narrower networks worse
 SHAKEN_FROM = 3  # times the least epochs: before, shaking has cost more than it gave
 
 
@@ -213,13 +215,14 @@ def _mixup(choice: Choice, epochs: int, facts: Facts) -> None:
 
 
 def _rule(choice: Choice, model: str, epochs: int, facts: Facts) -> None:
-    if not model.startswith("shake_"):
+    info = model_info(model)
+    if not info.branched:
         return
-    width = int(re.search(r"(\d+)d", model)[1])  # type: ignore[index]
-    if epochs >= SHAKEN_FROM * facts.least_epochs and width >= 32:
+    width = info.width or NARROW
+    if epochs >= SHAKEN_FROM * facts.least_epochs and width >= NARROW:
         choice.pick("rule", "S-E-I", "time enough for shaking to pay; `shakeshake compare` tells whether it does")
     else:
-        why = "narrow" if width < 32 else "trained briefly"
+        why = "narrow" if width < NARROW else "trained briefly"
         choice.pick("rule", "E-E-B", f"not shaken: {why}, networks lose by it; `shakeshake compare` tells for yours")
 
 

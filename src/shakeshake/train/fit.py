@@ -18,7 +18,7 @@ from ..data.image_folder.summary import in_brief
 from ..data.registry import ImageData
 from ..data.snapshot import in_memory, to_bytes
 from ..errors import InputError, RunError
-from ..models.config import describe
+from ..models.config import make_config
 from ..models.model import CONFIG, WEIGHTS
 from ..models.weights import sha256, weights_as_bytes
 from ..utils.console import escape, log_stderr
@@ -245,7 +245,7 @@ def _finish(run: RunDirectory, trainer: Trainer) -> None:
         "data_fingerprint": data.fingerprint,
     }
     weights = weights_as_bytes(trainer.tested_network)
-    config = describe(
+    config = make_config(
         recipe.model,
         recipe.rule,
         classes=data.classes,

@@ -80,13 +80,14 @@ def paper_resnet(data: str = "cifar10") -> Recipe:
     """ResNet's own recipe for CIFAR-10, without shaking.
 
     K. He et al., Deep Residual Learning for Image Recognition, arXiv 1512.03385, section 4.2 and Table 6.
-    Expected on CIFAR-10: resnet20 8.75 % test error.
+    Expected on CIFAR-10: cifar_resnet20 8.75 % test error.
     64,000 steps (here 164 epochs), the rate divided by 10 after half and three quarters; two GPUs of 64 images each;
-    momentum not Nesterov's. For resnet110 the paper adds ``first_epoch_lr=0.01``. It trains on 45,000 of the images.
+    momentum not Nesterov's. For cifar_resnet110 the paper adds ``first_epoch_lr=0.01``. It trains on 45,000 of the
+    images.
     """
     return Recipe(
         data=data,
-        model="resnet20",
+        model="cifar_resnet20",
         epochs=164,
         batch_size=128,
         ghost_batch_size=64,

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from ..errors import InputError
 from ..layers.rules import ShakeRule
-from ..models.registry import check_model
+from ..models.registry import current_name, rule_for
 from .schedule import parse_milestones
 
 # Old name -> new name, so that recipes written before a field was renamed still load.
@@ -279,8 +279,7 @@ class Recipe:
             _check_type(spec, value)
             _check_limits(spec, value)
             object.__setattr__(self, spec.name, value)
-        branched = check_model(self.model)[0].branched
-        object.__setattr__(self, "rule", str(ShakeRule.parse(self.rule)) if branched else "none")
+        object.__setattr__(self, "rule", rule_for(self.model, self.rule))
         parse_milestones(self.milestones)
         if self.warmup_epochs > self.epochs:
             raise InputError(f"warmup_epochs: got {self.warmup_epochs}, expected at most epochs, {self.epochs}")
@@ -327,7 +326,10 @@ class Recipe:
         """
         if not isinstance(values, dict):
             raise InputError(f"recipe: got {type(values).__name__}, expected an object with the fields of a recipe")
-        return cls().replace(**{RENAMED_FIELDS.get(str(name), str(name)): value for name, value in values.items()})
+        fields = {RENAMED_FIELDS.get(str(name), str(name)): value for name, value in values.items()}
+        if "model" in fields:
+            fields["model"] = current_name(fields["model"])
+        return cls().replace(**fields)
 
 
 def _plain(value: Any) -> Any:
