@@ -1,66 +1,232 @@
-"""The intervals: against the formula for large numbers, and what they say when there is nothing to say."""
+"""A comparison on a user's own images: planned, run, resumed, with verdicts that its intervals support."""
 
-import base64
-import math
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_ind
+import torch
 
-from shakeshake.experiments.statistics import difference, unpack
+from shakeshake.errors import InputError
+from shakeshake.experiments import compare, run, statistics, tables, worker
+from shakeshake.experiments.schema import Table, TableDifference, read_table
+from shakeshake.train.open_run import load_images, open_run
+from shakeshake.train.run_directory import RunDirectory
 
-
-def runs(random, n, images, error, spread=0.0):
-    """n runs that get images wrong with probability ``error``, itself spread over runs."""
-    rates = error + spread * random.standard_normal(n)
-    return [random.random(images) < rate for rate in rates]
-
-
-def test_the_interval_over_images_is_that_of_a_paired_difference():
-    random = np.random.default_rng(1)
-    common = random.random(4000) < 0.2  # images that are hard for both: they must not widen the interval
-    row, against = (common ^ (random.random(4000) < rate) for rate in (0.02, 0.05))
-    found = difference([row], [against])
-    by_image = 100.0 * (row.astype(float) - against.astype(float))
-    half = 1.96 * by_image.std() / math.sqrt(4000)
-    assert found.difference == pytest.approx(by_image.mean())
-    assert found.high - found.low == pytest.approx(2 * half, rel=0.05)
-    assert found.covers == "test images only (one seed)"
-    assert found.verdict == "can't tell", "two networks differ without any reason"
-    assert difference([row, row], [against, against]).verdict == "lower"
+TINY = {"model": "shake_resnet8_2x4d", "epochs": 1, "batch_size": 20, "device": "cpu", "precision": "fp32"}
 
 
-@pytest.mark.parametrize(("n", "m"), [(2, 2), (3, 10)])
-def test_over_seeds_it_is_welchs_where_images_are_many(n, m):
-    random = np.random.default_rng(2)
-    row, against = runs(random, n, 100_000, 0.4, 0.1), runs(random, m, 100_000, 0.4, 0.1)
-    found = difference(row, against)
-    means = [np.array([100.0 * run.mean() for run in some]) for some in (row, against)]
-    expected = ttest_ind(*means, equal_var=False).confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=0.02)
-    assert found.covers == "seeds and test images"
+def npz(path: Path, seed: int = 0) -> Path:
+    """Uneven classes that can be told apart: brighter is higher."""
+    random = np.random.default_rng(seed)
+
+    def some(*counts: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = np.repeat(np.arange(3), counts)
+        return (labels[:, None, None] * 60 + random.integers(0, 80, (len(labels), 8, 8))).astype(np.uint8), labels
+
+    x_train, y_train = some(40, 15, 8)
+    x_test, y_test = some(30, 12, 4)
+    np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    return path
 
 
-def test_where_there_is_no_difference_one_verdict_in_twenty_says_there_is():
-    """Two seeds a row, whose spread is larger than that of the images: a normal interval errs far more often."""
-    random = np.random.default_rng(6)
-    trials = [difference(*(runs(random, 2, 2000, 0.3, 0.015) for _ in range(2))) for _ in range(600)]
-    wrong = sum(found.verdict != "can't tell" for found in trials) / len(trials)
-    assert 0.02 < wrong < 0.08, "5 %, whose standard deviation over 600 trials is 0.9 points"
+@pytest.fixture
+def executed(monkeypatch) -> list[str]:
+    """Executes runs in this process; the names of those that were executed."""
+    names: list[str] = []
+
+    def here(paths, *, analyses, data_dir, on_end, **_):
+        for path in paths:
+            names.append(path.name)
+            worker.train_and_analyze(path, analyses=analyses, data_dir=data_dir)
+            on_end(path, None)
+
+    monkeypatch.setattr(run, "run_locally", here)
+    return names
 
 
-def test_rows_that_are_the_same_cannot_be_told_apart():
-    random = np.random.default_rng(3)
-    row = runs(random, 2, 500, 0.3, 0.02)
-    found = difference(row, row)
-    assert found.difference == 0.0
-    assert found.verdict == "can't tell"
-    same = difference(row[:1], row[:1])
-    assert (same.low, same.high) == (0.0, 0.0), "nothing differs by image"
-    assert same.verdict == "can't tell"
+def make(data: Path, out: Path, overrides: dict | None = None, **options) -> Table:
+    plan, images = compare.plan_comparison(str(data), overrides or TINY, out=out, log=lambda _: None, **options)
+    return compare.run_comparison(plan, images, log=lambda _: None)
 
 
-def test_packed_bits_come_back():
-    wrong = np.random.default_rng(4).random(1001) < 0.3
-    packed = base64.b64encode(np.packbits(wrong).tobytes()).decode()
-    assert (unpack(packed, 1001) == wrong).all()
+def test_folds_test_every_image_once_and_finished_runs_are_kept(tmp_path, executed):
+    data, out = npz(tmp_path / "mine.npz"), tmp_path / "out"
+    found = make(data, out, rules=["S-S-I"], seeds=1, folds=3)
+    assert executed == [
+        f"mine-shake_resnet8_2x4d-{rule}-seed0-fold{k}" for k in range(3) for rule in ("E-E-B", "S-S-I")
+    ]
+    for rule, row in zip(("E-E-B", "S-S-I"), found.cells, strict=True):
+        assert row.row == rule
+        assert len(row.runs) == 3
+        (wrong,) = tables.wrong_images(row, out).values()
+        assert len(wrong) == 63
+        # The slow way: each image by the network that did not see it.
+        recipe = RunDirectory(out / row.runs[0].path).recipe()
+        at = 0
+        for fold, one in enumerate(row.runs):
+            opened = open_run(out / one.path, device="cpu")
+            images = load_images(recipe.replace(fold=fold)).test
+            normal = (images.images - np.reshape(opened.data.mean, (1, 1, 1, 1))) / opened.data.std[0]
+            with torch.no_grad():
+                told = opened.network(torch.tensor(normal, dtype=torch.float32)).argmax(1).numpy()
+            assert ((told != images.labels) == wrong[at : at + len(told)]).all()
+            at += len(told)
+    (one,) = found.differences
+    assert one.images == 63
+    both = [tables.wrong_images(row, out)[0] for row in found.cells]
+    assert one.difference == pytest.approx(100 * (both[1].mean() - both[0].mean()))
+
+    executed.clear()
+    again = make(data, out, rules=["S-S-I"], seeds=1, folds=3)
+    assert executed == []
+    assert again.differences == found.differences
+    assert read_table(out / "compare.json") == again
+    with pytest.raises(InputError, match=r"out: .* was made with overrides folds=3, this is folds=0"):
+        make(data, out, rules=["S-S-I"], seeds=1)
+    settings = json.loads((out / "settings.json").read_text())
+    del settings["overrides"]["randaugment"]  # as if the comparison had begun before there was such a field
+    (out / "settings.json").write_text(json.dumps(settings))
+    assert make(data, out, rules=["S-S-I"], seeds=1, folds=3).differences == found.differences
+
+
+def test_more_seeds_join_and_uneven_classes_get_a_balanced_error(tmp_path, executed):
+    data, out = npz(tmp_path / "mine.npz"), tmp_path / "out"
+    make(data, out, rules=["S-E-I"], seeds=1)
+    executed.clear()
+    found = make(data, out, {}, rules=["S-E-I", "S-S-I"], seeds=2)  # nothing typed: the recipe is the one it has
+    assert len(executed) == 4
+    assert not {name for name in executed if name.endswith(("E-E-B-seed0", "S-E-I-seed0"))}
+    assert {row.n for row in found.cells} == {2}
+    assert found.cells[0].recipe["balance"] == "weight", "picked for these classes"
+    labels = load_images(compare.load_existing(out, str(data), {})).test.labels
+    wrong = {row.row: np.stack(list(tables.wrong_images(row, out).values())) for row in found.cells}
+
+    def balanced(rule: str) -> float:
+        return 100 * np.mean([wrong[rule][:, labels == k].mean() for k in range(3)])
+
+    for one in found.balanced_differences:
+        assert one.difference == pytest.approx(balanced(one.row) - balanced("E-E-B"), abs=1e-4)
+        assert one.low <= one.difference <= one.high
+    of_runs = [run.balanced_error for run in found.cells[0].runs]
+    assert np.mean(of_runs) == pytest.approx(balanced("E-E-B"), abs=1e-3)
+    told = "\n".join(compare.format_comparison(found))
+    assert "balanced" in told
+    assert told.count("S-E-I: ") == 2
+
+
+def test_runs_on_images_that_changed_are_not_compared(tmp_path, executed):
+    data, out = npz(tmp_path / "mine.npz"), tmp_path / "out"
+    make(data, out, rules=["S-E-I"], seeds=1)
+    plan, images = compare.plan_comparison(str(data), TINY, out=out, log=lambda _: None, rules=["S-E-I"], seeds=2)
+    npz(data, seed=1)
+    with pytest.raises(InputError, match=r"data: the images of .*mine.npz are not those that .* was trained on"):
+        make(data, out, rules=["S-E-I"], seeds=1)
+    found = compare.run_comparison(plan, images, log=lambda _: None)  # they changed while it ran
+    for row in found.cells:
+        assert [run.seed for run in row.runs] == [0]
+        assert row.failed[0].seed == 1
+        assert "was trained on other images" in row.failed[0].reason
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"), [(-3.0, -1.0, "helps"), (1.0, 3.0, "hurts"), (-1.0, 3.0, "can't tell")]
+)
+def test_the_verdict_is_what_the_interval_says(low, high, verdict):
+    difference = statistics._student_interval((low + high) / 2, 0.0, 1, 0.95) | {"low": low, "high": high}
+    found = TableDifference(
+        **difference,
+        row="S-S-I",
+        baseline="E-E-B",
+        level=0.95,
+        n=(2, 2),
+        covers="seeds",
+        verdict=statistics._verdict(difference, several=True),
+    )
+    told = compare._verdict(found, "error")
+    assert told.verdict == verdict
+    assert told.sentence.startswith(f"S-S-I: {verdict}. Error {(low + high) / 2:+.2f} points against E-E-B")
+
+
+def test_single_runs_get_no_verdict(tmp_path, executed):
+    found = make(npz(tmp_path / "mine.npz"), tmp_path / "out", rules=["S-S-I"], seeds=1)
+    assert {told.verdict for told in found.verdicts} == {"can't tell"}
+    assert all("it takes more --seeds" in told.sentence for told in found.verdicts)
+
+
+def test_with_mixup_the_training_error_is_that_of_the_plain_images(tmp_path, executed):
+    found = make(npz(tmp_path / "mine.npz"), tmp_path / "out", {**TINY, "mixup_alpha": 1.0}, rules=["S-S-I"], seeds=1)
+    for row in found.cells:
+        run = RunDirectory(tmp_path / "out" / row.runs[0].path)
+        assert row.train_mean == run.read_json("analysis.json")["train_error"]
+        assert row.train_mean != run.read_json("result.json")["last_train_error"]
+
+
+def shakeshake(*arguments: object, code: int = 0) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "shakeshake", "compare", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_modules_next_to_the_images_are_not_executed(tmp_path):
+    """A user's folder may have a statistics.py or a json.py, which the workers must not import."""
+    npz(tmp_path / "mine.npz")
+    for name in ("statistics", "json", "random"):
+        (tmp_path / f"{name}.py").write_text(f"open('executed-{name}', 'w').close()\nraise SystemExit('executed')\n")
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items()]
+    options += ["--rules", "S-S-I", "--seeds", "1", "--jobs", "2", "--out", "out"]
+    command = [sys.executable, "-P", "-m", "shakeshake", "compare", "mine.npz", *options]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not list(tmp_path.glob("executed-*"))
+
+
+def test_the_command_prints_only_json_and_writes_a_report(tmp_path):
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items()]
+    options += ["--rules", "S-S-I", "--seeds", 1, "--jobs", 2, "--out", tmp_path / "out"]
+    done = shakeshake(npz(tmp_path / "mine.npz"), *options, "--json")
+    found = json.loads(done.stdout)
+    assert [verdict["row"] for verdict in found["verdicts"]] == ["S-S-I", "S-S-I"]
+    assert "2 runs, 0 of them done" in done.stderr
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Does shaking help?" in page
+    assert ">published<" not in page
+    for row in found["cells"]:
+        assert RunDirectory(tmp_path / "out" / row["runs"][0]["path"]).finished
+
+
+@pytest.mark.parametrize(
+    ("typed", "more", "sentence"),
+    [
+        ({"model": "cifar_resnet20"}, {}, r"model: cifar_resnet20 has no branches to shake"),
+        ({}, {"rules": ["E-E-B"]}, r"rules: got E-E-B alone"),
+        ({}, {"rules": ["S-X-I"]}, r"rule: 'S-X-I'"),
+        ({}, {"folds": 9}, r"folds: got 9, expected at most 8, the training images of class '2' of mine"),
+        ({}, {"folds": 1}, r"folds: got 1, expected 0 or at least 2"),
+        ({}, {"seeds": 0}, r"seeds: got 0"),
+        ({"train_size": 20}, {"folds": 2, "seeds": 2}, r"folds: got 2 with train_size and 2 seeds"),
+        ({}, {"budget": "soon"}, r"budget: got 'soon'"),
+    ],
+)
+def test_invalid_arguments_are_refused_before_anything_is_written(tmp_path, typed, more, sentence):
+    with pytest.raises(InputError, match=sentence):
+        make(npz(tmp_path / "mine.npz"), tmp_path / "out", TINY | typed, **more)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_something_else_is_refused(tmp_path):
+    (tmp_path / "settings.json").write_text('{"scale": "small", "overrides": {}}')
+    with pytest.raises(InputError, match=r"holds tables of the paper"):
+        compare.load_existing(tmp_path, "mine.npz", {})
+    (tmp_path / "settings.json").write_text('{"scale": "own"}')
+    with pytest.raises(InputError, match=r"is damaged"):
+        compare.load_existing(tmp_path, "mine.npz", {})
+    (tmp_path / "settings.json").write_text('{"scale": "own", "overrides": {"data": "other.npz", "epochs": 3}}')
+    with pytest.raises(InputError, match=r"made with data other.npz, this is mine.npz"):
+        compare.load_existing(tmp_path, "mine.npz", {})
+    with pytest.raises(InputError, match=r"made with epochs 3, this is 4"):
+        compare.load_existing(tmp_path, "other.npz", {"epochs": 4})

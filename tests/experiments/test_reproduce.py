@@ -1,4 +1,4 @@
-"""`shakeshake reproduce` as a process: a table from nothing, gone on with, shared between runners, and its mistakes."""
+"""`shakeshake reproduce` as a process: a new table, resumed, shared between processes, and usage errors."""
 
 import csv
 import json
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from shakeshake.experiments import tables as results
-from shakeshake.experiments.run import Plan
+from shakeshake.experiments import tables
+from shakeshake.experiments.plan import plan_reproduction
 
 TWO_ROWS = ("table1", "--scale", "smoke", "--rows", "E-E-B,S-S-I", "--jobs", "2")
 
@@ -41,14 +41,14 @@ def cell(folder: Path, rule: str, seed: int = 0) -> Path:
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory) -> tuple[Path, str]:
-    """Two rows of Table 1, made by two runners at once on one folder."""
+    """Two rows of Table 1, made by two processes at once in one folder."""
     folder = tmp_path_factory.mktemp("tables") / "shared"
     runners = [start(*TWO_ROWS, "--out", folder) for _ in range(2)]
     said = [finish(runner) for runner in runners]
     return folder, said[0]
 
 
-def test_a_table_shows_the_published_figure_beside_ours(table):
+def test_a_table_has_the_published_error_beside_ours(table):
     folder, said = table
     found = json.loads((folder / "table1.json").read_text())
     measured = {c["row"]: json.loads((cell(folder, c["row"]) / "result.json").read_text()) for c in found["cells"]}
@@ -59,7 +59,7 @@ def test_a_table_shows_the_published_figure_beside_ours(table):
             line for line in said.splitlines() if line.startswith(found["rows"][0]["label"]) and "%" not in line
         )
         assert "4.27" in line
-    assert "100 stratified training images of digits, 1 epoch," in said, "what is run is said before it is run"
+    assert "100 stratified training images of digits, 1 epoch," in said
     assert "about" in said
     rows = list(csv.DictReader((folder / "table1.csv").read_text().splitlines()))
     assert [float(row["last_error"]) for row in rows] == [c["mean"] for c in found["cells"]]
@@ -81,17 +81,17 @@ def test_a_table_shows_the_published_figure_beside_ours(table):
         ("analysis.json", '{"wrong": "AA==", "images": 450}', "1 bytes for 450 images"),
     ],
 )
-def test_a_damaged_cell_costs_that_cell(table, tmp_path, name, content, said):
+def test_a_damaged_run_affects_only_its_cell(table, tmp_path, name, content, said):
     folder = shutil.copytree(table[0], tmp_path / "table")
     (cell(folder, "S-S-I") / name).write_text(content)
-    found = results.collect(Plan("table1", scale="smoke", rows=("E-E-B", "S-S-I")).experiment, folder, 1, "smoke")
-    good, bad = found["cells"]
-    assert good["n"] == 1
-    assert bad["n"] == 0
-    assert said in bad["failed"][0]["reason"]
+    plan = plan_reproduction("table1", scale="smoke", rows=("E-E-B", "S-S-I"))
+    good, bad = tables.collect(plan.experiment, folder, 1, "smoke").cells
+    assert good.n == 1
+    assert bad.n == 0
+    assert said in bad.failed[0].reason
 
 
-def test_two_runners_do_no_cell_twice(table):
+def test_two_processes_execute_no_run_twice(table):
     folder, _ = table
     for rule in ("E-E-B", "S-S-I"):
         assert "resumed" not in json.loads((cell(folder, rule) / "environment.json").read_text())
@@ -99,7 +99,7 @@ def test_two_runners_do_no_cell_twice(table):
 
 
 @pytest.mark.slow
-def test_finished_cells_are_passed_over_seeds_are_added_and_a_failure_stops_nothing(table):
+def test_finished_runs_are_kept_seeds_are_added_and_a_failure_stops_no_other_run(table):
     folder, _ = table
     stamp = (cell(folder, "E-E-B") / "result.json").stat().st_mtime_ns
     broken = cell(folder, "S-S-I", seed=1)
@@ -124,7 +124,7 @@ def test_finished_cells_are_passed_over_seeds_are_added_and_a_failure_stops_noth
 
 
 @pytest.mark.slow
-def test_an_interrupted_table_saves_its_cells_and_goes_on(tmp_path):
+def test_an_interrupted_table_saves_checkpoints(tmp_path):
     options = ("correlation", "--scale", "smoke", "--epochs", 400, "--jobs", 2, "--out", tmp_path / "out")
     process = start(*options)
     folder = tmp_path / "out" / "cells"
@@ -134,27 +134,27 @@ def test_an_interrupted_table_saves_its_cells_and_goes_on(tmp_path):
         assert time.monotonic() < end
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)  # SIGINT is ignored by what a script starts with &
-    assert "go on with the same command" in finish(process, code=130)
+    assert "resume with the same command" in finish(process, code=130)
     for run in folder.iterdir():
         assert (run / "checkpoint.pt").exists()
         assert not (run / "result.json").exists()
         assert "shakeshake resume" in (run / "log.txt").read_text()
 
 
-def test_a_dry_run_plans_and_writes_nothing(tmp_path):
+def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path):
     said = reproduce("architectures", "--scale", "smoke", "--dry-run", "--out", tmp_path / "out")
     for text in (
         "9 cells, 1 seeds: 9 runs, 0 of them done",
         "architecture C",
         "S-E-I",
-        "a run",
+        "per run",
         "to go on this machine",
     ):
         assert text in said, said
     assert not (tmp_path / "out").exists()
 
 
-def test_mistakes_are_one_sentence(table, tmp_path):
+def test_usage_errors_are_one_line(table, tmp_path):
     folder, _ = table
     for arguments, sentence in (
         (("table9",), "table: 'table9' is not known (did you mean table"),
@@ -166,7 +166,7 @@ def test_mistakes_are_one_sentence(table, tmp_path):
         assert sentence in reproduce(*arguments, code=2), sentence
 
 
-def test_a_cell_with_another_recipe_is_not_touched(table, tmp_path):
+def test_a_run_with_another_recipe_is_not_touched(table, tmp_path):
     folder, _ = table
     path = cell(folder, "E-E-B") / "recipe.json"
     before = path.read_text()

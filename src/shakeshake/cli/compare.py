@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,17 +50,16 @@ def compare(arguments: Sequence[str]) -> int:
     recipe_options(fields, dict.fromkeys(names), "")  # type: ignore[arg-type]
     given = vars(parser.parse_args(arguments))
     typed = {name: given.pop(name) for name in list(given) if name in names}
-    how = {name: given[name] for name in ("engine", "jobs", "address", "cpus", "gpus")}
     stream = sys.stderr if given["json"] else sys.stdout
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         print(line, file=stream, flush=True)
 
-    from ..experiments.compare import as_lines, planned_comparison, run_comparison
-    from ..experiments.run import describe
+    from ..experiments.compare import format_comparison, plan_comparison, run_comparison
+    from ..experiments.plan import Engine, describe_plan
     from ..report.page import write_report
 
-    plan, images = planned_comparison(
+    plan, images = plan_comparison(
         given["data"],
         typed,
         rules=given["rules"].split(","),
@@ -69,18 +67,18 @@ def compare(arguments: Sequence[str]) -> int:
         folds=given["folds"],
         budget=given["budget"],
         out=given["out"],
-        how=how,
-        say=say,
+        engine=Engine(**{name: given[name] for name in ("engine", "jobs", "address", "cpus", "gpus")}),
+        log=log,
     )
-    for line in describe(plan, cells=given["dry_run"]):
-        say(line)
+    for line in describe_plan(plan, cells=given["dry_run"]):
+        log(line)
     if given["dry_run"]:
         return EXIT_OK
-    found = run_comparison(plan, images, say=say)
+    table = run_comparison(plan, images, log=log)
     page = write_report([plan.folder], plan.folder / "report.html")
     if given["json"]:
-        print(json.dumps(found, indent=1, allow_nan=False))
+        print(table.to_json(), end="")
     else:
-        print("\n" + "\n".join(as_lines(found)))
-    say(f"\nresults {plan.folder / 'compare.json'}, .csv\nreport {page}")
-    return EXIT_FAILURE if any(cell["failed"] for cell in found["cells"]) else EXIT_OK
+        print("\n" + "\n".join(format_comparison(table)))
+    log(f"\nresults {plan.folder / 'compare.json'}, .csv\nreport {page}")
+    return EXIT_FAILURE if table.failed else EXIT_OK

@@ -45,7 +45,7 @@ def reproduce(arguments: Sequence[str]) -> int:
     tables = "\n".join(
         f"  {name:<15}{(inspect.getdoc(made) or '').splitlines()[0]}" for name, made in EXPERIMENTS.items()
     )
-    scales = "\n".join(f"  {scale.name:<15}{scale.about}" for scale in SCALES.values())
+    scales = "\n".join(f"  {scale.name:<15}{scale.description}" for scale in SCALES.values())
     parser = door(
         "reproduce",
         "A table or figure of the paper, the published figures beside those measured here. Started again, it\n"
@@ -77,26 +77,25 @@ def reproduce(arguments: Sequence[str]) -> int:
     options = {name: given.pop(name) for name in list(given) if name not in names}
     name = options.pop("table")
 
-    from ..experiments.run import Plan, describe
-    from ..experiments.run import reproduce as run
+    from ..experiments.format import format_table
+    from ..experiments.plan import describe_plan, plan_reproduction
+    from ..experiments.run import run_plan
     from ..report.page import write_report
 
-    plan = Plan(name, rows=tuple(rows.split(",")) if rows else (), overrides=given, **options)
+    plan = plan_reproduction(name, rows=tuple(rows.split(",")) if rows else (), overrides=given, **options)
     plan.check_folder()
-    for line in describe(plan, cells=dry):
+    for line in describe_plan(plan, cells=dry):
         print(line, flush=True)
     if dry:
         return EXIT_OK
-    from ..experiments.tables import as_lines
-
-    found = run(plan, say=lambda line: print(line, flush=True))
+    table = run_plan(plan, log=lambda line: print(line, flush=True))
     print()
-    for line in as_lines(found):
+    for line in format_table(table):
         print(line)
     print(
         f"\nresults {plan.folder / name}.json, .csv\nreport {write_report([plan.folder], plan.folder / 'report.html')}"
     )
-    return EXIT_FAILURE if any(cell["failed"] for cell in found["cells"]) else EXIT_OK
+    return EXIT_FAILURE if table.failed else EXIT_OK
 
 
 def report(arguments: Sequence[str]) -> int:

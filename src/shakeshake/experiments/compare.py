@@ -1,10 +1,10 @@
-"""Does shaking help on somebody's own images? One network and budget under several rules, and a plain verdict."""
+"""compare(): does shaking help on a user's own images? One network under several rules, and a verdict for each."""
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,214 +24,286 @@ from ..train.run_directory import RunDirectory
 from ..utils.environment import cpu_count
 from ..utils.files import free_numbered_path
 from . import tables
-from .paper import spelled
-from .run import Plan, reproduce
-from .spec import Cell, Experiment
+from .format import failures, mean_and_std, minutes, number
+from .paper import rule_label
+from .plan import Engine, Plan, read_settings
+from .run import run_plan
+from .schema import Table, TableDifference, Verdict
+from .spec import MACHINE_FIELDS, Cell, Experiment
+
+logger = logging.getLogger(__name__)
 
 NAME = "compare"
-AGAINST = "E-E-B"
-RULES = (AGAINST, "S-S-I", "S-E-I")
+BASELINE = "E-E-B"
+RULES = ("S-S-I", "S-E-I")
 SCALE = "own"
-ANALYSES = "calibration,gap"  # of each run; correlations are for those who ask by `shakeshake analyze`
-PER_RUN = ("seed", "rule", "fold", "data_dir", "device")  # what may differ in a folder of one comparison
+ANALYSES = "calibration,gap"  # of each run; `shakeshake analyze` computes the others
+PER_RUN = ("seed", "rule", "fold", *MACHINE_FIELDS)  # recipe fields that may differ between the runs
+UNEVEN = 1.2  # ratio of the largest class to the smallest from which balanced errors are compared
+
+
+def compare(
+    data: str | Path,
+    *,
+    rules: Sequence[str] = RULES,
+    seeds: int = 3,
+    folds: int = 0,
+    budget: str | None = None,
+    out: str | Path | None = None,
+    engine: str = "local",
+    jobs: int | None = None,
+    address: str | None = None,
+    cpus: int = 1,
+    gpus: float = 0.0,
+    **recipe: Any,
+) -> Table:
+    """Compare shake rules with E-E-B (not shaken) on a data set, as ``shakeshake compare`` does.
+
+    Each run is a process of its own. Called again with the same ``out``, it keeps finished runs and resumes interrupted
+    ones; more seeds join the others.
+
+    Args:
+        data: Name of a data set, folder of images or .npz file.
+        rules: Shake rules beside E-E-B.
+        seeds: Runs of each rule.
+        folds: Folds of the training images for cross-validation; with 0, the test images are used.
+        budget: Time of each run, such as ``"10m"``, or ``"none"``. By default 10 minutes for images of one's own.
+        out: Folder of the comparison; by default a new one, runs/compare-DATA-N.
+        engine: ``"local"``, or ``"ray"`` for a cluster.
+        jobs: Local runs side by side; by default one per core, or one on a GPU.
+        address: Address of the Ray cluster; by default one is started on this machine.
+        cpus, gpus: Resources of a run on the cluster.
+        recipe: Fields of ``Recipe`` for all runs; the others are chosen to suit the images.
+
+    Returns:
+        The results: ``cells`` with their runs and mean errors, ``differences`` with intervals, ``verdicts``. They are
+        also written to ``out`` as compare.json and compare.csv (``path`` is the former).
+
+    Raises:
+        InputError: An argument is invalid, or ``out`` holds something else.
+    """
+    plan, images = plan_comparison(
+        str(data),
+        recipe,
+        rules=rules,
+        seeds=seeds,
+        folds=folds,
+        budget=budget,
+        out=None if out is None else Path(out),
+        engine=Engine(engine, jobs, address, cpus, gpus),
+        log=logger.info,
+    )
+    return run_comparison(plan, images, log=logger.info)
 
 
 def comparison(recipe: Recipe, rules: Sequence[str] = RULES, *, seeds: int = 3, folds: int = 0) -> Experiment:
-    """The recipe under each rule, and under E-E-B whatever rules were asked for: what they are compared with.
+    """Declare the recipe under each rule, and under E-E-B.
 
-    Raises InputError for a network without branches, a rule that is none, folds that do not go with the recipe.
+    Raises:
+        InputError: The network has no branches, a rule is invalid, or the folds do not suit the recipe.
     """
     if not model_info(recipe.model).branched:
         raise InputError(f"model: {recipe.model} has no branches to shake, expected one such as shake_resnet14_2x16d")
     if folds and recipe.train_size is not None and seeds > 1:
         raise InputError(
-            f"folds: {folds} with train_size and {seeds} seeds, which draw other images each; expected seeds 1"
+            f"folds: got {folds} with train_size and {seeds} seeds, each of which draws other images; expected seeds 1"
         )
-    wanted = list(dict.fromkeys([AGAINST, *(str(ShakeRule.parse(rule)) for rule in rules)]))
+    if seeds < 1:
+        raise InputError(f"seeds: got {seeds}, expected 1 or more")
+    wanted = list(dict.fromkeys([BASELINE, *(str(ShakeRule.parse(rule)) for rule in rules)]))
     if len(wanted) < 2:
-        raise InputError(f"rules: got {AGAINST} alone, expected others to compare it with, such as S-S-I,S-E-I")
+        raise InputError(f"rules: got {BASELINE} alone, expected others to compare it with, such as S-S-I,S-E-I")
     label = model_info(recipe.model).paper_label
     return Experiment(
         name=NAME,
         title=f"Does shaking help? {label} on {recipe.data}",
-        place="",
         kind="table",
-        published_setting="",
-        rows={rule: spelled(rule) for rule in wanted},
+        rows={rule: rule_label(rule) for rule in wanted},
         columns={label: label},
         cells=tuple(Cell(rule, label, recipe.replace(rule=rule, folds=folds, fold=0, seed=0)) for rule in wanted),
-        against=AGAINST,
+        baseline=BASELINE,
         seeds=seeds,
         folds=folds,
     )
 
 
-def planned_comparison(
+def plan_comparison(
     data: str,
-    typed: dict[str, Any],
+    overrides: dict[str, Any],
     *,
     rules: Sequence[str] = RULES,
     seeds: int = 3,
     folds: int = 0,
     budget: str | None = None,
     out: Path | None = None,
-    how: dict[str, Any] | None = None,
-    say: Callable[[str], None] = print,
+    engine: Engine | None = None,
+    log: Callable[[str], None] = print,
 ) -> tuple[Plan, ImageData]:
-    """A comparison in a folder, new or gone on with, and its images. Says what was picked; writes nothing.
+    """Plan a new comparison, or the continuation of an existing one. Writes nothing.
 
-    typed: fields of the recipe that were given. budget: time of each run, as train.planned takes it. how: engine, jobs,
-    address, cpus and gpus of Plan. Raises InputError for a mistake in any of them.
+    Args:
+        data, rules, seeds, folds, budget, out: As for ``compare``.
+        overrides: Recipe fields that the user set.
+        engine: What executes the runs.
+        log: Prints a line about the recipe that was chosen.
+
+    Returns:
+        The plan and the images.
+
+    Raises:
+        InputError: An argument is invalid, or ``out`` holds something else.
     """
-    how, out = how or {}, out or free_numbered_path(Path("runs"), f"{NAME}-{Path(data).resolve().stem}")
-    recipe = begun(out, data, typed)
+    engine = engine or Engine()
+    out = out or free_numbered_path(Path("runs"), f"{NAME}-{Path(data).resolve().stem}")
+    recipe = load_existing(out, data, overrides)
     if recipe is None:
         before = torch.get_num_threads()
-        torch.set_num_threads(max(1, cpu_count() // (how.get("jobs") or min(cpu_count(), 8))))  # as each run will have
+        torch.set_num_threads(max(1, cpu_count() // (engine.jobs or min(cpu_count(), 8))))  # as each run will have
         try:
-            recipe, picked = planned(data, {**typed, "rule": AGAINST}, budget=budget)
+            recipe, picked = planned(data, {**overrides, "rule": BASELINE}, budget=budget)
         finally:
             torch.set_num_threads(before)
         for line in picked:
-            say(line)
+            log(line)
     else:
-        say(f"goes on in {out} with the recipe that it began with")
+        log(f"continuing the comparison in {out} with its recipe")
     experiment = comparison(recipe, rules, seeds=seeds, folds=folds)
     images = load_images(recipe.replace(folds=0, fold=0))
     size = (len(images.train.labels), len(images.test.labels), images.num_classes, images.channels, images.image_size)
     base = experiment.cells[0].recipe
+    if folds:
+        with_fold(images, folds, 0)  # raises InputError where a class has too few images
     plan = Plan(
-        NAME,
-        scale=SCALE,
-        out=out,
-        seeds=seeds,
-        overrides={k: v for k, v in base.to_dict().items() if k not in PER_RUN} | {"data_dir": recipe.data_dir},
-        declared=experiment,
+        experiment,
+        out,
+        SCALE,
+        settings={name: value for name, value in base.to_dict().items() if name not in PER_RUN},
+        engine=engine,
+        data_dir=recipe.data_dir,
         sizes={data: size},
         analyses=ANALYSES,
-        **how,
+        fingerprints=dict(_fingerprints(experiment, images)),
     )
     plan.check_folder()
-    if folds:
-        with_fold(images, folds, 0)  # says at once what no fold can be made of
-    plan.images.update(_fingerprints(plan, images))
     for path, run in plan.runs().items():
-        if tables.on_other_images(RunDirectory(path), plan.images[run.seed, run.fold]):
+        if tables.has_other_images(RunDirectory(path), plan.fingerprints[run.seed, run.fold]):
             raise InputError(
                 f"data: the images of {data} are not those that {path} was trained on; expected these, or another --out"
             )
     return plan, images
 
 
-def _fingerprints(plan: Plan, images: ImageData) -> Iterator[tuple[tuple[int, int], str]]:
-    """Of (seed, fold), which images its runs get."""
-    recipe = plan.experiment.cells[0].recipe
-    drawn = bool(recipe.folds) or recipe.train_size is not None
-    for seed, fold in plan.experiment.runs(plan.wanted_seeds):
-        own = load_images(recipe.replace(seed=seed, fold=fold)) if drawn else images
-        yield (seed, fold), own.fingerprint
+def _fingerprints(experiment: Experiment, images: ImageData) -> Iterator[tuple[tuple[int, int], str]]:
+    """(seed, fold) and the fingerprint of the images that its runs get."""
+    cell = experiment.cells[0]
+    varies = bool(cell.recipe.folds) or cell.recipe.train_size is not None
+    for seed, fold in experiment.runs_of(cell):
+        of_run = load_images(cell.recipe.replace(seed=seed, fold=fold)) if varies else images
+        yield (seed, fold), of_run.fingerprint
 
 
-def begun(out: Path, data: str, typed: dict[str, Any]) -> Recipe | None:
-    """The recipe of a comparison that lies in ``out``: gone on with as it began, not picked and measured again.
+def load_existing(out: Path, data: str, overrides: dict[str, Any]) -> Recipe | None:
+    """The recipe of the comparison in ``out``, so that it is continued with the same; None if there is none.
 
-    None where there is none yet. Raises InputError when what was typed is something else.
+    Raises:
+        InputError: The folder holds something else, or the user set other values.
     """
-    path = out / "settings.json"
-    if not path.exists():
+    if not (out / "settings.json").exists():
         return None
-    try:
-        settings = json.loads(path.read_text())
-        if settings.get("scale") != SCALE:
-            raise InputError(f"out: {out} holds tables of the paper, expected a new folder")
-        recipe = Recipe.from_dict(settings["overrides"])
-    except (ValueError, KeyError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"out: {path} is damaged, expected the settings of a comparison") from None
-    for name, value in {"data": data, **typed}.items():
-        there = recipe.to_dict()[name]
-        if name not in PER_RUN and there != value:
+    settings = read_settings(out)
+    if settings.get("scale") != SCALE:
+        raise InputError(f"out: {out} holds tables of the paper, expected a new folder")
+    if not settings["overrides"]:
+        raise InputError(f"out: {out / 'settings.json'} is damaged, expected the settings of a comparison")
+    recipe = Recipe.from_dict(settings["overrides"])
+    for name, value in {"data": data, **overrides}.items():
+        existing = getattr(recipe, name)
+        if name not in PER_RUN and existing != value:
             raise InputError(
-                f"out: {out} was made with {name} {there}, this is {value}; expected the same, or another --out"
+                f"out: {out} was made with {name} {existing}, this is {value}; expected the same, or another --out"
             )
-    return recipe.replace(**{name: value for name, value in typed.items() if name in ("data_dir", "device")})
+    return recipe.replace(**{name: value for name, value in overrides.items() if name in MACHINE_FIELDS})
 
 
-def run_comparison(wanted: Plan, images: ImageData, say: Callable[[str], None] = print) -> dict[str, Any]:
-    """Run what is missing of a comparison; what reproduce() returns, with ``verdicts`` and ``balanced_differences``.
+def run_comparison(plan: Plan, images: ImageData, log: Callable[[str], None] = print) -> Table:
+    """Execute what is missing of a comparison, and add the verdicts to its table.
 
-    These are empty where the classes are even. Written to the folder as compare.json and compare.csv. Raises as
-    reproduce() does. Runs whose images have changed in between count as failed.
+    Runs whose images have changed since the comparison began count as failed. Balanced errors are compared where the
+    classes are uneven.
+
+    Args:
+        plan, images: From ``plan_comparison``.
+        log: Prints a line of progress.
+
+    Raises:
+        InputError, KeyboardInterrupt: As ``run_plan``.
     """
-    found = reproduce(wanted, say)
-    found["verdicts"] = [_verdict(one, "error") for one in found["differences"]]
-    found["balanced_differences"] = list(_balanced(found, images, wanted))
-    found["verdicts"] += [_verdict(one, "balanced error") for one in found["balanced_differences"]]
-    found["reading"] = [verdict["sentence"] for verdict in found["verdicts"]]
-    tables.write(found, wanted.folder)
-    return found
+    table = run_plan(plan, log)
+    balanced = tuple(_balanced_differences(table, images, plan))
+    verdicts = [_verdict(one, "error") for one in table.differences]
+    verdicts += [_verdict(one, "balanced error") for one in balanced]
+    table = replace(
+        table,
+        verdicts=tuple(verdicts),
+        balanced_differences=balanced,
+        reading=tuple(verdict.sentence for verdict in verdicts),
+    )
+    return tables.write(table, plan.folder)
 
 
-def _verdict(one: dict[str, Any], what: str) -> dict[str, str]:
+def _verdict(one: TableDifference, what: str) -> Verdict:
     """One difference as helps, hurts or can't tell, and in a sentence."""
-    verdict = {"lower": "helps", "higher": "hurts"}.get(one["verdict"], "can't tell")
-    alone = min(one["n"]) < 2
-    interval = f"{one['level']:.0%} interval {one['low']:+.2f} to {one['high']:+.2f} over {one['covers']}"
-    sentence = f"{one['row']}: {verdict}. {what.capitalize()} {one['difference']:+.2f} points against {one['against']}"
-    more = "; two networks differ without any reason, so it takes more --seeds, or --folds" if alone else ""
-    return {"row": one["row"], "of": what, "verdict": verdict, "sentence": f"{sentence}, {interval}{more}."}
+    verdict = {"lower": "helps", "higher": "hurts"}.get(one.verdict, "can't tell")
+    sentence = (
+        f"{one.row}: {verdict}. {what.capitalize()} {one.difference:+.2f} points against {one.baseline}, "
+        f"{one.level:.0%} interval {one.low:+.2f} to {one.high:+.2f} over {one.covers}"
+    )
+    if min(one.n) < 2:
+        sentence += "; any two networks differ, so it takes more --seeds, or --folds"
+    elif one.seeds_needed is not None:
+        sentence += f"; about {one.seeds_needed} seeds of each would show a difference of one point"
+    return Verdict(one.row, what, verdict, f"{sentence}.")  # type: ignore[arg-type]
 
 
-def _balanced(found: dict[str, Any], images: ImageData, wanted: Plan) -> Iterator[dict[str, Any]]:
-    """The differences in balanced error: each image counts as much as its class is rare. Nothing for even classes."""
-    labels = _tested_labels(images, wanted.experiment)
+def _balanced_differences(table: Table, images: ImageData, plan: Plan) -> Iterator[TableDifference]:
+    """The differences in balanced error, in which every class counts the same. None for even classes."""
+    labels = _tested_labels(images, plan.experiment)
     by_image = class_weights(labels, images.num_classes)[labels]
     counts = np.bincount(labels)
-    if counts.max() < 1.2 * counts.min():
+    if counts.max() < UNEVEN * counts.min():
         return
     wrong = {
-        cell["row"]: [run * by_image for run in tables.wrong_images(cell, wanted.folder)] for cell in found["cells"]
+        cell.row: {seed: run * by_image for seed, run in tables.wrong_images(cell, plan.folder).items()}
+        for cell in table.cells
     }
     for row, runs in wrong.items():
-        if row != AGAINST and runs and wrong[AGAINST]:
-            one = tables.compared(runs, wrong[AGAINST], wanted.experiment.folds)
-            yield {"row": row, "against": AGAINST, **asdict(one), "verdict": one.verdict}
+        if row != BASELINE and runs and wrong[BASELINE]:
+            found = tables.compare_rows(runs, wrong[BASELINE], plan.experiment.folds)
+            yield replace(found, row=row, baseline=BASELINE)
 
 
 def _tested_labels(images: ImageData, experiment: Experiment) -> np.ndarray:
-    """Of every image that the runs of a seed are tested on, in their order."""
+    """Labels of the images that the runs of a seed are tested on, in their order."""
     if not experiment.folds:
         return np.asarray(images.test.labels)
     labels = np.asarray(images.train.labels)
-    place = fold_ids(labels, experiment.folds)
-    return np.concatenate([labels[place == fold] for fold in range(experiment.folds)])
+    fold_of = fold_ids(labels, experiment.folds)
+    return np.concatenate([labels[fold_of == fold] for fold in range(experiment.folds)])
 
 
-def as_lines(found: dict[str, Any]) -> Iterator[str]:
-    """The table for a terminal, and the verdicts."""
-    yield found["title"]
-    yield found["setting"]
-    labels = {row["key"]: row["label"] for row in found["rows"]}
-    width = max(map(len, labels.values()))
-    balanced = bool(found["balanced_differences"])
+def format_comparison(table: Table) -> Iterator[str]:
+    """The table and the verdicts as lines for a terminal."""
+    yield table.title
+    yield table.setting
+    width = max(map(len, table.labels.values()))
+    balanced = bool(table.balanced_differences)
     heads = [f"{'error, last epoch':>18}", *([f"{'balanced':>9}"] if balanced else [])]
     yield ""
     yield f"{'':<{width}}  {'  '.join(heads)}    n   train   minutes"
-    for cell in found["cells"]:
-        std = "" if cell["std"] is None else f" ± {cell['std']:.2f}"
-        values = [f"{_number(cell['mean']) + std:>18}", *([f"{_number(cell['balanced_mean']):>9}"] if balanced else [])]
-        minutes = None if cell["seconds_mean"] is None else cell["seconds_mean"] / 60
-        yield (
-            f"{labels[cell['row']]:<{width}}  {'  '.join(values)}  {cell['n']:>3}  {_number(cell['train_mean']):>6}  "
-            f"{_number(minutes, 1):>8}"
-        )
+    for cell in table.cells:
+        values = [f"{mean_and_std(cell):>18}", *([f"{number(cell.balanced_mean):>9}"] if balanced else [])]
+        rest = f"{cell.n:>3}  {number(cell.train_mean):>6}  {minutes(cell):>8}"
+        yield f"{table.labels[cell.row]:<{width}}  {'  '.join(values)}  {rest}"
     yield ""
-    yield from found["reading"] or ["No verdict: a rule has to be finished, and E-E-B with it."]
-    for cell in found["cells"]:
-        for failure in cell["failed"]:
-            yield f"failed: {cell['row']}, run {failure['seed']}: {failure['reason']}"
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+    yield from table.reading or [f"No verdict yet: it takes finished runs of {BASELINE} and of another rule."]
+    yield from failures(table)

@@ -1,17 +1,24 @@
-"""Correlations of a table's rows over their seeds: between the branches of each block, between their layers."""
+"""Correlations of a table's rows over their seeds: between the branches of each block, and between their layers."""
 
 from __future__ import annotations
 
 import itertools
+import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from .schema import Correlation, Table
 
-def by_block(analyses: Mapping[str, Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """For every block and row: the mean over seeds, and each seed's value (the mean over pairs of branches).
 
-    analyses: row -> analysis.json of each of its runs. A block that cannot be correlated in a run is left out of it.
+def by_block(analyses: Mapping[str, Sequence[dict[str, Any]]]) -> list[Correlation]:
+    """Mean correlation between the branches, for every block and row.
+
+    Args:
+        analyses: Row -> analysis.json of each of its runs. Blocks without a correlation in a run are left out of it.
+
+    Returns:
+        The means over seeds, with each seed's value: the mean over pairs of branches.
     """
     values: dict[tuple[str, str], list[float]] = {}
     for row, runs in analyses.items():
@@ -20,13 +27,20 @@ def by_block(analyses: Mapping[str, Sequence[dict[str, Any]]]) -> list[dict[str,
             if pairs:
                 values.setdefault((block["block"], row), []).append(statistics.fmean(pairs))
     return [
-        {"block": block, "row": row, "mean": statistics.fmean(seeds), "seeds": seeds}
+        Correlation(row, statistics.fmean(seeds), block=block, seeds=tuple(seeds))
         for (block, row), seeds in sorted(values.items(), key=lambda item: item[0][0])
     ]
 
 
-def by_layer(analyses: Mapping[str, Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """For every row and pair of layers LiRj: the mean over blocks, pairs of branches and seeds, and over how many."""
+def by_layer(analyses: Mapping[str, Sequence[dict[str, Any]]]) -> list[Correlation]:
+    """Mean correlation between layer i of one branch and layer j of the other (LiRj), for every row.
+
+    Args:
+        analyses: As for ``by_block``.
+
+    Returns:
+        The means over blocks, pairs of branches and seeds.
+    """
     found = []
     for row, runs in analyses.items():
         blocks = itertools.chain.from_iterable(run["layerwise"] or [] for run in runs)
@@ -34,25 +48,36 @@ def by_layer(analyses: Mapping[str, Sequence[dict[str, Any]]]) -> list[dict[str,
         for i, j in itertools.product(range(max(map(len, matrices), default=0)), repeat=2):
             values = [m[i][j] for m in matrices if i < len(m) and m[i][j] is not None]
             if values:
-                mean = statistics.fmean(values)
-                found.append({"row": row, "layers": f"L{i + 1}R{j + 1}", "mean": mean, "over": len(values)})
+                layers = f"L{i + 1}R{j + 1}"
+                found.append(Correlation(row, statistics.fmean(values), layers=layers, over=len(values)))
     return found
 
 
-def as_lines(results: dict[str, Any]) -> Iterator[str]:
-    """Both as tables for a terminal, where the experiment is about them."""
-    rows = [row["key"] for row in results["rows"]]
-    for kind, key, title in (
-        ("correlation", "block", "mean correlation between the branches, after the factor 1/N"),
-        ("layerwise", "layers", "mean correlation between layer i of one branch and layer j of the other, LiRj"),
-    ):
-        if results["kind"] != kind or not results["correlations"]:
-            continue
-        means = {(entry[key], entry["row"]): entry["mean"] for entry in results["correlations"]}
-        names = list(dict.fromkeys(name for name, _ in means))
-        yield ""
-        yield title
-        yield f"{'':<24}" + "".join(f"{row:>10}" for row in rows)
-        for name in names:
-            cells = (means.get((name, row)) for row in rows)
-            yield f"{name:<24}" + "".join(f"{'–' if value is None else format(value, '.3f'):>10}" for value in cells)
+def format_correlations(table: Table) -> Iterator[str]:
+    """The correlations as lines for a terminal, the published ones beside them; nothing for tables without any."""
+    if not table.correlations:
+        return
+    ours, published = (
+        {(one.block or one.layers, one.row): one.mean for one in found}
+        for found in (table.correlations, table.published_correlations)
+    )
+    names = sorted({name for name, _ in (*ours, *published)}, key=_numbers)
+    columns = [(ours, row.key, row.key) for row in table.rows]
+    columns += [(published, row.key, f"{row.key} [{table.source}]") for row in table.rows if published]
+    what = "the branches" if table.kind == "correlation" else "layer i of one branch and layer j of the other (LiRj)"
+    mark = "" if table.meaningful else "   not meaningful"
+    yield ""
+    yield f"mean correlation between {what}, after the factor 1/N"
+    yield f"{'':<24}" + "".join(f"{head:>{_width(head)}}" for _, _, head in columns)
+    for name in names:
+        values = [(found.get((name, row)), _width(head)) for found, row, head in columns]
+        cells = "".join(f"{'–' if value is None else format(value, '.3f'):>{width}}" for value, width in values)
+        yield f"{name:<24}{cells}{mark}"
+
+
+def _width(head: str) -> int:
+    return max(10, len(head) + 2)
+
+
+def _numbers(name: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", name)]

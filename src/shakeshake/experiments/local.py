@@ -1,4 +1,4 @@
-"""The engine for one machine: cells side by side, each a process of its own."""
+"""Execute runs on this machine, several side by side, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..utils.environment import cpu_count
-from .worker import BUSY, is_done
+from .worker import EXIT_BUSY, is_done
 
-LOG = "log.txt"  # in a cell's run directory: what its process printed
+LOG = "log.txt"  # in a run directory: what its process printed
+POLL_SECONDS = 0.2
+BUSY_SECONDS = 5.0  # between looks at a run that another process trains
 
 
 def run_locally(
@@ -20,56 +22,82 @@ def run_locally(
     *,
     jobs: int,
     data_dir: str | None,
-    only: str | None = None,
-    watch: Callable[[list[Path]], None],
-    ended: Callable[[Path, str | None], None],
+    analyses: str | None = None,
+    on_poll: Callable[[list[Path]], None],
+    on_end: Callable[[Path, str | None], None],
 ) -> None:
-    """Work on prepared run directories, ``jobs`` at a time, until all are done or have failed.
+    """Execute prepared runs until all are done or have failed.
 
-    only: the analyses of each, with commas between them; None for all.
-    watch: called several times a second with the paths under way. ended: called with each path as it ends, and with
-    the reason where it failed. A cell that another process is working on is waited for. When this process is
-    interrupted, the cells save where they are and KeyboardInterrupt goes on.
+    When this process is interrupted, the runs save a checkpoint before KeyboardInterrupt is raised again.
+
+    Args:
+        paths: The run directories. One that another process trains is waited for.
+        jobs: Runs side by side.
+        data_dir: Where the images are, if not where the recipes say.
+        analyses: Names of analyses, separated by commas, or None for all.
+        on_poll: Called several times a second with the active runs.
+        on_end: Called with each run as it ends, and with the reason if it failed.
     """
-    waiting, under_way = list(paths), dict[Path, subprocess.Popen[bytes]]()
-    elsewhere: dict[Path, float] = {}  # cells that another process has, and when to look again
-    environment = {"OMP_NUM_THREADS": str(max(1, cpu_count() // jobs)), **os.environ}
+    waiting, active = list(paths), dict[Path, subprocess.Popen[bytes]]()
+    busy: dict[Path, float] = {}  # runs that another process trains, and when to try again
+    environment = worker_environment(max(1, cpu_count() // jobs))
     try:
-        while waiting or under_way or elsewhere:
-            for path, when in list(elsewhere.items()):
+        while waiting or active or busy:
+            for path, when in list(busy.items()):
                 if is_done(path):
-                    del elsewhere[path]
-                    ended(path, None)
+                    del busy[path]
+                    on_end(path, None)
                 elif time.monotonic() >= when:
-                    del elsewhere[path]
+                    del busy[path]
                     waiting.append(path)
-            while waiting and len(under_way) < jobs:
+            while waiting and len(active) < jobs:
                 path = waiting.pop(0)
                 with open(path / LOG, "ab") as log:
-                    command = [sys.executable, "-m", "shakeshake.experiments.worker", str(path)]
-                    command += [data_dir or "", only or ""]
-                    under_way[path] = subprocess.Popen(
-                        command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+                    active[path] = subprocess.Popen(
+                        worker_command(path, data_dir, analyses),
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
+                        env=environment,
                     )
-            for path, process in list(under_way.items()):
+            for path, process in list(active.items()):
                 if process.poll() is None:
                     continue
-                del under_way[path]
-                if process.returncode == BUSY:
-                    elsewhere[path] = time.monotonic() + 5.0
+                del active[path]
+                if process.returncode == EXIT_BUSY:
+                    busy[path] = time.monotonic() + BUSY_SECONDS
                 else:
-                    ended(path, _reason(path, process.returncode))
-            watch(list(under_way))
-            time.sleep(0.2)
+                    on_end(path, _failure(path, process.returncode))
+            on_poll(list(active))
+            time.sleep(POLL_SECONDS)
     finally:
-        for process in under_way.values():
-            process.terminate()  # they save and exit
-        for process in under_way.values():
+        for process in active.values():
+            process.terminate()  # they save a checkpoint and exit
+        for process in active.values():
             process.wait()
 
 
-def _reason(path: Path, status: int) -> str | None:
-    """Why a cell failed, from the last line it printed; None if it did not."""
+def worker_command(path: Path, data_dir: str | None, analyses: str | None) -> list[str]:
+    """The command that executes a run.
+
+    With -P, modules in the current folder are not importable: a statistics.py next to a user's photos is not executed.
+    """
+    command = [sys.executable, "-P", "-m", "shakeshake.experiments.worker", str(path)]
+    command += ["--data-dir", data_dir] if data_dir else []
+    return command + (["--analyses", analyses] if analyses else [])
+
+
+def worker_environment(threads: int) -> dict[str, str]:
+    """The environment variables of a worker process, which has ``threads`` threads unless the user set a number."""
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    package_folder = Path(__file__).parents[2]
+    if package_folder == Path.cwd():  # imported from the current folder, which -P takes off the path
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(package_folder), os.environ.get("PYTHONPATH"))))
+    return environment
+
+
+def _failure(path: Path, status: int) -> str | None:
+    """Why a run failed, from the last line it printed; None if it did not."""
     if status == 0:
         return None
     lines = (path / LOG).read_text(errors="replace").strip().splitlines()

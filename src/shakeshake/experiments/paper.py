@@ -1,12 +1,14 @@
-"""The paper's tables and figures, as it has them: rows, columns, recipes, published figures and their places.
+"""The paper's tables and figures: rows, columns, recipes and published errors.
 
-Figures are test errors in % of X. Gastaldi, Shake-Shake regularization, arXiv 1705.07485; what could not be verified is
-left out. Every recipe here is the paper's own; scales.py makes smaller ones of them.
+Errors are test errors in % from X. Gastaldi, Shake-Shake regularization, arXiv 1705.07485, last epoch; the errors of
+the best epoch are those of the ICLR workshop version. Figures that could not be verified are left out. The recipes are
+the paper's; scales.py makes smaller ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from ..layers.rules import ShakeRule
 from ..models.registry import model_info
@@ -18,14 +20,47 @@ from ..train.presets import (
     paper_resnext,
     paper_wrn,
 )
-from ..train.recipe import Recipe
 from .spec import Cell, Experiment
 
 NETWORK = "shake_resnet26_2x32d"
-ALL_OF_CIFAR10 = "all of CIFAR-10, 1800 epochs, batch 128 on two GPUs"
+CIFAR10_SETTING = "all of CIFAR-10, 1800 epochs, batch 128 on two GPUs"
+WIDTHS = (32, 64, 96, 112)
+
+# Table 1, in the paper's order: errors of 26 2xWd at the widths above.
+TABLE1: dict[str, tuple[float | None, ...]] = {
+    "E-E-B": (4.27, 3.76, 3.58, None),
+    "E-S-B": (4.44, None, None, None),
+    "S-K-B": (4.11, None, None, None),
+    "S-E-B": (3.47, 3.30, None, None),
+    "S-S-B": (3.67, 3.07, None, None),
+    "E-S-I": (4.11, None, None, None),
+    "S-K-I": (4.09, None, None, None),
+    "S-E-I": (3.47, 3.20, None, None),
+    "S-S-I": (3.55, 2.98, 2.86, 2.82),
+}
+RULES = tuple(TABLE1)  # the paper's order of rules
+# ICLR workshop version, best epoch.
+WORKSHOP: dict[str, tuple[float | None, ...]] = {
+    "E-E-B": (4.13, 3.64, 3.44, None),
+    "S-E-I": (3.35, 3.11, None, None),
+    "S-S-I": (3.48, 2.86, 2.72, None),
+}
+# Figure 3: correlation between the branches of blocks 1 to 12 of 26 2x32d, mean of 3 networks.
+FIGURE3 = {
+    "E-E-B": (0.20, 0.48, 0.46, 0.74, 0.56, 0.45, 0.50, 0.53, 0.58, 0.40, 0.51, 0.92),
+    "S-S-I": (0.33, 0.24, 0.23, 0.21, 0.33, 0.16, 0.14, 0.18, 0.24, 0.21, 0.21, 0.29),
+}
+# Figure 5: (training error, test error) of the rule at epoch 1800, read off the curves.
+FIGURE5: dict[str, tuple[float, float | None]] = {
+    "S-M1-I": (38.0, 25.5),
+    "S-M2-I": (0.0, 4.0),
+    "S-M3-I": (0.0, 4.0),
+    "S-M4-I": (15.0, 9.0),
+    "S-M5-I": (49.0, None),
+}
 
 
-def spelled(rule: str) -> str:
+def rule_label(rule: str) -> str:
     """``Shake-Even-Image`` for S-E-I, with the range of alpha where it has one."""
     parsed = ShakeRule.parse(rule)
     if isinstance(parsed.backward, float):
@@ -36,115 +71,115 @@ def spelled(rule: str) -> str:
 
 
 def table1() -> Experiment:
-    """CIFAR-10: what is shaken (forward, backward) and how finely (batch, image), at four widths."""
-    widths = (32, 64, 96, 112)
-    errors: dict[str, tuple[float | None, ...]] = {
-        "E-E-B": (4.27, 3.76, 3.58, None),
-        "E-S-B": (4.44, None, None, None),
-        "S-K-B": (4.11, None, None, None),
-        "S-E-B": (3.47, 3.30, None, None),
-        "S-S-B": (3.67, 3.07, None, None),
-        "E-S-I": (4.11, None, None, None),
-        "S-K-I": (4.09, None, None, None),
-        "S-E-I": (3.47, 3.20, None, None),
-        "S-S-I": (3.55, 2.98, 2.86, 2.82),
-    }
-    cells = [
-        Cell(
-            row=rule,
-            column=f"26 2x{width}d",
-            recipe=paper_cifar10().replace(model=f"shake_resnet26_2x{width}d", rule=rule),
-            published=error,
-            published_for=f"26 2x{width}d",
-            place="Table 1" if width < 112 else "measured by the authors of AutoAugment",
-        )
-        for rule, row in errors.items()
-        for width, error in zip(widths, row, strict=True)
-        if error is not None
-    ]
+    """CIFAR-10: what is shaken (forward, backward) and at which level (batch, image), at four widths."""
+    cells = [_table1_cell(rule, width) for rule in RULES for width in WIDTHS]
     return Experiment(
         name="table1",
-        title="CIFAR-10: what is shaken, and how finely",
-        place="Table 1",
+        title="CIFAR-10: what is shaken, and at which level",
+        source="Table 1",
         kind="table",
-        published_setting=f"26 2xWd, {ALL_OF_CIFAR10}; last epoch, mean of 3 runs (2x96d: 5)",
-        rows={rule: spelled(rule) for rule in errors},
-        columns={f"26 2x{width}d": f"26 2x{width}d" for width in widths},
-        cells=tuple(cells),
-        against="E-E-B",
-        seeds=3,
+        published_setting=f"26 2xWd, {CIFAR10_SETTING}; last epoch, mean of 3 runs (2x96d: 5)",
+        rows={rule: rule_label(rule) for rule in RULES},
+        columns={f"26 2x{width}d": f"26 2x{width}d" for width in WIDTHS},
+        cells=tuple(cell for cell in cells if cell.published is not None),
+        baseline="E-E-B",
+    )
+
+
+def _table1_cell(rule: str, width: int = 32) -> Cell:
+    """A cell of 26 2xWd on CIFAR-10 under a rule, with what Table 1 and the workshop version have of it."""
+    model, at = f"shake_resnet26_2x{width}d", WIDTHS.index(width)
+    published = TABLE1[rule][at] if rule in TABLE1 else None
+    runs = {32: 3, 64: 3, 96: 5}.get(width)
+    return Cell(
+        row=rule,
+        column=model_info(model).paper_label,
+        recipe=paper_cifar10().replace(model=model, rule=rule),
+        published=published,
+        published_for=model_info(model).paper_label,
+        published_best=WORKSHOP[rule][at] if rule in WORKSHOP else None,
+        published_runs=runs if published is not None else None,
+        source="" if published is None else "Table 1" if width < 112 else "measured by the authors of AutoAugment",
     )
 
 
 def table2() -> Experiment:
-    """CIFAR-100, 29 2x4x64d."""
-    errors = {"E-E-B": 16.34, "S-E-I": 15.85, "S-S-I": None}
-    return _one_network(
-        "table2",
-        "CIFAR-100",
-        "Table 2",
-        "29 2x4x64d, all of CIFAR-100, 1800 epochs, batch 32 on two GPUs; last epoch",
-        lambda rule: paper_cifar100().replace(rule=rule),
-        errors,
-        "E-E-B",
+    """CIFAR-100 with 29 2x4x64d."""
+    rows = {"E-E-B": (16.34, 2), "S-E-I": (15.85, 3), "S-S-I": (15.97, 1)}
+    label = model_info(paper_cifar100().model).paper_label
+    return Experiment(
+        name="table2",
+        title="CIFAR-100",
+        source="Table 2",
+        kind="table",
+        published_setting=f"{label}, all of CIFAR-100, 1800 epochs, batch 32 on two GPUs; last epoch, mean of 2 "
+        "(Even-Even), 3 (Shake-Even) and 1 (Shake-Shake) runs",
+        rows={rule: rule_label(rule) for rule in rows},
+        columns={label: label},
+        cells=tuple(
+            Cell(rule, label, paper_cifar100().replace(rule=rule), error, label, "Table 2", published_runs=runs)
+            for rule, (error, runs) in rows.items()
+        ),
+        baseline="E-E-B",
     )
 
 
 def table3() -> Experiment:
-    """Shake-Shake beside the networks that the paper compares it with, each trained by its own paper's recipe."""
+    """Shake-Shake and the networks that the paper compares it with, each trained by the recipe of its own paper."""
     rows = {
-        "wrn28_10": ("WRN-28-10, 36.5M", paper_wrn, (None, None)),
-        "resnext29_16x64d": ("ResNeXt-29 16x64d, 68.1M", paper_resnext, (3.58, None)),
-        "densenet_bc190_40": ("DenseNet-BC L=190 k=40, 25.6M", paper_densenet, (3.46, None)),
+        "wrn28_10": ("WRN-28-10, 36.5M", paper_wrn, (3.8, 18.3)),
+        "resnext29_16x64d": ("ResNeXt-29 16x64d, 68.1M", paper_resnext, (3.58, 17.31)),
+        "densenet_bc190_40": ("DenseNet-BC L=190 k=40, 25.6M", paper_densenet, (3.46, 17.18)),
         "shake_resnet26_2x96d": ("Shake-Shake 26 2x96d S-S-I, 26.2M", paper_cifar10, (2.86, None)),
         "shake_resnext29_2x4x64d": ("Shake-Shake 29 2x4x64d S-E-I, 34.4M", paper_cifar100, (None, 15.85)),
     }
-    only = {"shake_resnet26_2x96d": "cifar10", "shake_resnext29_2x4x64d": "cifar100"}
     cells = [
         Cell(model, data, preset().replace(model=model, data=data), error, model_info(model).paper_label, "Table 3")
         for model, (_, preset, errors) in rows.items()
         for data, error in zip(("cifar10", "cifar100"), errors, strict=True)
-        if only.get(model, data) == data
+        if error is not None
     ]
     return Experiment(
         name="table3",
         title="Shake-Shake and the networks that it was compared with",
-        place="Table 3",
+        source="Table 3",
         kind="table",
         published_setting="all training images, each network by its own paper's recipe; parameters for CIFAR-10",
         rows={model: label for model, (label, *_) in rows.items()},
         columns={"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"},
         cells=tuple(cells),
-        against=None,
-        seeds=3,
     )
 
 
 def strength() -> Experiment:
-    """Update rules for beta: the further it lies from alpha, the stronger the regularization (Table 4, its figure).
+    """Update rules for beta: the further it lies from alpha, the stronger the regularization (Table 4, Figure 5).
 
-    Beside the paper's rules, two values of the continuous strength that this package adds.
+    Beside the paper's rules it has two values of the continuous strength that this package adds.
     """
-    errors = {"S-K-I": 4.09, "S-E-I": 3.47, "S-S-I": 3.55} | {f"S-M{i}-I": None for i in range(1, 6)}
-    errors |= {"S-0.25-I": None, "S-0.75-I": None}
-    return _one_network(
-        "strength",
-        "Where beta lies relative to alpha",
-        "Table 4 and its figure; errors of Table 1",
-        f"26 2x32d, {ALL_OF_CIFAR10}",
-        lambda rule: paper_cifar10().replace(model=NETWORK, rule=rule),
-        errors,
-        "S-K-I",
+    cells = [_table1_cell(rule) for rule in ("S-K-I", "S-E-I", "S-S-I")]
+    for rule, (train, test) in FIGURE5.items():
+        cell = replace(_table1_cell(rule), published=test, published_train=train, approximate=True, source="Figure 5")
+        cells.append(cell)
+    cells += [_table1_cell(rule) for rule in ("S-0.25-I", "S-0.75-I")]
+    return Experiment(
+        name="strength",
+        title="Where beta lies relative to alpha",
+        source="Table 4, Figure 5",
         kind="curves",
+        published_setting=f"26 2x32d, {CIFAR10_SETTING}; M1 to M5 read off the curves of Figure 5",
+        rows={cell.row: rule_label(cell.row) for cell in cells},
+        columns={"26 2x32d": "26 2x32d"},
+        cells=tuple(cells),
+        baseline="S-K-I",
     )
 
 
 def architectures() -> Experiment:
-    """Architectures A (no skip), B (one convolution per branch), C (A without BN). Their errors are not verified."""
+    """Architectures A (no skip), B (one convolution per branch) and C (A without BN). Their errors are not verified."""
     rules = ("E-E-B", "S-E-I", "S-S-I")
     columns = {
         "A": ("A: no skip connections", lambda: paper_cifar10().replace(model=f"{NETWORK}_a")),
-        "B": ("B: one convolution a branch", lambda: paper_cifar10().replace(model=f"{NETWORK}_b")),
+        "B": ("B: one convolution per branch", lambda: paper_cifar10().replace(model=f"{NETWORK}_b")),
         "C": ("C: A without BN, alpha in [0.4, 0.6]", paper_architecture_c),
     }
 
@@ -154,71 +189,49 @@ def architectures() -> Experiment:
     return Experiment(
         name="architectures",
         title="Without skip connections, without batch normalization",
-        place="Table 5 and its figure",
+        source="Table 5",
         kind="curves",
-        published_setting=f"26 2x32d and its variants (C: depth 14), {ALL_OF_CIFAR10}; errors not verified",
-        rows={rule: spelled(rule) for rule in rules},
+        published_setting=f"26 2x32d and its variants (C: depth 14), {CIFAR10_SETTING}; errors not verified",
+        rows={rule: rule_label(rule) for rule in rules},
         columns={key: label for key, (label, _) in columns.items()},
         cells=tuple(
-            Cell(row, key, preset().replace(rule=rule_of(row, key)), place="Table 5")
+            Cell(row, key, preset().replace(rule=rule_of(row, key)), source="Table 5")
             for row in rules
             for key, (_, preset) in columns.items()
         ),
-        against="E-E-B",
-        seeds=3,
+        baseline="E-E-B",
     )
 
 
 def correlation() -> Experiment:
-    """Correlation between the two branches of each block (section 3.1): lower with shaking than without."""
-    return _trained_pair("correlation", "Correlation between the branches of each block", "section 3.1")
-
-
-def layerwise() -> Experiment:
-    """Correlation between layer i of one branch and layer j of the other: highest on the diagonal (section 3.1)."""
-    return _trained_pair("layerwise", "Correlation between the layers of the two branches", "section 3.1")
-
-
-def _trained_pair(name: str, title: str, place: str) -> Experiment:
-    return _one_network(
-        name,
-        title,
-        place,
-        f"26 2x32d, {ALL_OF_CIFAR10}; 3 networks each",
-        lambda rule: paper_cifar10().replace(model=NETWORK, rule=rule),
-        {"E-E-B": 4.27, "S-S-I": 3.55},
-        "E-E-B",
-        kind=name,
+    """Correlation between the two branches of each block (Figure 3): lower with shaking than without."""
+    blocks = [f"stages.{stage}.blocks.{block}" for stage in range(3) for block in range(4)]
+    published = {
+        (row, block): value for row, values in FIGURE3.items() for block, value in zip(blocks, values, strict=True)
+    }
+    return replace(
+        _trained_pair("correlation", "Correlation between the branches of each block", "Figure 3"),
+        published_correlations=published,
     )
 
 
-def _one_network(
-    name: str,
-    title: str,
-    place: str,
-    published_setting: str,
-    recipe: Callable[[str], Recipe],
-    errors: dict[str, float | None],
-    against: str,
-    kind: str = "table",
-) -> Experiment:
-    """A table with one column: rules under one recipe."""
-    label = model_info(recipe(against).model).paper_label
-    where = {"table2": "Table 2"}.get(name, "Table 1")
+def layerwise() -> Experiment:
+    """Correlation between layer i of one branch and layer j of the other: highest on the diagonal (Figure 4)."""
+    return _trained_pair("layerwise", "Correlation between the layers of the two branches", "Figure 4")
+
+
+def _trained_pair(name: str, title: str, source: str) -> Experiment:
+    rules = ("E-E-B", "S-S-I")
     return Experiment(
         name=name,
         title=title,
-        place=place,
-        kind=kind,  # type: ignore[arg-type]
-        published_setting=published_setting,
-        rows={rule: spelled(rule) for rule in errors},
-        columns={label: label},
-        cells=tuple(
-            Cell(rule, label, recipe(rule), error, label, where if error is not None else "")
-            for rule, error in errors.items()
-        ),
-        against=against,
-        seeds=3,
+        source=source,
+        kind=name,  # type: ignore[arg-type]
+        published_setting=f"26 2x32d, {CIFAR10_SETTING}; 3 networks each",
+        rows={rule: rule_label(rule) for rule in rules},
+        columns={"26 2x32d": "26 2x32d"},
+        cells=tuple(_table1_cell(rule) for rule in rules),
+        baseline="E-E-B",
     )
 
 

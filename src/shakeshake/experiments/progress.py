@@ -1,4 +1,4 @@
-"""How cells are going: a bar for each that is under way on a terminal, a line as each one ends otherwise."""
+"""Show the progress of an experiment: a bar per active run on a terminal, otherwise a line as each run ends."""
 
 from __future__ import annotations
 
@@ -12,14 +12,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from ..train.run_directory import RunDirectory
+from .tables import read_result
 
 
-class CellProgress:
-    """Watches run directories from outside: a cell's metrics say how far it is."""
+class RunsProgress:
+    """Progress bars that are read from the metrics files of the run directories.
 
-    def __init__(self, cells: int, done: int, say: Callable[[str], None]) -> None:
-        self.cells, self.done, self.say = cells, done, say
-        self.looked = 0.0
+    Args:
+        total: Number of runs. done: Number of those that are done already.
+        log: Prints a line.
+    """
+
+    def __init__(self, total: int, done: int, log: Callable[[str], None]) -> None:
+        self.total, self.done, self.log = total, done, log
+        self.last_update = 0.0
         self.tasks: dict[Path, TaskID] = {}
         self.bar = Progress(
             TextColumn("{task.description}"),
@@ -30,38 +36,40 @@ class CellProgress:
             console=Console(file=sys.stderr),
             disable=not sys.stderr.isatty(),
         )
-        self.all = self.bar.add_task("all cells", total=cells, completed=done, unit="runs")
+        self.all = self.bar.add_task("all runs", total=total, completed=done, unit="runs")
 
-    def __enter__(self) -> CellProgress:
+    def __enter__(self) -> RunsProgress:
         self.bar.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.bar.stop()
 
-    def watch(self, under_way: list[Path]) -> None:
+    def update(self, active: list[Path]) -> None:
+        """Update the bars of the active runs, at most once a second."""
         now = time.monotonic()
-        if self.bar.disable or now - self.looked < 1.0:
+        if self.bar.disable or now - self.last_update < 1.0:
             return
-        self.looked = now
-        for path in under_way:
+        self.last_update = now
+        for path in active:
             run = RunDirectory(path)
             if path not in self.tasks:
                 self.tasks[path] = self.bar.add_task(path.name, total=run.recipe().epochs, unit="epochs")
             self.bar.update(self.tasks[path], completed=len(run.metrics()))
 
-    def ended(self, path: Path, reason: str | None) -> None:
+    def end(self, path: Path, reason: str | None) -> None:
+        """Remove a run's bar and print its result, or why it failed."""
         self.done += reason is None
         if path in self.tasks:
             self.bar.remove_task(self.tasks.pop(path))
         self.bar.update(self.all, completed=self.done)
         if reason is not None:
-            what = f"failed: {reason}"
+            outcome = f"failed: {reason}"
         else:
-            result = RunDirectory(path).result()
-            what = f"{result['last_error']:.2f} % test error, {result['seconds'] / 60:.1f} min"
-        text = f"[{self.done}/{self.cells}] {path.name}: {what}"
+            result = read_result(RunDirectory(path))
+            outcome = f"{result.last_error:.2f} % test error, {result.seconds / 60:.1f} min"
+        line = f"[{self.done}/{self.total}] {path.name}: {outcome}"
         if self.bar.disable:
-            self.say(text)
+            self.log(line)
         else:
-            self.bar.console.print(text, highlight=False, markup=False)
+            self.bar.console.print(line, highlight=False, markup=False)

@@ -1,4 +1,4 @@
-"""The engine for many machines: every cell a task of a Ray cluster, gone on with elsewhere when its worker dies."""
+"""Execute runs as tasks on a Ray cluster; a run whose node dies is resumed on another."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, RunError
-from .worker import work
+from ..utils.extras import require
+from .worker import train_and_analyze
 
-ANSWER_WITHIN = 5.0  # seconds for a cluster to answer its port
-SAVE_WITHIN = 20.0  # seconds for the workers to save when they are interrupted
-LOCK_PATIENCE = 120.0  # seconds for a killed worker's lock to be let go of
+CONNECT_TIMEOUT = 5.0  # seconds for the cluster's port to answer
+SAVE_TIMEOUT = 20.0  # seconds for the workers to save a checkpoint when they are interrupted
+LOCK_TIMEOUT = 120.0  # seconds until the lock of a killed worker is released
 
 
 def run_on_ray(
@@ -24,77 +25,86 @@ def run_on_ray(
     cpus: int,
     gpus: float,
     data_dir: str | None,
-    only: str | None = None,
-    watch: Callable[[list[Path]], None],
-    ended: Callable[[Path, str | None], None],
+    analyses: str | None = None,
+    on_poll: Callable[[list[Path]], None],
+    on_end: Callable[[Path, str | None], None],
 ) -> None:
-    """Work on prepared run directories as tasks of the cluster at ``address``; None starts one on this machine.
+    """Execute prepared runs on a Ray cluster.
 
-    The folder must be at the same path on every node (shared storage), and shakeshake installed there. A task asks for
-    ``cpus`` and ``gpus``; when its worker or node dies, Ray starts it again elsewhere, and it goes on from the run's
-    last checkpoint. only, watch, ended: as in run_locally.
+    The folder must have the same path on every node (shared storage), and shakeshake must be installed there. When a
+    worker or node dies, Ray restarts its task elsewhere, which resumes from the run's last checkpoint.
 
-    Raises InputError when ray is not installed or nobody answers at the address.
+    Args:
+        paths: The run directories.
+        address: Address of the cluster; None starts one on this machine.
+        cpus, gpus: Resources that a task asks for.
+        data_dir, analyses, on_poll, on_end: As for ``run_locally``.
+
+    Raises:
+        InputError: Ray is not installed, or no cluster answers at the address.
     """
-    try:
-        import ray
-    except ImportError:
-        raise InputError(
-            "engine: ray is not installed here, expected it for --engine ray; pip install 'shakeshake[ray]'"
-        ) from None
+    ray = require("ray", "ray")
     _check_answers(address)
+    folder = Path.cwd()
     try:
+        # Ray puts the folder in which it is initialised on the workers' path. A statistics.py next to a user's photos
+        # would be imported there, so it is initialised where only run directories are.
+        os.chdir(paths[0].resolve().parent)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"address: no Ray cluster answers at {address}: {str(error).splitlines()[0]}") from None
+    finally:
+        os.chdir(folder)
+    paths = [folder / path for path in paths]
     try:
         _check_resources(ray.nodes(), cpus, gpus)
-        task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=-1, runtime_env={"env_vars": _environment(cpus)})(
-            _work
-        )
-        under_way = {task.remote(str(path.resolve()), data_dir, only): path for path in paths}
-        while under_way:
-            watch([path for path in under_way.values() if (path / "metrics.jsonl").exists()])
-            ready, _ = ray.wait(list(under_way), timeout=0.5)
+        environment = {"env_vars": _environment(cpus)}
+        task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=-1, runtime_env=environment)(_work)
+        active = {task.remote(str(path.resolve()), str(folder), data_dir, analyses): path for path in paths}
+        while active:
+            on_poll([path for path in active.values() if (path / "metrics.jsonl").exists()])
+            ready, _ = ray.wait(list(active), timeout=0.5)
             for reference in ready:
-                path = under_way.pop(reference)
+                path = active.pop(reference)
                 try:
-                    ended(path, ray.get(reference))
+                    on_end(path, ray.get(reference))
                 except ray.exceptions.RayError as error:
-                    ended(path, str(error).strip().splitlines()[-1])
+                    on_end(path, str(error).strip().splitlines()[-1])
     except KeyboardInterrupt:
-        for reference in under_way:
-            ray.cancel(reference)  # an interrupt there: the run saves where it is
-        ray.wait(list(under_way), num_returns=len(under_way), timeout=SAVE_WITHIN)
+        for reference in active:
+            ray.cancel(reference)  # raises KeyboardInterrupt in the task, so the run saves a checkpoint
+        ray.wait(list(active), num_returns=len(active), timeout=SAVE_TIMEOUT)
         raise
     finally:
         ray.shutdown()
 
 
-def _work(path: str, data_dir: str | None, only: str | None) -> str | None:
-    """On a worker: the cell, and why it failed if it did. Only a dead worker is a reason to try again."""
+def _work(path: str, folder: str, data_dir: str | None, analyses: str | None) -> str | None:
+    """On a worker: execute a run, return why it failed, if it did. Only a dead worker makes Ray try again."""
+    if os.path.isdir(folder):  # relative paths of images start there
+        os.chdir(folder)
     try:
-        work(Path(path), data_dir=data_dir, only=only, patience=LOCK_PATIENCE)
+        train_and_analyze(Path(path), data_dir=data_dir, analyses=analyses, wait=LOCK_TIMEOUT)
     except (InputError, RunError) as error:
         return str(error)
     return None
 
 
 def _environment(cpus: int) -> dict[str, str]:
-    """What a worker needs to know of this process: where the data lie, and how many threads it may have."""
-    kept = {name: os.environ[name] for name in ("SHAKESHAKE_DATA", "PYTHONPATH") if name in os.environ}
-    return {**kept, "OMP_NUM_THREADS": str(cpus)}
+    """Environment variables of the workers."""
+    names = ("SHAKESHAKE_DATA", "PYTHONPATH")
+    return {**{name: os.environ[name] for name in names if name in os.environ}, "OMP_NUM_THREADS": str(cpus)}
 
 
 def _check_answers(address: str | None) -> None:
-    """An address with a port is knocked at first: Ray itself would try for minutes."""
+    """Connect to an address with a port first, because Ray itself would try for minutes."""
     if address is None or address in ("auto", "local"):
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         raise InputError(f"address: got {address!r}, expected HOST:PORT, ray://HOST:PORT or auto")
     try:
-        socket.create_connection((host, int(port)), timeout=ANSWER_WITHIN).close()
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT).close()
     except (OSError, OverflowError) as error:
         raise InputError(f"address: no Ray cluster answers at {address}: {error}") from None
 
@@ -105,6 +115,6 @@ def _check_resources(nodes: Sequence[dict[str, Any]], cpus: int, gpus: float) ->
         most = max((node["Resources"].get(name, 0) for node in nodes if node["Alive"]), default=0)
         if most < wanted:
             raise InputError(
-                f"{name.lower()}s: a run asks for {wanted:g}, no machine of the cluster has more than {most:g}; "
-                f"expected a smaller --{name.lower()}s"
+                f"{name.lower()}s: got {wanted:g} per run, expected at most {most:g}, the most that a machine of the "
+                f"cluster has; use a smaller --{name.lower()}s"
             )

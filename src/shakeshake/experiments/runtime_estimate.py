@@ -1,4 +1,4 @@
-"""How long a plan would take on this machine: a few steps of every network, measured."""
+"""Estimate how long runs take on this machine, from a few measured steps of every network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..data.registry import DIGITS_TEST
 from ..train.measure_speed import Speed, measure
 from ..train.recipe import Recipe
 
-# (training images, test images, classes, channels, side) of the data that tables are made of.
+# (training images, test images, classes, channels, image size) of the data with a name.
 SIZES = {
     "cifar10": (50_000, 10_000, 10, 3, 32),
     "cifar100": (50_000, 10_000, 100, 3, 32),
@@ -19,9 +19,11 @@ SIZES = {
 
 
 class Estimator:
-    """Seconds of a run by its recipe. A network is measured once for all rules, seeds and numbers of epochs.
+    """Estimates the seconds of a run. A network is measured once for all rules, seeds and numbers of epochs.
 
-    sizes: of data besides those that have a name, as in SIZES.
+    Args:
+        threads: Threads of a run.
+        sizes: Sizes of other data, in the form of SIZES.
     """
 
     def __init__(self, threads: int, sizes: Mapping[str, tuple[int, int, int, int, int]] | None = None) -> None:
@@ -29,7 +31,7 @@ class Estimator:
         self._measured: dict[Recipe, Speed] = {}
 
     def seconds(self, recipe: Recipe) -> float | None:
-        """Of training and testing on this machine with so many threads; None for data of unknown size."""
+        """Seconds of training and testing; None for data of unknown size."""
         if recipe.data not in self.sizes:
             return None
         images, tests, *_ = self.sizes[recipe.data]
@@ -52,8 +54,8 @@ class Estimator:
         return self._measured[alike]
 
 
-def in_time(seconds: Iterable[float | None]) -> str:
-    """``3 h 20 min`` for the sum; ``at least`` where some are unknown."""
+def format_duration(seconds: Iterable[float | None]) -> str:
+    """``3 h 20 min`` for the sum; ``at least 3 h 20 min`` where some values are None."""
     known = list(seconds)
     total = sum(value for value in known if value is not None)
     text = (

@@ -1,9 +1,9 @@
-"""How large an experiment is made: the paper's own size, one that two cores finish, one for a check in a minute."""
+"""Sizes of an experiment: the paper's own, one that two cores finish in hours, and a check in a minute."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from ..errors import InputError
@@ -15,15 +15,22 @@ from .spec import Cell, Experiment
 
 @dataclass(frozen=True)
 class Scale:
-    """shrink: a recipe of the paper made smaller, or None where this scale leaves it out."""
+    """A size of all experiments.
+
+    Attributes:
+        shrink: Makes a recipe of the paper smaller; returns None where this scale leaves it out.
+        seeds: Seeds of each cell, or None for those of the experiment.
+        meaningful: Whether the errors at this scale mean anything.
+    """
 
     name: str
-    about: str
+    description: str
     shrink: Callable[[Recipe], Recipe | None]
-    seeds: int | None = None  # those of the experiment
+    seeds: int | None = None
+    meaningful: bool = True
 
 
-# What stands for the paper's networks. Blocks, branches and stages are kept, depth and width are less.
+# Networks in place of the paper's: the same blocks, branches and stages, with less depth and width.
 SMALL_NETWORKS = {
     "shake_resnet26_2x32d": "shake_resnet14_2x16d",
     "shake_resnet26_2x96d": "shake_resnet14_2x16d",
@@ -46,12 +53,13 @@ SMOKE_NETWORKS = {
     "resnext29_16x64d": "resnext11_2x8d",
     "densenet_bc190_40": "densenet_bc10_4",
 }
+SMALLEST = "shake_resnet8_2x4d"
 
 
 def small(recipe: Recipe) -> Recipe | None:
-    """2,000 stratified images and 100 epochs (CIFAR-100: 2,500 and 60), the networks above.
+    """2,000 stratified images and 100 epochs (CIFAR-100: 2,500 and 60), SMALL_NETWORKS.
 
-    Half the batch at half the learning rate for the paper's CIFAR-10 recipe, which is its author's one-device variant.
+    The paper's CIFAR-10 recipe gets half the batch and half the learning rate: its author's one-device variant.
     """
     if recipe.model not in SMALL_NETWORKS:
         return None
@@ -67,41 +75,49 @@ def small(recipe: Recipe) -> Recipe | None:
 
 
 def smoke(recipe: Recipe) -> Recipe | None:
-    """A check that everything runs: 100 bundled digits, one epoch, the smallest networks. The errors mean nothing."""
+    """A check that everything runs: 100 bundled digits, one epoch, SMOKE_NETWORKS. The errors mean nothing."""
     if recipe.model not in SMOKE_NETWORKS or (recipe.data == "cifar100" and not model_info(recipe.model).branched):
         return None
+    return _smoke(recipe, SMOKE_NETWORKS[recipe.model]).replace(
+        flip=False, crop_padding=1, first_epoch_lr=0.01 if recipe.first_epoch_lr else 0.0
+    )
+
+
+def _smoke(recipe: Recipe, model: str) -> Recipe:
     return recipe.replace(
         data="digits",
-        model=SMOKE_NETWORKS[recipe.model],
+        model=model,
         train_size=100,
         epochs=1,
         batch_size=50,
         ghost_batch_size=50,
         lr=0.01,
-        first_epoch_lr=0.01 if recipe.first_epoch_lr else 0.0,
-        flip=False,
-        crop_padding=1,
+        warmup_epochs=0.0,
+        eval_every=1,
     )
 
 
 SCALES = {
     scale.name: scale
     for scale in (
-        Scale("smoke", "a minute: 100 bundled digits, one epoch; the errors mean nothing", smoke, 1),
+        Scale("smoke", "a minute: 100 bundled digits, one epoch; the errors mean nothing", smoke, 1, False),
         Scale("small", "hours on two cores: 2,000 images, 14 2x16d, 100 epochs", small, 2),
-        Scale("paper", "the real thing: all images, 1800 epochs; days on a large GPU", lambda recipe: recipe),
+        Scale("paper", "the paper's size: all images, 1800 epochs; days on a large GPU", lambda recipe: recipe),
     )
 }
 
 
-def experiment(name: str, scale: str = "small") -> Experiment:
-    """The experiment of that name at that scale. Raises InputError for a name or scale that is none."""
-    for what, given, known in (("table", name, EXPERIMENTS), ("scale", scale, SCALES)):
-        if given not in known:
-            close = difflib.get_close_matches(str(given), known, n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            raise InputError(f"{what}: {given!r} is not known{hint}, expected one of {', '.join(known)}")
+def get_experiment(name: str, scale: str = "small") -> Experiment:
+    """Look up an experiment and make it the size of a scale.
+
+    Raises:
+        InputError: The name or the scale is unknown.
+    """
+    _check_known("table", name, EXPERIMENTS)
+    _check_known("scale", scale, SCALES)
     published, size = EXPERIMENTS[name](), SCALES[scale]
+    if published.fixed_size:
+        return published if size.meaningful else _fixed_smoke(published)
     cells: list[Cell] = []
     columns = {}
     for cell in published.cells:
@@ -121,7 +137,24 @@ def experiment(name: str, scale: str = "small") -> Experiment:
     )
 
 
+def _fixed_smoke(experiment: Experiment) -> Experiment:
+    """One seed of every cell, with the smallest network on digits; its augmentation and regularization stay."""
+    cells = []
+    for cell in experiment.cells:
+        changes = {"cutout_size": min(cell.recipe.cutout_size, 4), "crop_padding": min(cell.recipe.crop_padding, 1)}
+        recipe = _smoke(cell.recipe, SMALLEST).replace(**changes)
+        cells.append(replace(cell, recipe=recipe, name=f"smoke-{cell.folder_name}", seeds=None))
+    return replace(experiment, cells=tuple(cells), seeds=1)
+
+
 def _column(published: Experiment, cell: Cell, recipe: Recipe) -> str:
     """Columns named by a network are named by the smaller one."""
     same = cell.column == model_info(cell.recipe.model).paper_label
     return model_info(recipe.model).paper_label if same else cell.column
+
+
+def _check_known(what: str, name: str, known: Iterable[str]) -> None:
+    if name not in known:
+        close = difflib.get_close_matches(str(name), known, n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise InputError(f"{what}: {name!r} is not known{hint}, expected one of {', '.join(known)}")

@@ -1,8 +1,31 @@
-"""What an experiment is: rows and columns of cells, each a recipe, with the figure that was published for it."""
+"""Declare an experiment: a table of cells, each a recipe that is trained with several seeds.
+
+An experiment is data. A table with other columns than networks gives each cell a name, its folder::
+
+    Experiment(
+        name="augmentation",
+        title="Shaking and data augmentation",
+        kind="table",
+        rows={"E-E-B": "Even-Even", "S-S-I": "Shake-Shake-Image"},
+        columns={"none": "no augmentation", "crops": "flips and crops"},
+        cells=tuple(
+            Cell(rule, column, recipe.replace(rule=rule, **changes), name=f"augmentation-{column}-{rule}", seeds=seeds)
+            for column, changes, seeds in (("none", {"flip": False, "crop_padding": 0}, range(2, 10)), ("crops", {}, 4))
+            for rule in ("E-E-B", "S-S-I")
+        ),
+        baseline="E-E-B",
+        paired=True,
+        fixed_size=True,
+    )
+
+Every row is compared with the baseline row of the same column. Register the function that returns it in
+``paper.EXPERIMENTS`` and ``shakeshake reproduce augmentation`` plans, trains, collects and reports it.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,14 +36,24 @@ from ..models.registry import model_info
 from ..train.recipe import Recipe
 
 Kind = Literal["table", "curves", "correlation", "layerwise"]
+MACHINE_FIELDS = ("data_dir", "device")  # recipe fields that may differ between the runs of one table
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One recipe in a table, to be trained with several seeds.
+    """One recipe in a table, trained with several seeds.
 
-    published: the paper's test error in %, mean over its runs, or None where it gives none that could be verified.
-    published_for: the network which that figure belongs to; place: where it stands.
+    Attributes:
+        row, column: Keys in the experiment's ``rows`` and ``columns``.
+        recipe: The recipe; its ``seed`` and ``fold`` are set for each run.
+        published: The paper's test error of the last epoch in %, or None. The other ``published_*`` likewise: the error
+            of the best epoch, the training error, the number of runs.
+        published_for: Network that the published errors belong to.
+        approximate: Whether the published errors were read off a curve.
+        source: Table or figure with the published errors.
+        name: Folder of the runs, without the seed. By default data, model and rule; cells that differ in other fields
+            need a name. Equal cells of several tables have one name and are trained once.
+        seeds: Number of seeds (0, 1, ...) or the seeds themselves, where they are not those of the experiment.
     """
 
     row: str
@@ -28,63 +61,115 @@ class Cell:
     recipe: Recipe
     published: float | None = None
     published_for: str = ""
-    place: str = ""
+    source: str = ""
+    published_best: float | None = None
+    published_train: float | None = None
+    published_runs: int | None = None
+    approximate: bool = False
+    name: str | None = None
+    seeds: int | range | None = None
+
+    def __post_init__(self) -> None:
+        if self.name is not None and not re.fullmatch(r"[\w.-]+", self.name):
+            raise InputError(f"name: got {self.name!r}, expected letters, digits, '.', '_' and '-'")
 
     @property
-    def name(self) -> str:
-        """The folder's name. Equal cells of two tables have one name, and are trained once."""
-        shaken = "" if self.recipe.rule == NO_RULE else f"-{self.recipe.rule}"
-        data = Path(self.recipe.data).resolve().stem  # of a path its last part, of a name the name
-        return re.sub(r"[^\w.-]+", "_", f"{data}-{self.recipe.model}{shaken}").strip("_")
+    def folder_name(self) -> str:
+        """Name of the run directories, without seed and fold."""
+        if self.name is not None:
+            return self.name
+        rule = f"-{self.recipe.rule}" if self.recipe.rule != NO_RULE else ""
+        return re.sub(r"[^\w.-]+", "_", f"{Path(self.recipe.data).resolve().stem}-{self.recipe.model}{rule}").strip("_")
 
-    def folder(self, seed: int, fold: int = 0) -> str:
-        return f"{self.name}-seed{seed}" + (f"-fold{fold}" if self.recipe.folds else "")
+    def run_name(self, seed: int, fold: int = 0) -> str:
+        """Name of one run directory."""
+        return f"{self.folder_name}-seed{seed}" + (f"-fold{fold}" if self.recipe.folds else "")
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A table or figure of the paper.
+    """A table or figure of the paper, or a table of one's own.
 
-    place: where the paper has it. kind: what is drawn from it. against: the row which the others are compared with.
-    rows, columns: keys, in the paper's order, and what is printed for them. A cell may be missing where the paper has
-    none. seeds: runs of each cell, by default; as many as the paper made of most. folds: parts that each seed is tested
-    on in turn, 0 where the test images are what is tested on.
+    Attributes:
+        name: Key for the command line, and name of the result files.
+        kind: Which chart is drawn from it.
+        source: Table or figure of the paper, or empty. published_setting: Network and training behind its errors.
+        rows, columns: Keys, in their order, and labels.
+        cells: Any of the combinations.
+        baseline: Row that the others are compared with, in each column.
+        seeds: Seeds of each cell that has none of its own.
+        folds: Folds that each seed is tested on in turn; 0 where it is tested on the test images.
+        paired: Whether the sentences judge by the differences within pairs of equal seeds.
+        fixed_size: Whether the scales small and paper leave the recipes and seeds as they are.
+        published_correlations: (row, block) -> correlation between the branches of that block.
     """
 
     name: str
     title: str
-    place: str
     kind: Kind
-    published_setting: str
     rows: dict[str, str]
     columns: dict[str, str]
     cells: tuple[Cell, ...]
-    against: str | None
-    seeds: int
+    baseline: str | None = None
+    seeds: int = 3
     folds: int = 0
+    source: str = ""
+    published_setting: str = ""
+    paired: bool = False
+    fixed_size: bool = False
+    published_correlations: dict[tuple[str, str], float] | None = None
 
-    def runs(self, seeds: int) -> list[tuple[int, int]]:
-        """(seed, fold) of each run of a cell."""
-        return [(seed, fold) for seed in range(seeds) for fold in range(self.folds or 1)]
-
-    def changed(self, **overrides: Any) -> Experiment:
-        """The experiment with some fields of every recipe changed. Raises InputError when cells then coincide."""
-        if "seed" in overrides:
-            raise InputError("seed: a table has several, expected --seeds with their number")
-        cells = tuple(replace(cell, recipe=cell.recipe.replace(**overrides)) for cell in self.cells)
-        seen: dict[Recipe, Cell] = {}
-        for cell in cells:
-            if (twin := seen.get(cell.recipe)) is not None:
-                field = next(name for name in ("rule", "model", "data") if name in overrides)
+    def __post_init__(self) -> None:
+        named: dict[str, Cell] = {}
+        for cell in self.cells:
+            other = named.setdefault(cell.folder_name, cell)
+            if other.recipe != cell.recipe:
                 raise InputError(
-                    f"{field}: with {overrides[field]!r} for all, {twin.row} ({twin.column}) and {cell.row} "
-                    f"({cell.column}) of {self.name} would be the same; expected fields in which they do not differ"
+                    f"cells: {_place(other)} and {_place(cell)} of {self.name} have different recipes and the same "
+                    f"folder {cell.folder_name}; give them a name: Cell(..., name=...)"
                 )
-            seen[cell.recipe] = cell
+
+    def seeds_of(self, cell: Cell, seeds: int | None = None) -> range:
+        """The seeds of a cell. seeds: how many, where the caller wants another number than declared."""
+        declared = self.seeds if cell.seeds is None else cell.seeds
+        declared = declared if isinstance(declared, range) else range(declared)
+        return declared if seeds is None else range(declared.start, declared.start + seeds)
+
+    def runs_of(self, cell: Cell, seeds: int | None = None) -> list[tuple[int, int]]:
+        """(seed, fold) of each run of a cell."""
+        return [(seed, fold) for seed in self.seeds_of(cell, seeds) for fold in range(self.folds or 1)]
+
+    def runs(self, seeds: int | None = None) -> list[tuple[Cell, int, int]]:
+        """(cell, seed, fold) of each run, one run of every cell after the other, so that a table fills evenly."""
+        runs = [(i, cell, *run) for cell in self.cells for i, run in enumerate(self.runs_of(cell, seeds))]
+        return [run for _, *run in sorted(runs, key=lambda run: run[0])]  # type: ignore[misc]
+
+    def replace_fields(self, **overrides: Any) -> Experiment:
+        """The experiment with some fields of every recipe replaced.
+
+        Raises:
+            InputError: A field is invalid, or cells coincide with these values.
+        """
+        if "seed" in overrides:
+            raise InputError("seed: a table has several; use --seeds N for their number")
+        cells = tuple(replace(cell, recipe=cell.recipe.replace(**overrides)) for cell in self.cells)
+        seen: dict[Recipe, tuple[Cell, Cell]] = {}
+        for old, new in zip(self.cells, cells, strict=True):
+            before, twin = seen.setdefault(new.recipe, (old, new))
+            if before.recipe != old.recipe:
+                field = next(name for name in overrides if getattr(before.recipe, name) != getattr(old.recipe, name))
+                raise InputError(
+                    f"{field}: with {overrides[field]!r} for all, {_place(twin)} and {_place(new)} of {self.name} "
+                    "would be the same; expected fields in which they do not differ"
+                )
         return replace(self, cells=cells)
 
-    def only(self, rows: list[str]) -> Experiment:
-        """The experiment with some of its rows. Raises InputError for a row that it does not have."""
+    def select_rows(self, rows: Sequence[str]) -> Experiment:
+        """The experiment with some of its rows only.
+
+        Raises:
+            InputError: It has no such row.
+        """
         for row in rows:
             if row not in self.rows:
                 raise InputError(f"rows: {self.name} has no {row!r}, expected some of {', '.join(self.rows)}")
@@ -92,11 +177,15 @@ class Experiment:
             self,
             rows={key: label for key, label in self.rows.items() if key in rows},
             cells=tuple(cell for cell in self.cells if cell.row in rows),
-            against=self.against if self.against in rows else None,
+            baseline=self.baseline if self.baseline in rows else None,
         )
 
 
-def in_words(recipe: Recipe) -> str:
+def _place(cell: Cell) -> str:
+    return f"{cell.row} ({cell.column})"
+
+
+def describe_recipe(recipe: Recipe) -> str:
     """The network and its training as one phrase, without rule and seed."""
     images = f"{recipe.train_size:,} stratified training images" if recipe.train_size else "all training images"
     changes = [f"crops of {recipe.crop_padding}"] if recipe.crop_padding else []
@@ -105,11 +194,12 @@ def in_words(recipe: Recipe) -> str:
     changes += [f"mixup {recipe.mixup_alpha:g}"] if recipe.mixup_alpha else []
     changes += [f"RandAugment {recipe.randaugment}"] if recipe.randaugment else []
     listed = ", ".join(changes[:-1]) + " and " * (len(changes) > 1) + "".join(changes[-1:])
-    balance = {"sample": ", classes sampled evenly", "weight": ", classes weighted evenly"}.get(recipe.balance, "")
-    tested = f", tested on each of {recipe.folds} stratified folds of the training images" if recipe.folds else ""
+    smoothing = f", label smoothing {recipe.label_smoothing:g}" if recipe.label_smoothing else ""
+    balance = {"sample": ", class-balanced sampling", "weight": ", class-balanced loss"}.get(recipe.balance, "")
+    folds = f", {recipe.folds}-fold cross-validation on the training images" if recipe.folds else ""
     epochs = f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}"
     rate = f"{recipe.first_epoch_lr:g}, then {recipe.lr:g}" if recipe.first_epoch_lr else f"{recipe.lr:g}"
     return (
-        f"{model_info(recipe.model).paper_label}, {images} of {recipe.data}, {epochs}, batch {recipe.batch_size}, "
-        f"learning rate {rate}, weight decay {recipe.weight_decay:g}, {listed or 'no augmentation'}{balance}{tested}"
+        f"{model_info(recipe.model).paper_label}, {images} of {recipe.data}, {epochs}, batch {recipe.batch_size}, learning rate "
+        f"{rate}, weight decay {recipe.weight_decay:g}, {listed or 'no augmentation'}{smoothing}{balance}{folds}"
     )

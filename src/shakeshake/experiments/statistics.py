@@ -1,42 +1,34 @@
-"""Differences between two rows of a table with an interval, so that nobody reads noise as a finding."""
+"""Differences between two rows of a table, with confidence intervals and the number of seeds that would settle them."""
 
 from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from ..utils.extras import require
+from .schema import ErrorVerdict, PairedDifference, TableDifference
 
-@dataclass(frozen=True)
-class Difference:
-    """Mean test error of one row minus that of another, in points, with an interval.
-
-    covers: what it holds the chance of, seeds and test images or test images only (one seed); with folds, these.
-    """
-
-    difference: float
-    low: float
-    high: float
-    level: float
-    n: tuple[int, int]
-    images: int
-    covers: str
-
-    @property
-    def verdict(self) -> str:
-        """One run of a row never gives one: two networks differ without any reason."""
-        if min(self.n) < 2 or self.low <= 0 <= self.high:
-            return "can't tell"
-        return "lower" if self.high < 0 else "higher"
+EFFECT, POWER = 1.0, 0.8  # points of error to be shown, and in how many cases
+MAX_SEEDS = 1000
+Runs = Mapping[int, np.ndarray]
 
 
 def unpack(wrong: str, images: int) -> np.ndarray:
-    """The bool array "image i was predicted wrongly" from analysis.json's base64 of packed bits.
+    """Decode which images were predicted wrongly, as analysis.json has it.
 
-    Raises ValueError where these are not as many as there are images.
+    Args:
+        wrong: Base64 of packed bits.
+        images: Number of images.
+
+    Returns:
+        Bool array (images,), true where the prediction was wrong.
+
+    Raises:
+        ValueError: The number of bytes does not fit the number of images.
     """
     packed = np.frombuffer(base64.b64decode(wrong, validate=True), np.uint8)
     if len(packed) != -(-images // 8):
@@ -44,56 +36,128 @@ def unpack(wrong: str, images: int) -> np.ndarray:
     return np.unpackbits(packed, count=images).astype(bool)
 
 
-def difference(row: Sequence[np.ndarray], against: Sequence[np.ndarray], *, level: float = 0.95) -> Difference:
-    """Student's interval for the difference of two rows' mean errors, over seeds and test images.
+def difference(row: Runs, baseline: Runs, *, level: float = 0.95) -> TableDifference:
+    """Compare the mean errors of two rows, over seeds and test images.
 
-    row, against: for each run one bool array (images,), true where the image was predicted wrongly; the images are the
-    same ones in the same order for all runs.
+    Three things vary: the images, which both rows share, and the runs of each row. The interval is Student's, with the
+    degrees of freedom of Welch and Satterthwaite, because two or three runs hardly determine a variance. With a single
+    run of a row it covers the test images only and the verdict is "can't tell": any two networks differ.
 
-    Three things vary: the images, which are the same for both rows, and the runs of each row by itself. Variances of
-    two or three runs are hardly known, so the interval is as wide as Student's distribution has it, with the degrees
-    of freedom of Welch and Satterthwaite. A row of one run has no spread: then the interval covers the test images
-    only, and says so.
+    Args:
+        row, baseline: Seed -> bool array (images,), true where the image was predicted wrongly, or float with a weight
+            in place of true. All runs have the same images in the same order.
+        level: Confidence level of the interval.
+
+    Returns:
+        The difference in points, with the one in pairs of equal seeds as ``paired``; its row, baseline and column are
+        left empty.
     """
-    images = len(row[0])
-    rows = [np.stack(runs).astype(np.float64) * 100.0 for runs in (row, against)]
-    several = all(len(runs) > 1 for runs in rows)
+    rows = [100.0 * np.stack([np.asarray(run, np.float64) for run in runs.values()]) for runs in (row, baseline)]
+    images = rows[0].shape[1]
     by_image = rows[0].mean(axis=0) - rows[1].mean(axis=0)
-    samples = [by_image, *((runs.mean(axis=1) for runs in rows) if several else ())]
+    several = all(len(runs) > 1 for runs in rows)
+    means = [runs.mean(axis=1) for runs in rows] if several else []
     # The variance of each mean and its degrees of freedom.
-    parts = [(sample.var(ddof=1) / len(sample), len(sample) - 1) for sample in samples if len(sample) > 1]
+    parts = [(one.var(ddof=1) / len(one), len(one) - 1) for one in (by_image, *means) if len(one) > 1]
     variance = float(sum(part for part, _ in parts))
     freedom = variance**2 / sum(part**2 / free for part, free in parts) if variance else math.inf
-    return Difference(
-        *_interval(float(by_image.mean()), math.sqrt(variance), freedom, level),
-        level,
-        (len(row), len(against)),
-        images,
-        "seeds and test images" if several else "test images only (one seed)",
+    interval = _student_interval(float(by_image.mean()), math.sqrt(variance), freedom, level)
+    verdict = _verdict(interval, several)
+    needed = None
+    if several and verdict == "can't tell":
+        needed = _seeds_needed(sum(float(one.var(ddof=1)) for one in means), level, groups=2, fixed=parts[0][0])
+    return TableDifference(
+        **interval,
+        row="",
+        baseline="",
+        level=level,
+        n=(len(row), len(baseline)),
+        images=images,
+        covers="seeds and test images" if several else "test images only (one seed)",
+        verdict=verdict,
+        paired=paired_difference(row, baseline, level=level),
+        seeds_needed=needed,
     )
 
 
-def _interval(mean: float, deviation: float, freedom: float, level: float) -> tuple[float, float, float]:
-    """The mean and the ends of Student's interval around it."""
-    from scipy.stats import t as student
+def paired_difference(row: Runs, baseline: Runs, *, level: float = 0.95) -> PairedDifference | None:
+    """Compare two rows within pairs of equal seeds, which share training images, initial weights and order.
 
-    half = float(student.ppf((1 + level) / 2, freedom)) * deviation
-    return mean, mean - half, mean + half
+    The interval is Student's over the pairs. It is usually narrower than that of ``difference`` and covers the
+    variation between seeds, on these test images.
 
+    Args:
+        row, baseline, level: As for ``difference``.
 
-def difference_over_folds(
-    row: Sequence[np.ndarray], against: Sequence[np.ndarray], folds: int, *, level: float = 0.95
-) -> Difference:
-    """The same of cross-validation, with Student's interval over the folds' differences.
-
-    row, against: for each seed one array (images,), fold after fold, as data.folds cuts them. A fold's difference is
-    the mean over seeds; it holds the chance of its images and of its networks alike. That folds share most of their
-    training images makes such an interval a little narrow.
+    Returns:
+        The mean difference in points, or None with fewer than two common seeds.
     """
-    images = len(row[0])
+    seeds = sorted(row.keys() & baseline.keys())
+    if len(seeds) < 2:
+        return None
+    pairs = np.array([100.0 * (np.mean(row[seed]) - np.mean(baseline[seed])) for seed in seeds])
+    std = float(pairs.std(ddof=1))
+    interval = _student_interval(float(pairs.mean()), std / math.sqrt(len(pairs)), len(pairs) - 1, level)
+    verdict = _verdict(interval, True)
+    needed = _seeds_needed(std**2, level) if verdict == "can't tell" else None
+    return PairedDifference(**interval, level=level, n=len(seeds), std=std, verdict=verdict, seeds_needed=needed)
+
+
+def difference_over_folds(row: Runs, baseline: Runs, folds: int, *, level: float = 0.95) -> TableDifference:
+    """Compare two rows by cross-validation, with Student's interval over the folds' differences.
+
+    A fold's difference is the mean over seeds; it varies with the fold's images and with its networks. The folds share
+    most of their training images, which makes such an interval a little narrow.
+
+    Args:
+        row, baseline: As for ``difference``, with the images fold after fold as data.splits divides them.
+        folds: Number of folds.
+        level: Confidence level of the interval.
+    """
+    images = len(next(iter(row.values())))
     ends = np.cumsum([len(range(fold, images, folds)) for fold in range(folds)])[:-1]
-    rows = [np.array([[part.mean() for part in np.split(run, ends)] for run in runs]) for runs in (row, against)]
+    rows = [
+        np.array([[part.mean() for part in np.split(run, ends)] for run in runs.values()]) for runs in (row, baseline)
+    ]
     by_fold = 100.0 * (rows[0].mean(axis=0) - rows[1].mean(axis=0))
-    found = _interval(float(by_fold.mean()), float(by_fold.std(ddof=1)) / math.sqrt(folds), folds - 1, level)
-    n = (len(row) * folds, len(against) * folds)
-    return Difference(*found, level, n, images, f"{folds} folds")
+    error = float(by_fold.std(ddof=1)) / math.sqrt(folds)
+    interval = _student_interval(float(by_fold.mean()), error, folds - 1, level)
+    return TableDifference(
+        **interval,
+        row="",
+        baseline="",
+        level=level,
+        n=(len(row) * folds, len(baseline) * folds),
+        images=images,
+        covers=f"{folds} folds",
+        verdict=_verdict(interval, True),
+    )
+
+
+def _student_interval(mean: float, error: float, freedom: float, level: float) -> dict[str, Any]:
+    """The mean and the ends of Student's interval around it. error: standard error of the mean."""
+    half = float(_student().ppf((1 + level) / 2, freedom)) * error
+    return {"difference": mean, "low": mean - half, "high": mean + half}
+
+
+def _verdict(interval: Mapping[str, float], several: bool) -> ErrorVerdict:
+    if not several or interval["low"] <= 0 <= interval["high"]:
+        return "can't tell"
+    return "lower" if interval["high"] < 0 else "higher"
+
+
+def _seeds_needed(variance: float, level: float, *, groups: int = 1, fixed: float = 0.0) -> int | None:
+    """Seeds with which a t test at this level shows a difference of EFFECT points with probability POWER.
+
+    variance: of the difference with one seed. groups: independent groups of seeds, whose degrees of freedom add up.
+    fixed: variance that more seeds do not lower. None where more than MAX_SEEDS would be needed.
+    """
+    seeds = np.arange(2, MAX_SEEDS + 1)
+    freedom = groups * (seeds - 1)
+    quantiles = _student().ppf((1 + level) / 2, freedom) + _student().ppf(POWER, freedom)
+    enough = np.flatnonzero(quantiles * np.sqrt(fixed + variance / seeds) <= EFFECT)
+    return int(seeds[enough[0]]) if len(enough) else None
+
+
+def _student() -> Any:
+    return require("scipy.stats", "report").t

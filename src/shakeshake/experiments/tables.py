@@ -1,14 +1,14 @@
-"""What an experiment found so far: read from its run directories, compared, written as JSON and CSV, printed."""
+"""Collect the results of an experiment from its run directories, and write them as JSON and CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,10 @@ from ..train.run_directory import RunDirectory
 from ..utils.environment import environment
 from ..utils.files import atomic_write
 from . import correlations
-from .spec import Cell, Experiment, in_words
-from .statistics import Difference, difference, difference_over_folds, unpack
+from .scales import SCALES
+from .schema import Correlation, Table, TableCell, TableColumn, TableDifference, TableFailure, TableRow, TableRun
+from .spec import Cell, Experiment, describe_recipe
+from .statistics import difference, difference_over_folds, unpack
 
 CELLS = "cells"  # the folder of the run directories
 
@@ -28,142 +30,161 @@ CELLS = "cells"  # the folder of the run directories
 def collect(
     experiment: Experiment,
     folder: Path,
-    seeds: int,
+    seeds: int | None,
     scale: str,
     failed: Mapping[str, str] | None = None,
-    images: Mapping[tuple[int, int], str] | None = None,
-) -> dict[str, Any]:
-    """Everything known of an experiment: cells with their runs, means, differences, and a plain reading.
+    fingerprints: Mapping[tuple[int, int], str] | None = None,
+) -> Table:
+    """Collect what is known of an experiment: cells with their runs, means, differences, and a sentence about each.
 
-    failed: folder of a cell -> why it failed, of the run just made. The newest state of ``folder`` counts for the rest.
-    images: as Plan has them; a run that was trained on others has failed.
+    Args:
+        experiment: The experiment.
+        folder: Its folder.
+        seeds: Number of seeds per cell, or None for those that are declared.
+        scale: Name of the scale, or of none for a comparison.
+        failed: Name of a run directory -> why it failed, for the runs just made. For all others the files count.
+        fingerprints: (seed, fold) -> fingerprint of the images that its runs must have been trained on.
     """
-    wanted = experiment.runs(seeds)
-    cells = [_cell(cell, folder, wanted, failed or {}, images or {}) for cell in experiment.cells]
-    by_place = {(cell["row"], cell["column"]): cell for cell in cells}
-    analyses = {place: _analyses(cell, folder) for place, cell in by_place.items()}
-    compared = list(_differences(experiment, {place: wrong_images(cell, folder) for place, cell in by_place.items()}))
-    of_rows = {row: [a for (r, _), found in analyses.items() if r == row for a in found] for row in experiment.rows}
-    correlated = {"correlation": correlations.by_block, "layerwise": correlations.by_layer}.get(experiment.kind)
-    return {
-        "format": 1,
-        "experiment": experiment.name,
-        "title": experiment.title,
-        "place": experiment.place,
-        "kind": experiment.kind,
-        "scale": scale,
-        "setting": "; ".join(dict.fromkeys(in_words(cell.recipe) for cell in experiment.cells)),
-        "published_setting": experiment.published_setting,
-        "unit": "test error, %",
-        "rows": [
-            {"key": key, "label": label, "rule": _rule(experiment, key)} for key, label in experiment.rows.items()
-        ],
-        "columns": [{"key": key, "label": label} for key, label in experiment.columns.items()],
-        "seeds": list(range(seeds)),
-        "folds": experiment.folds,
-        "cells": cells,
-        "differences": [
-            {"row": row, "against": experiment.against, "column": column, **asdict(found), "verdict": found.verdict}
-            for row, column, found in compared
-        ],
-        "reading": [_sentence(experiment, row, column, found) for row, column, found in compared],
-        "correlations": correlated(of_rows) if correlated else [],
-        "environment": environment(),
+    cells = [
+        _collect_cell(experiment, cell, folder, seeds, failed or {}, fingerprints or {}) for cell in experiment.cells
+    ]
+    wrong = {(cell.row, cell.column): wrong_images(cell, folder) for cell in cells}
+    differences = tuple(_differences(experiment, wrong))
+    meaningful = scale not in SCALES or SCALES[scale].meaningful
+    analyses = {
+        row: [a for cell in cells if cell.row == row for a in _analyses(cell, folder)] for row in experiment.rows
     }
+    correlate = {"correlation": correlations.by_block, "layerwise": correlations.by_layer}.get(experiment.kind)
+    published = experiment.published_correlations or {}
+    return Table(
+        name=experiment.name,
+        title=experiment.title,
+        source=experiment.source,
+        kind=experiment.kind,
+        scale=scale,
+        meaningful=meaningful,
+        setting="; ".join(dict.fromkeys(cell.setting for cell in cells)),
+        published_setting=experiment.published_setting,
+        rows=tuple(TableRow(key, label, _rule(experiment, key)) for key, label in experiment.rows.items()),
+        columns=tuple(TableColumn(key, label) for key, label in experiment.columns.items()),
+        seeds=tuple(sorted({seed for cell in experiment.cells for seed in experiment.seeds_of(cell, seeds)})),
+        folds=experiment.folds,
+        cells=tuple(cells),
+        differences=differences,
+        reading=tuple(describe_difference(experiment, one, meaningful) for one in differences),
+        correlations=tuple(correlate(analyses)) if correlate else (),
+        published_correlations=tuple(Correlation(row, mean, block=block) for (row, block), mean in published.items()),
+        environment=environment(),
+        path=folder / f"{experiment.name}.json",
+    )
 
 
-def write(results: dict[str, Any], folder: Path) -> tuple[Path, Path]:
-    """NAME.json and NAME.csv in the folder; returns their paths. Raises OSError when they cannot be written."""
-    name = results["experiment"]
-    atomic_write(folder / f"{name}.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
-    atomic_write(folder / f"{name}.csv", as_csv(results))
-    return folder / f"{name}.json", folder / f"{name}.csv"
+def write(table: Table, folder: Path) -> Table:
+    """Write NAME.json and NAME.csv into the folder.
+
+    Raises:
+        OSError: They cannot be written.
+    """
+    atomic_write(folder / f"{table.name}.json", table.to_json())
+    atomic_write(folder / f"{table.name}.csv", to_csv(table))
+    return replace(table, path=folder / f"{table.name}.json")
 
 
-def as_csv(results: dict[str, Any]) -> str:
-    """A line for each run, and one for each that is missing or failed."""
+def to_csv(table: Table) -> str:
+    """A CSV line for each run, and one for each that is missing or failed."""
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
-    of_cell = ("row", "column", "published", "published_for", "place")
-    which = ("seed", "fold")
     of_run = ("last_error", "best_error", "best_epoch", "train_error", "seconds", "precision", "device", "path")
-    out.writerow(("experiment", "scale", *of_cell, *which, *of_run, "status"))
-    for cell in results["cells"]:
-        known = [results["experiment"], results["scale"], *(cell[name] for name in of_cell)]
-        for run in cell["runs"]:
-            out.writerow((*known, *(run[name] for name in (*which, *of_run)), "done"))
-        others = [(failure["seed"], failure["reason"]) for failure in cell["failed"]]
-        for number, status in others + [(number, "missing") for number in cell["missing"]]:
-            out.writerow((*known, *divmod(number, results["folds"] or 1), *[None] * len(of_run), status))
+    heads = ("experiment", "scale", "row", "column", "published", "published_for", "source", "seed", "fold")
+    out.writerow((*heads, *of_run, "status"))
+    for cell in table.cells:
+        known = (table.name, table.scale, cell.row, cell.column, cell.published, cell.published_for, cell.source)
+        for run in cell.runs:
+            out.writerow((*known, run.seed, run.fold, *(getattr(run, name) for name in of_run), "done"))
+        others = [(failure.seed, failure.reason) for failure in cell.failed]
+        for number, status in others + [(number, "missing") for number in cell.missing]:
+            out.writerow((*known, *divmod(number, table.folds or 1), *[None] * len(of_run), status))
     return text.getvalue()
 
 
-def as_lines(results: dict[str, Any]) -> Iterator[str]:
-    """The table for a terminal: published beside ours, last epoch first, best beside it; then what differs."""
-    yield f"{results['title']} ({results['place']}), scale {results['scale']}"
-    yield f"ours       {results['setting']}"
-    yield f"published  {results['published_setting']}"
-    labels = {row["key"]: row["label"] for row in results["rows"]}
-    for column in results["columns"]:
-        cells = [cell for cell in results["cells"] if cell["column"] == column["key"]]
-        width = max(len(labels[cell["row"]]) for cell in cells)
-        yield ""
-        yield f"{column['label']:<{width}}  published      ours, last epoch   n     best    train   minutes"
-        for cell in cells:
-            published = "–" if cell["published"] is None else f"{cell['published']:.2f}"
-            std = "" if cell["std"] is None else f" ± {cell['std']:.2f}"
-            ours = "–" if cell["mean"] is None else f"{cell['mean']:.2f}{std}"
-            rest = [
-                "–" if cell[key] is None else f"{cell[key] / by:.{digits}f}"
-                for key, by, digits in (("best_mean", 1, 2), ("train_mean", 1, 2), ("seconds_mean", 60, 1))
-            ]
-            n = f"{cell['n']}/{len(results['seeds'])}" if cell["missing"] or cell["failed"] else str(cell["n"])
-            best, train, minutes = rest
-            label = labels[cell["row"]]
-            elsewhere = cell["published"] is not None and cell["place"] != results["place"]
-            by = f"  (published: {cell['place']})" if elsewhere else ""
-            yield f"{label:<{width}}  {published:>9}  {ours:>19}  {n:>3}  {best:>7}  {train:>7}  {minutes:>8}{by}"
-    yield from correlations.as_lines(results)
-    if results["reading"]:
-        yield ""
-        yield from results["reading"]
-        if any(run["precision"] != "fp32" for cell in results["cells"] for run in cell["runs"]):
-            yield "(Differences are of the networks evaluated in fp32, the table's errors are the runs' own.)"
-    for cell in results["cells"]:
-        for failure in cell["failed"]:
-            yield f"failed: {cell['row']} ({cell['column']}), seed {failure['seed']}: {failure['reason']}"
+def read_result(run: RunDirectory) -> Any:
+    """The result of a run, with attributes also where RunDirectory.result() still returns a dict."""
+    result: Any = run.result()
+    return SimpleNamespace(**{"last_balanced_error": None, **result}) if isinstance(result, dict) else result
 
 
-def on_other_images(run: RunDirectory, expected: str | None) -> bool:
-    """Whether a finished run was trained on other images than those of a fingerprint."""
-    return expected is not None and run.finished and run.result()["data_fingerprint"] != expected
+def has_other_images(run: RunDirectory, fingerprint: str | None) -> bool:
+    """Whether a finished run was trained on other images than those with the fingerprint."""
+    return fingerprint is not None and run.finished and read_result(run).data_fingerprint != fingerprint
 
 
-def _run(run: RunDirectory, recipe: Recipe, seed: int, fold: int, images: str | None) -> dict[str, Any]:
-    """A finished run in a table. Raises InputError for one whose files are damaged, or of other images."""
-    if on_other_images(run, images):
+def wrong_images(cell: TableCell, folder: Path) -> dict[int, np.ndarray]:
+    """For each seed that has been analysed, a bool array (images,) that is true where the prediction was wrong.
+
+    With folds it holds the images fold after fold, for the seeds whose folds are all finished.
+    """
+    by_seed: dict[int, list[np.ndarray]] = {}
+    for run in sorted(cell.runs, key=lambda run: (run.seed, run.fold)):
+        found = _read_analysis(RunDirectory(folder / run.path))
+        if found is not None:
+            by_seed.setdefault(run.seed, []).append(unpack(found["wrong"], found["images"]))
+    folds = cell.recipe["folds"] or 1
+    return {seed: np.concatenate(parts) for seed, parts in by_seed.items() if len(parts) == folds}
+
+
+def compare_rows(row: Mapping[int, np.ndarray], baseline: Mapping[int, np.ndarray], folds: int) -> TableDifference:
+    """``difference``, or with folds ``difference_over_folds``."""
+    return difference_over_folds(row, baseline, folds) if folds else difference(row, baseline)
+
+
+def describe_difference(experiment: Experiment, found: TableDifference, meaningful: bool = True) -> str:
+    """A difference and its interval in one sentence or two."""
+    where = f" ({found.column})" if len(experiment.columns) > 1 else ""
+    words = {"lower": "a lower error", "higher": "a higher error"}
+    paired = found.paired if experiment.paired else None
+    if paired is not None:
+        one, of = paired, f"{paired.n} pairs of equal seeds"
+    else:
+        one, of = found, f"{found.n[0]} and {found.n[1]} runs"  # type: ignore[assignment]
+    half = (one.high - one.low) / 2
+    claim = words.get(one.verdict, f"no significant difference (of {half:.2f} points or more would be, with {of})")
+    over = of if paired is not None else found.covers
+    sentence = (
+        f"{found.row} against {found.baseline}{where}: {one.difference:+.2f} points, {one.level:.0%} interval "
+        f"{one.low:+.2f} to {one.high:+.2f} over {over}: {claim}."
+    )
+    if not meaningful:
+        return f"{sentence} Not meaningful."
+    if one.seeds_needed is not None:
+        sentence += f" About {one.seeds_needed} seeds of each would show a difference of one point."
+    return sentence
+
+
+def _collect_run(run: RunDirectory, recipe: Recipe, seed: int, fold: int, fingerprint: str | None) -> TableRun:
+    """A finished run. Raises InputError where its files are damaged, or its images are others."""
+    if has_other_images(run, fingerprint):
         raise InputError(
-            f"was trained on other images: {recipe.data} has changed since the comparison began; name a new --out"
+            f"was trained on other images: {recipe.data} has changed since the comparison began; use a new --out"
         )
-    result, analysis = run.result(), _analysis(run)
-    return {
-        "seed": seed,
-        "fold": fold,
-        "path": f"{CELLS}/{run.path.name}",
-        "last_error": result["last_error"],
-        "balanced_error": result.get("last_balanced_error"),  # no run had it at first
-        "best_error": result["best_error"],
-        "best_epoch": result["best_epoch"],
-        # As seen in the last epoch; where mixup makes that one of mixtures, of the images as they are.
-        "train_error": (analysis or {}).get("train_error") if recipe.mixup_alpha else result["last_train_error"],
-        "seconds": result["seconds"],
-        "precision": result["precision"],
-        "device": run.read_json("environment.json").get("device"),
-    }
+    result, analysis = read_result(run), _read_analysis(run)
+    return TableRun(
+        seed=seed,
+        fold=fold,
+        path=f"{CELLS}/{run.path.name}",
+        last_error=result.last_error,
+        balanced_error=result.last_balanced_error,
+        best_error=result.best_error,
+        best_epoch=result.best_epoch,
+        # Of the last epoch, as training measured it; with mixup that is of mixtures, so take the plain images.
+        train_error=(analysis or {}).get("train_error") if recipe.mixup_alpha else result.last_train_error,
+        seconds=result.seconds,
+        precision=result.precision,
+        device=run.read_json("environment.json").get("device"),
+    )
 
 
-def _analysis(run: RunDirectory) -> dict[str, Any] | None:
-    """What a run's analysis.json holds, None where there is none. Raises InputError for a damaged one."""
+def _read_analysis(run: RunDirectory) -> dict[str, Any] | None:
+    """A run's analysis.json, None where there is none. Raises InputError where it is damaged."""
     if not (run.path / "analysis.json").exists():
         return None
     found = run.read_json("analysis.json")
@@ -176,98 +197,74 @@ def _analysis(run: RunDirectory) -> dict[str, Any] | None:
     return found
 
 
-def _cell(
+def _collect_cell(
+    experiment: Experiment,
     cell: Cell,
     folder: Path,
-    wanted: Sequence[tuple[int, int]],
+    seeds: int | None,
     failed: Mapping[str, str],
-    images: Mapping[tuple[int, int], str],
-) -> dict[str, Any]:
+    fingerprints: Mapping[tuple[int, int], str],
+) -> TableCell:
     runs, failures, missing = [], [], []
-    for number, (seed, fold) in enumerate(wanted):  # the number is the seed where there are no folds
-        name = cell.folder(seed, fold)
+    for seed, fold in experiment.runs_of(cell, seeds):
+        number = seed * (experiment.folds or 1) + fold
+        name = cell.run_name(seed, fold)
         run = RunDirectory(folder / CELLS / name)
         if run.finished:
             try:
-                runs.append(_run(run, cell.recipe, seed, fold, images.get((seed, fold))))
-            except InputError as error:  # damaged, or of other images: the others count all the same
-                failures.append({"seed": number, "reason": str(error)})
+                runs.append(_collect_run(run, cell.recipe, seed, fold, fingerprints.get((seed, fold))))
+            except InputError as error:  # damaged, or of other images: the others still count
+                failures.append(TableFailure(number, str(error)))
         elif name in failed:
-            failures.append({"seed": number, "reason": failed[name]})
+            failures.append(TableFailure(number, failed[name]))
         else:
             missing.append(number)
 
-    def mean(key: str) -> float | None:
-        values = [run[key] for run in runs]
+    def mean(field: str) -> float | None:
+        values = [getattr(run, field) for run in runs]
         return statistics.fmean(values) if values and None not in values else None
 
-    errors = [run["last_error"] for run in runs]
-    return {
-        "row": cell.row,
-        "column": cell.column,
-        "published": cell.published,
-        "published_for": cell.published_for or None,
-        "place": cell.place,
-        "name": cell.name,
-        "setting": in_words(cell.recipe),
-        "recipe": cell.recipe.to_dict(),
-        "runs": runs,
-        "failed": failures,
-        "missing": missing,
-        "n": len(runs),
-        "mean": mean("last_error"),
-        "std": statistics.stdev(errors) if len(errors) > 1 else None,
-        "balanced_mean": mean("balanced_error"),
-        "best_mean": mean("best_error"),
-        "train_mean": mean("train_error"),
-        "seconds_mean": mean("seconds"),
-    }
+    errors = [run.last_error for run in runs]
+    return TableCell(
+        row=cell.row,
+        column=cell.column,
+        published=cell.published,
+        published_for=cell.published_for or None,
+        published_best=cell.published_best,
+        published_train=cell.published_train,
+        published_runs=cell.published_runs,
+        approximate=cell.approximate,
+        source=cell.source,
+        name=cell.folder_name,
+        setting=describe_recipe(cell.recipe),
+        recipe=cell.recipe.to_dict(),
+        runs=tuple(runs),
+        failed=tuple(failures),
+        missing=tuple(missing),
+        n=len(runs),
+        mean=mean("last_error"),
+        std=statistics.stdev(errors) if len(errors) > 1 else None,
+        balanced_mean=mean("balanced_error"),
+        best_mean=mean("best_error"),
+        train_mean=mean("train_error"),
+        seconds_mean=mean("seconds"),
+    )
 
 
-def _analyses(cell: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
-    found = (_analysis(RunDirectory(folder / run["path"])) for run in cell["runs"])
+def _analyses(cell: TableCell, folder: Path) -> list[dict[str, Any]]:
+    found = (_read_analysis(RunDirectory(folder / run.path)) for run in cell.runs)
     return [analysis for analysis in found if analysis is not None]
 
 
-def wrong_images(cell: dict[str, Any], folder: Path) -> list[np.ndarray]:
-    """For each seed that has been analysed one bool array, true where an image was predicted wrongly.
-
-    With folds it runs over all of them, and a seed counts when all of its folds are there.
-    """
-    by_seed: dict[int, list[np.ndarray]] = {}
-    for run in sorted(cell["runs"], key=lambda run: (run["seed"], run["fold"])):
-        found = _analysis(RunDirectory(folder / run["path"]))
-        if found is not None:
-            by_seed.setdefault(run["seed"], []).append(unpack(found["wrong"], found["images"]))
-    folds = cell["recipe"]["folds"] or 1
-    return [np.concatenate(parts) for parts in by_seed.values() if len(parts) == folds]
-
-
 def _differences(
-    experiment: Experiment, wrong: dict[tuple[str, str], list[np.ndarray]]
-) -> Iterator[tuple[str, str, Difference]]:
-    """Every row against the one that the experiment names, column by column, where both have been analysed."""
-    for row, column in wrong:
-        against = wrong.get((experiment.against or "", column))
-        if row != experiment.against and against and wrong[row, column]:
-            yield row, column, compared(wrong[row, column], against, experiment.folds)
-
-
-def compared(row: Sequence[np.ndarray], against: Sequence[np.ndarray], folds: int) -> Difference:
-    return difference_over_folds(row, against, folds) if folds else difference(row, against)
-
-
-def _sentence(experiment: Experiment, row: str, column: str, found: Difference) -> str:
-    where = f" ({column})" if len(experiment.columns) > 1 else ""
-    what = {
-        "can't tell": f"no difference that {found.n[0]} and {found.n[1]} runs can show",
-        "lower": "a lower error",
-        "higher": "a higher error",
-    }[found.verdict]
-    return (
-        f"{row} against {experiment.against}{where}: {found.difference:+.2f} points, {found.level:.0%} interval "
-        f"{found.low:+.2f} to {found.high:+.2f} over {found.covers}: {what}."
-    )
+    experiment: Experiment, wrong: Mapping[tuple[str, str], Mapping[int, np.ndarray]]
+) -> Iterator[TableDifference]:
+    """Every row against the baseline, column by column, where both have been analysed."""
+    for (row, column), runs in wrong.items():
+        baseline = wrong.get((experiment.baseline or "", column))
+        if row != experiment.baseline and baseline and runs:
+            found = compare_rows(runs, baseline, experiment.folds)
+            yield replace(found, row=row, baseline=experiment.baseline or "", column=column)
 
 
 def _rule(experiment: Experiment, row: str) -> str | None:

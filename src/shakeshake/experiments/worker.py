@@ -1,7 +1,8 @@
-"""One cell with one seed: trained or gone on with, then analysed. Also a program of its own, for other processes."""
+"""Train and analyse one run. Also a program, which the engines start as a process of its own."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from pathlib import Path
@@ -10,45 +11,57 @@ from ..errors import InputError
 from ..train.recipe import Recipe
 from ..train.run_directory import RunBusy, RunDirectory
 from ..utils.console import EXIT_OK, run_cli
+from .spec import MACHINE_FIELDS
 
-BUSY = 75  # exit status: another process has this run, EX_TEMPFAIL of sysexits.h
+EXIT_BUSY = 75  # another process trains this run; EX_TEMPFAIL of sysexits.h
 
 
 def is_done(path: Path) -> bool:
+    """Whether a run is trained and analysed."""
     return RunDirectory(path).finished and (path / "analysis.json").exists()
 
 
 def prepare(path: Path, recipe: Recipe) -> None:
-    """Write the recipe into a new run directory, or see that the one that is there is the same.
+    """Write the recipe into a new run directory, or check that an existing one has the same.
 
-    Raises InputError when the folder holds another recipe or cannot be written.
+    Raises:
+        InputError: The folder holds another recipe or cannot be written.
     """
     run = RunDirectory(path)
     if not (path / "recipe.json").exists():
         try:
             run.create(recipe)
         except InputError:
-            if not (path / "recipe.json").exists():  # unless another runner was faster by a moment
+            if not (path / "recipe.json").exists():  # unless another process created it a moment earlier
                 raise
-    there = run.recipe().to_dict()
+    existing = run.recipe().to_dict()
     for field, value in recipe.to_dict().items():
-        if field not in ("data_dir", "device") and there[field] != value:
+        if field not in MACHINE_FIELDS and existing[field] != value:
             raise InputError(
-                f"{field}: {path} was made with {there[field]!r}, this table wants {value!r}; name another --out"
+                f"{field}: {path} was made with {existing[field]!r}, this table needs {value!r}; use another --out"
             )
 
 
-def work(path: Path, *, data_dir: str | None = None, only: str | None = None, patience: float = 0.0) -> None:
-    """Train the run in ``path`` to its end, from wherever it is, and analyse it.
+def train_and_analyze(
+    path: Path, *, data_dir: str | None = None, analyses: str | None = None, wait: float = 0.0
+) -> None:
+    """Train a run to its end, from its last checkpoint if it has one, and analyse it.
 
-    only: analyses, with commas between them; None for all.
-    patience: seconds to wait for a run that another process holds: one that has just been killed lets go of it soon.
-    Raises what resume() and analyze() raise; RunBusy when the patience is over.
+    Args:
+        path: The run directory.
+        data_dir: Where the images are, if not where the recipe says.
+        analyses: Names of analyses, separated by commas, or None for all.
+        wait: Seconds to wait for a run that another process holds. The lock of a process that was just killed is
+            released soon after.
+
+    Raises:
+        RunBusy: Another process still holds the run.
+        InputError, RunError: As ``resume`` and ``analyze``.
     """
     from ..analysis.run import analyze
     from ..train.fit import resume
 
-    until = time.monotonic() + patience
+    until = time.monotonic() + wait
     while True:
         try:
             resume(path, data_dir=data_dir)
@@ -58,16 +71,21 @@ def work(path: Path, *, data_dir: str | None = None, only: str | None = None, pa
                 raise
             time.sleep(1.0)
     if not (path / "analysis.json").exists():
-        analyze(path, data_dir=data_dir, only=only.split(",") if only else None)
+        analyze(path, data_dir=data_dir, only=analyses.split(",") if analyses else None)
 
 
-def main(path: str, data_dir: str = "", only: str = "") -> int:
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--data-dir")
+    parser.add_argument("--analyses")
+    options = parser.parse_args()
     try:
-        work(Path(path), data_dir=data_dir or None, only=only or None)
+        train_and_analyze(options.path, data_dir=options.data_dir, analyses=options.analyses)
     except RunBusy:
-        return BUSY
+        return EXIT_BUSY
     return EXIT_OK
 
 
 if __name__ == "__main__":
-    sys.exit(run_cli(lambda: main(*sys.argv[1:])))
+    sys.exit(run_cli(main))

@@ -1,4 +1,4 @@
-"""Cells on a real Ray cluster of two nodes, one of which loses its power in the middle."""
+"""Runs on a real Ray cluster of two nodes, one of which is killed."""
 
 import contextlib
 import json
@@ -18,10 +18,10 @@ import pytest
 pytest.importorskip("ray")
 
 EPOCHS = 500
-# One process a cell and node; Ray's own must not phone home, and not wait minutes to notice a dead node.
+# Ray must not send usage statistics, nor take minutes to notice a dead node.
 RAY = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_health_check_period_ms": "1000"}
 RAY |= {"RAY_health_check_timeout_ms": "1000", "RAY_health_check_failure_threshold": "3"}
-RAY |= {"RAY_AUTH_MODE": "disabled"}  # a token that some other cluster left at home would be asked for
+RAY |= {"RAY_AUTH_MODE": "disabled"}  # otherwise Ray asks for a token that another cluster left in the home folder
 
 
 def node(log: Path, *arguments: object) -> subprocess.Popen:
@@ -30,8 +30,8 @@ def node(log: Path, *arguments: object) -> subprocess.Popen:
         return subprocess.Popen(command, stdout=file, stderr=file, env=RAY)
 
 
-def family(pid: int) -> list[int]:
-    """A process and all that it started."""
+def descendants(pid: int) -> list[int]:
+    """A process and all its descendants."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -39,11 +39,11 @@ def family(pid: int) -> list[int]:
         except OSError:
             continue
         children.setdefault(parent, []).append(int(stat.parent.name))
-    return [pid, *(descendant for child in children.get(pid, []) for descendant in family(child))]
+    return [pid, *(one for child in children.get(pid, []) for one in descendants(child))]
 
 
-def cut_the_power(process: subprocess.Popen) -> None:
-    for pid in family(process.pid):
+def kill_all(process: subprocess.Popen) -> None:
+    for pid in descendants(process.pid):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     process.wait()
@@ -72,12 +72,12 @@ def cluster(tmp_path) -> Iterator[tuple[str, subprocess.Popen]]:
     finally:
         for process in (second, head):
             if process is not None:
-                cut_the_power(process)
+                kill_all(process)
         shutil.rmtree(short, ignore_errors=True)
 
 
 @pytest.mark.slow
-def test_a_cell_whose_node_dies_is_gone_on_with_on_the_other(cluster, tmp_path):
+def test_a_run_whose_node_dies_is_resumed_on_the_other(cluster, tmp_path):
     address, second = cluster
     out = tmp_path / "out"
     options = ["--scale", "smoke", "--epochs", EPOCHS, "--checkpoint-interval-s", 0.5, "--eval-every", 100]
@@ -86,12 +86,12 @@ def test_a_cell_whose_node_dies_is_gone_on_with_on_the_other(cluster, tmp_path):
     runner = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=RAY)
     cells = [out / "cells" / f"digits-shake_resnet8_2x4d-{rule}-seed0" for rule in ("E-E-B", "S-S-I")]
     end = time.monotonic() + 120
-    while not all((cell / "checkpoint.pt").exists() for cell in cells):  # one on each node
+    while not all((cell / "checkpoint.pt").exists() for cell in cells):  # one run on each node
         assert runner.poll() is None, runner.communicate()
         assert time.monotonic() < end, list(out.rglob("*"))
         time.sleep(0.05)
     assert not any((cell / "result.json").exists() for cell in cells), "too fast for this test: raise EPOCHS"
-    cut_the_power(second)
+    kill_all(second)
     said, err = runner.communicate(timeout=240)
     assert runner.returncode == 0, said + err
     resumed = [json.loads((cell / "environment.json").read_text()).get("resumed") for cell in cells]
@@ -104,7 +104,7 @@ def test_a_cell_whose_node_dies_is_gone_on_with_on_the_other(cluster, tmp_path):
     assert {c["n"] for c in json.loads((out / "correlation.json").read_text())["cells"]} == {1}
 
 
-def test_an_address_that_does_not_answer_is_a_mistake(tmp_path):
+def test_an_address_that_does_not_answer_is_a_usage_error(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         dead = f"127.0.0.1:{probe.getsockname()[1]}"
