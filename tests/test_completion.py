@@ -1,70 +1,60 @@
-"""`shakeshake completion`: each script, run by its shell, offers what the commands take."""
+"""Shell completion offers commands, options and values."""
 
-import shutil
+import os
 import subprocess
 import sys
 
 import pytest
 
-from shakeshake.cli.completion import SHELLS, parser_of
-from shakeshake.cli.main import COMMANDS, main
-
-ASK = {
-    "bash": 'source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _shakeshake; echo "${COMPREPLY[@]}"',
-    "fish": 'source $argv[1]; complete -C (string join " " -- $argv[2..-1]) | string split -f1 \\t',
-    # The shell's own functions print what they are asked to offer.
-    "zsh": "compdef() { }; _describe() { print -l -- $commands }; _arguments() { print -l -- $@ };"
-    ' source "$1"; shift; words=("$@"); CURRENT=$#; _shakeshake',
-}
+from shakeshake.cli.main import COMMANDS
 
 
-@pytest.fixture(scope="module", params=sorted(SHELLS))
-def offered(request, tmp_path_factory):
-    """A function of words, the last of them begun, that gives what the shell offers in their place."""
-    shell = request.param
-    if shutil.which(shell) is None:
-        pytest.skip(f"no {shell} here")
-    script = tmp_path_factory.mktemp("completion") / shell
-    made = subprocess.run([sys.executable, "-m", "shakeshake", "completion", shell], capture_output=True, check=True)
-    script.write_bytes(made.stdout)
-
-    def ask(*words: str) -> str:
-        arguments = [shell, "-c", ASK[shell], *(["--"] if shell == "fish" else [shell]), str(script), "shakeshake"]
-        done = subprocess.run(
-            [*arguments, *words], capture_output=True, text=True, timeout=30, cwd=script.parent, check=False
-        )
-        assert not done.stderr, done.stderr
-        return done.stdout
-
-    return ask
-
-
-def test_commands_options_and_values_are_offered(offered):
-    for command in COMMANDS:
-        assert command in offered("")
-    assert "reproduce" in offered("rep")
-    assert "--weight-decay" in offered("train", "--we")
-    assert "--int8" not in offered("train", "--")
-    assert "S-E-I" in offered("train", "--rule", "S")
-    assert "bf16" in offered("train", "digits", "--precision", "b")
-    assert "verify" in offered("data", "")
-    assert "table1" in offered("reproduce", "")
-    assert "digits" in offered("train", "")
-
-
-def test_every_command_has_a_parser_that_is_had_without_running_it():
-    for command in COMMANDS:
-        assert parser_of(command).prog == f"shakeshake {command}"
-
-
-def test_a_shell_that_is_not_known_is_told(capsys):
-    assert main(["completion", "csh"]) == 2
-    assert "bash" in capsys.readouterr().err
-
-
-def test_no_torch_is_loaded():
-    code = (
-        "import sys\nfrom shakeshake.cli.main import main\n"
-        "main(['completion', 'bash'])\nassert 'torch' not in sys.modules"
+def offered(*words: str, shell: str = "bash") -> list[str]:
+    """What the shell is offered for the last word, by the protocol of click's completion scripts."""
+    env = {**os.environ, "_SHAKESHAKE_COMPLETE": f"{shell}_complete"}
+    env |= {"COMP_WORDS": " ".join(("shakeshake", *words)), "COMP_CWORD": str(len(words))}
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "shakeshake"],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+    assert " torch\n" not in done.stderr, "completion must not import torch"
+    return [line.split(",", 1)[1] for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("",), set(COMMANDS)),
+        (("rep",), {"report", "reproduce"}),
+        (("train", "--we"), {"--weight-decay"}),
+        (("train", "--rule", "S-E"), {"S-E-I", "S-E-B"}),
+        (("train", "digits", "--precision", "b"), {"bf16"}),
+        (("train", "--recipe", "paper_c"), {"paper_cifar10", "paper_cifar100"}),
+        (("train", "--model", "shake_resnet26_2x96"), {"shake_resnet26_2x96d"}),
+        (("data", "ver"), {"verify"}),
+        (("reproduce", "table"), {"table1", "table2", "table3"}),
+        (("train", "dig"), {"digits"}),
+        (("export", "runs/x", "--format", "on"), {"onnx"}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_commands_options_and_values_are_offered(words, expected):
+    assert set(offered(*words)) == expected
+
+
+def test_files_are_offered_where_a_path_is_expected():
+    assert offered("train", "./mi") == ["./mi"]
+    assert "--int8" not in offered("train", "--")
+
+
+@pytest.mark.parametrize(("shell", "word"), [("bash", "complete -o"), ("zsh", "compdef"), ("fish", "complete ")])
+def test_a_script_exists_for_each_shell(shell, word):
+    env = {**os.environ, "_SHAKESHAKE_COMPLETE": f"{shell}_source"}
+    done = subprocess.run([sys.executable, "-m", "shakeshake"], env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert word in done.stdout
+    assert "_SHAKESHAKE_COMPLETE=" in done.stdout

@@ -64,7 +64,7 @@ def test_check_of_what_cannot_be_trained_on(digits, tmp_path):
     assert "12 images in 1 class" in told
     assert "only one class, 'cat'" in mistake
     assert "nowhere is not a folder" in shakeshake("data", "check", "nowhere", code=2, cwd=tmp_path)[1]
-    assert "shakeshake data check photos/" in shakeshake("data", "check", code=2)[1]
+    assert "Missing argument 'FOLDER'" in shakeshake("data", "check", code=2)[1]
     shutil.copytree(folder / "cat", folder / "dog")
     told, mistake = shakeshake("data", "check", folder, code=2)
     assert "12 images in several classes, left out of all" in told

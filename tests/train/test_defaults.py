@@ -3,9 +3,11 @@
 import dataclasses
 import re
 
+import click
 import numpy as np
 import pytest
 
+from shakeshake.cli.options import command, explicit_fields, recipe_options
 from shakeshake.errors import InputError
 from shakeshake.train.auto_config import ENOUGH, NETWORKS, SPARE, TESTS, Facts, choose, seconds_of
 from shakeshake.train.auto_recipe import planned
@@ -114,13 +116,15 @@ def test_without_a_budget_nothing_is_measured():
 
 
 def test_every_reason_is_an_option_that_can_be_typed():
-    from shakeshake.cli.parser import Parser, recipe_options
+    @command()
+    @recipe_options()
+    @click.pass_context
+    def parse(ctx, **_):
+        return explicit_fields(ctx)
 
     recipe, choice = pick(dataclasses.replace(SMALL, smallest=5, largest=60, channels=1))
-    parser = Parser()
-    recipe_options(parser, Recipe().to_dict(), "")
     options = [line.split("  ")[1].strip() for line in choice.lines()]
-    given = vars(parser.parse_args(" ".join(options).split()))
+    given = parse.main(" ".join(options).split(), standalone_mode=False)
     assert given == choice.fields
     assert choose("mine.npz", SMALL, given, None, None)[0] == recipe
 

@@ -1,56 +1,79 @@
-"""compare: does shaking help on somebody's own images?"""
+"""compare."""
 
 from __future__ import annotations
 
-import dataclasses
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import click
 
 from ..utils.console import EXIT_FAILURE, EXIT_OK
-from .parser import door, field_help, recipe_options
+from .options import (
+    DATA_HELP,
+    PATH,
+    argument,
+    command,
+    data_names,
+    engine_options,
+    explicit_fields,
+    option,
+    recipe_options,
+    rule_names,
+    suggest,
+)
 
-APART = ("data", "rule", "seed", "folds", "fold")  # fields of a recipe that a comparison has its own options for
 
-
-def compare(arguments: Sequence[str]) -> int:
-    from ..train.recipe import Recipe
-
-    parser = door(
-        "compare",
-        "Does shaking help you? One network with one budget on your images under E-E-B (not shaken), S-S-I and\n"
-        "S-E-I, over several seeds or folds, with intervals and a plain verdict. Started again with the same\n"
-        "--out, it passes over what is done and goes on with what was broken off; more --seeds join the others.",
-        epilog="examples:\n"
-        "  shakeshake compare mine.npz --budget 5m --out runs/mine\n"
-        "  shakeshake compare mine.npz --folds 5 --seeds 1 --json\n"
-        "  shakeshake compare cifar10 --train-size 1000 --model shake_resnet14_2x16d --epochs 100",
-    )
-    parser.add_argument("data", metavar="DATA", help=field_help(Recipe)["data"])
-    parser.add_argument("--rules", default="S-S-I,S-E-I", metavar="R,R", help="beside E-E-B (default S-S-I,S-E-I)")
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each rule (default 3)")
-    parser.add_argument(
-        "--folds", type=int, default=0, metavar="K", help="cross-validation: " + field_help(Recipe)["folds"]
-    )
-    parser.add_argument(
-        "--budget",
-        metavar="T",
-        help="time of each run, as for `shakeshake train` (default 10m for your own images, none for no limit)",
-    )
-    parser.add_argument("--out", type=Path, metavar="D", help="the folder (default runs/compare-DATA-N, a new one)")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and how long it would take here")
-    parser.add_argument("--json", action="store_true", help="print the results as JSON, all else on stderr")
-    parser.add_argument("--jobs", type=int, metavar="N", help="runs side by side (default: cores; one on a GPU)")
-    parser.add_argument("--engine", default="local", metavar="X", help="local, or ray for a cluster (default local)")
-    parser.add_argument("--address", metavar="A", help="where the Ray cluster is; default one on this machine")
-    parser.add_argument("--cpus", type=int, default=1, metavar="N", help="cores of a run on the cluster (default 1)")
-    parser.add_argument("--gpus", type=float, default=0.0, metavar="X", help="GPUs of a run there (default 0)")
-    fields = parser.add_argument_group("fields of all recipes (default what suits the images, as for `train`)")
-    names = [field.name for field in dataclasses.fields(Recipe) if field.name not in APART]
-    recipe_options(fields, dict.fromkeys(names), "")  # type: ignore[arg-type]
-    given = vars(parser.parse_args(arguments))
-    typed = {name: given.pop(name) for name in list(given) if name in names}
-    stream = sys.stderr if given["json"] else sys.stdout
+@command(
+    help="Does shaking help on your images? Trains one network with one budget under E-E-B (no shaking), S-S-I and "
+    "S-E-I, over several seeds or folds, and prints errors with confidence intervals and a verdict.\n\n"
+    "Run again with the same --out, it skips finished runs and resumes interrupted ones; more --seeds are added.",
+    examples=(
+        "shakeshake compare mine.npz --budget 5m --out runs/mine",
+        "shakeshake compare mine.npz --folds 5 --seeds 1 --json",
+        "shakeshake compare cifar10 --train-size 1000 --model shake_resnet14_2x16d --epochs 100",
+    ),
+)
+@argument("data", metavar="DATA", shell_complete=suggest(data_names, files=True), help=DATA_HELP + ".")
+@option(
+    "--rules",
+    default="S-S-I,S-E-I",
+    metavar="RULE,...",
+    shell_complete=suggest(rule_names),
+    help="Rules to compare with E-E-B.  [default: S-S-I,S-E-I]",
+)
+@option("--seeds", type=int, default=3, metavar="N", help="Number of runs per rule.  [default: 3]")
+@option("--folds", type=int, default=0, metavar="K", help="Folds for cross-validation; 0 for none.  [default: 0]")
+@option(
+    "--budget",
+    metavar="TIME",
+    help="Training time of each run, as for `shakeshake train`. Default: 10m for your own images; none for no limit.",
+)
+@option("--out", type=PATH, metavar="DIR", help="Output directory. Default: runs/compare-DATA-N, a new one.")
+@option("--dry-run", is_flag=True, help="Print the plan and its estimated time, and train nothing.")
+@option("--json", "as_json", is_flag=True, help="Print the results as JSON and everything else on stderr.")
+@engine_options
+@recipe_options(exclude=("data", "rule", "seed", "folds", "fold"))
+@click.pass_context
+def compare(
+    ctx: click.Context,
+    data: str,
+    rules: str,
+    seeds: int,
+    folds: int,
+    budget: str | None,
+    out: Path | None,
+    dry_run: bool,
+    as_json: bool,
+    engine: str,
+    jobs: int | None,
+    address: str | None,
+    cpus: int,
+    gpus: float,
+    **_: Any,
+) -> int:
+    overrides = explicit_fields(ctx)
+    stream = sys.stderr if as_json else sys.stdout
 
     def log(line: str) -> None:
         print(line, file=stream, flush=True)
@@ -60,23 +83,23 @@ def compare(arguments: Sequence[str]) -> int:
     from ..report.page import write_report
 
     plan, images = plan_comparison(
-        given["data"],
-        typed,
-        rules=given["rules"].split(","),
-        seeds=given["seeds"],
-        folds=given["folds"],
-        budget=given["budget"],
-        out=given["out"],
-        engine=Engine(**{name: given[name] for name in ("engine", "jobs", "address", "cpus", "gpus")}),
+        data,
+        overrides,
+        rules=rules.split(","),
+        seeds=seeds,
+        folds=folds,
+        budget=budget,
+        out=out,
+        engine=Engine(engine=engine, jobs=jobs, address=address, cpus=cpus, gpus=gpus),
         log=log,
     )
-    for line in describe_plan(plan, cells=given["dry_run"]):
+    for line in describe_plan(plan, cells=dry_run):
         log(line)
-    if given["dry_run"]:
+    if dry_run:
         return EXIT_OK
     table = run_comparison(plan, images, log=log)
     page = write_report([plan.folder], plan.folder / "report.html")
-    if given["json"]:
+    if as_json:
         print(table.to_json(), end="")
     else:
         print("\n" + "\n".join(format_comparison(table)))

@@ -1,136 +1,165 @@
-"""analyze, reproduce, report: what the paper shows."""
+"""analyze, reproduce, report."""
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import click
+
+from ..experiments.paper import EXPERIMENTS
+from ..experiments.scales import SCALES
 from ..utils.console import EXIT_FAILURE, EXIT_OK
-from .parser import door, recipe_options
+from .options import (
+    PATH,
+    Choice,
+    argument,
+    command,
+    data_dir_option,
+    device_option,
+    engine_options,
+    explicit_fields,
+    option,
+    recipe_options,
+    register_user_code,
+    run_argument,
+    suggest,
+    user_code_options,
+)
+
+CHARTS = ("curves", "correlation", "layerwise", "strength", "differences", "table")
+TABLES = "\n".join(f"  {name:<15}{(inspect.getdoc(made) or '').splitlines()[0]}" for name, made in EXPERIMENTS.items())
 
 
-def analyze(arguments: Sequence[str]) -> int:
-    parser = door(
-        "analyze",
-        "What shaking did to a trained network: correlation between the branches and their layers, calibration,\n"
-        "the gap between training and test error, the strength of its rule. Writes analysis.json into the run.",
-    )
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run directory, finished or not")
-    parser.add_argument("--split", default="test", metavar="X", help="images to look at: test or train (default test)")
-    parser.add_argument(
-        "--only", metavar="A,A", help="correlation, layerwise, calibration, gap, strength, gradcam (default all)"
-    )
-    parser.add_argument("--data-dir", metavar="D", help="where the images are now, if they have moved")
-    parser.add_argument("--device", default="auto", metavar="X", help="auto, cpu, cuda, cuda:1 or mps")
-    given = parser.parse_args(arguments)
-
+@command(
+    help="Analyse a trained run: correlation between its branches and their layers, calibration, the gap between "
+    "training and test error, the strength of its rule, Grad-CAM. Writes analysis.json into the run."
+)
+@run_argument
+@option("--split", type=Choice(("test", "train")), default="test", help="Images to use.  [default: test]")
+@option(
+    "--only",
+    metavar="NAME,...",
+    help="Some of correlation, layerwise, calibration, gap, strength, gradcam. Default: all.",
+)
+@data_dir_option
+@device_option
+@user_code_options
+def analyze(
+    run: Path,
+    split: str,
+    only: str | None,
+    data_dir: str | None,
+    device: str,
+    model: str | None,
+    rule: str | None,
+) -> int:
+    register_user_code({"model": model, "rule": rule}, only=True)
     from ..analysis.format import as_lines
     from ..analysis.run import analyze as run_analysis
 
-    only = None if given.only is None else tuple(given.only.split(","))
-    found = run_analysis(given.run, split=given.split, only=only, data_dir=given.data_dir, device=given.device)
-    for line in as_lines(found):
+    chosen = None if only is None else tuple(only.split(","))
+    for line in as_lines(run_analysis(run, split=split, only=chosen, data_dir=data_dir, device=device)):
         print(line)
-    print(f"\nanalysis {given.run / 'analysis.json'}")
+    print(f"\nanalysis {run / 'analysis.json'}")
     return EXIT_OK
 
 
-def reproduce(arguments: Sequence[str]) -> int:
-    from ..experiments.paper import EXPERIMENTS
-    from ..experiments.scales import SCALES
-    from ..train.recipe import Recipe
-
-    tables = "\n".join(
-        f"  {name:<15}{(inspect.getdoc(made) or '').splitlines()[0]}" for name, made in EXPERIMENTS.items()
-    )
-    scales = "\n".join(f"  {scale.name:<15}{scale.description}" for scale in SCALES.values())
-    parser = door(
-        "reproduce",
-        "A table or figure of the paper, the published figures beside those measured here. Started again, it\n"
-        "passes over what is done and goes on with what was broken off; more --seeds join those that are there.\n\n"
-        f"tables\n{tables}\n\nscales\n{scales}",
-        epilog="examples:\n"
-        "  shakeshake reproduce table1 --dry-run\n"
-        "  shakeshake reproduce table1 --rows E-E-B,S-S-I --seeds 3 --jobs 2\n"
-        "  shakeshake reproduce table1 --scale paper --engine ray --address HOST:6379 --gpus 1",
-    )
-    parser.add_argument("table", metavar="TABLE", help="one of the tables above")
-    parser.add_argument("--scale", default="small", metavar="X", help=f"{', '.join(SCALES)} (default small)")
-    parser.add_argument("--seeds", type=int, metavar="N", help="runs of each cell (default as the scale has it)")
-    parser.add_argument("--rows", metavar="R,R", help="some of the rows alone")
-    parser.add_argument(
-        "--out", type=Path, metavar="D", help="a folder, shared by tables (default runs/reproduce-SCALE)"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and how long it would take here")
-    parser.add_argument("--jobs", type=int, metavar="N", help="runs side by side (default: cores; one on a GPU)")
-    parser.add_argument("--engine", default="local", metavar="X", help="local, or ray for a cluster (default local)")
-    parser.add_argument("--address", metavar="A", help="where the Ray cluster is; default one on this machine")
-    parser.add_argument("--cpus", type=int, default=1, metavar="N", help="cores of a cell on the cluster (default 1)")
-    parser.add_argument("--gpus", type=float, default=0.0, metavar="X", help="GPUs of a cell there (default 0)")
-    fields = parser.add_argument_group("fields of all recipes (default as the table has them)")
-    names = [field.name for field in dataclasses.fields(Recipe) if field.name != "seed"]
-    recipe_options(fields, dict.fromkeys(names), "")  # type: ignore[arg-type]
-    given = vars(parser.parse_args(arguments))
-    rows, dry = given.pop("rows"), given.pop("dry_run")
-    options = {name: given.pop(name) for name in list(given) if name not in names}
-    name = options.pop("table")
+@command(
+    help="Reproduce a table or figure of the paper, and print the published numbers beside the measured ones.\n\n"
+    "Run again, it skips finished runs and resumes interrupted ones; more --seeds are added.\n\n"
+    f"\b\nTables:\n{TABLES}\n\n\b\nScales:\n"
+    + "\n".join(f"  {scale.name:<15}{scale.description}" for scale in SCALES.values()),
+    examples=(
+        "shakeshake reproduce table1 --dry-run",
+        "shakeshake reproduce table1 --rows E-E-B,S-S-I --seeds 3 --jobs 2",
+        "shakeshake reproduce table1 --scale paper --engine ray --address HOST:6379 --gpus 1",
+    ),
+)
+@argument("name", metavar="TABLE", shell_complete=suggest(lambda: EXPERIMENTS), help="One of the tables above.")
+@option("--scale", type=Choice(tuple(SCALES)), default="small", help="Size of the experiments.  [default: small]")
+@option("--seeds", type=int, metavar="N", help="Runs per cell. Default: chosen by the scale.")
+@option("--rows", metavar="ROW,...", help="Only these rows.")
+@option("--out", type=PATH, metavar="DIR", help="Output directory, shared by tables. Default: runs/reproduce-SCALE.")
+@option("--dry-run", is_flag=True, help="Print the plan and its estimated time, and train nothing.")
+@engine_options
+@recipe_options(exclude=("seed",))
+@click.pass_context
+def reproduce(
+    ctx: click.Context,
+    name: str,
+    scale: str,
+    seeds: int | None,
+    rows: str | None,
+    out: Path | None,
+    dry_run: bool,
+    engine: str,
+    jobs: int | None,
+    address: str | None,
+    cpus: int,
+    gpus: float,
+    **_: Any,
+) -> int:
+    overrides = explicit_fields(ctx)
 
     from ..experiments.format import format_table
     from ..experiments.plan import describe_plan, plan_reproduction
     from ..experiments.run import run_plan
     from ..report.page import write_report
 
-    plan = plan_reproduction(name, rows=tuple(rows.split(",")) if rows else (), overrides=given, **options)
+    plan = plan_reproduction(
+        name,
+        rows=tuple(rows.split(",")) if rows else (),
+        overrides=overrides,
+        scale=scale,
+        seeds=seeds,
+        out=out,
+        engine=engine,
+        jobs=jobs,
+        address=address,
+        cpus=cpus,
+        gpus=gpus,
+    )
     plan.check_folder()
-    for line in describe_plan(plan, cells=dry):
+    for line in describe_plan(plan, cells=dry_run):
         print(line, flush=True)
-    if dry:
+    if dry_run:
         return EXIT_OK
     table = run_plan(plan, log=lambda line: print(line, flush=True))
     print()
     for line in format_table(table):
         print(line)
-    print(
-        f"\nresults {plan.folder / name}.json, .csv\nreport {write_report([plan.folder], plan.folder / 'report.html')}"
-    )
+    page = write_report([plan.folder], plan.folder / "report.html")
+    print(f"\nresults {plan.folder / name}.json, .csv\nreport {page}")
     return EXIT_FAILURE if table.failed else EXIT_OK
 
 
-def report(arguments: Sequence[str]) -> int:
-    parser = door(
-        "report",
-        "One self-contained HTML page from runs and from experiments, finished or not.",
-        epilog="examples:\n"
-        "  shakeshake report runs/a runs/b --out page.html\n"
-        "  shakeshake report runs/reproduce-small\n"
-        "  shakeshake report runs/reproduce-small/table1.json --figure differences.svg --chart differences",
-    )
-    parser.add_argument(
-        "runs",
-        type=Path,
-        nargs="+",
-        metavar="PATH",
-        help="run directories, experiment directories or their .json files",
-    )
-    parser.add_argument(
-        "--out", type=Path, metavar="F", help="the page (default report.html in, or beside, what is given first)"
-    )
-    parser.add_argument("--figure", type=Path, metavar="F", help="also one chart alone, as .svg or .png")
-    parser.add_argument(
-        "--chart",
-        default="curves",
-        metavar="C",
-        help="which: curves, correlation, layerwise, strength, differences or table (default curves)",
-    )
-    given = parser.parse_args(arguments)
-
+@command(
+    help="Write one self-contained HTML page about runs and experiments, finished or not.",
+    examples=(
+        "shakeshake report runs/a runs/b --out page.html",
+        "shakeshake report runs/reproduce-small",
+        "shakeshake report runs/reproduce-small/table1.json --figure differences.svg --chart differences",
+    ),
+)
+@argument(
+    "paths",
+    metavar="PATH...",
+    nargs=-1,
+    required=True,
+    type=PATH,
+    help="Run directories, experiment directories or their .json files.",
+)
+@option("--out", type=PATH, metavar="FILE", help="The page. Default: report.html in, or next to, the first PATH.")
+@option("--figure", type=PATH, metavar="FILE", help="Also write one chart as .svg or .png.")
+@option("--chart", type=Choice(CHARTS), default="curves", help="Chart for --figure.  [default: curves]")
+def report(paths: tuple[Path, ...], out: Path | None, figure: Path | None, chart: str) -> int:
     from ..report.export_figure import write_figure
     from ..report.page import write_report
 
-    first = given.runs[0].parent if given.runs[0].suffix == ".json" else given.runs[0]
-    print(write_report(given.runs, given.out or first / "report.html"))
-    if given.figure:
-        print(write_figure(given.runs, given.figure, given.chart))
+    first = paths[0].parent if paths[0].suffix == ".json" else paths[0]
+    print(write_report(list(paths), out or first / "report.html"))
+    if figure:
+        print(write_figure(list(paths), figure, chart))
     return EXIT_OK

@@ -5,67 +5,88 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..utils.console import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, escape, log_stderr
-from .parser import door
+from .options import (
+    PATH,
+    argument,
+    command,
+    data_dir_option,
+    device_option,
+    option,
+    register_user_code,
+    suggest,
+    user_code_options,
+)
 
 if TYPE_CHECKING:
     from ..inference.predict import Prediction
 
 
-def predict(arguments: Sequence[str]) -> int:
-    parser = door(
-        "predict",
-        "The classes of image files (JPEG, PNG, WebP, BMP, a GIF's first frame), with calibrated probabilities.\n"
-        "A file that is no image costs that file: told on stderr, exit code 1, or 2 if there was no other.",
-        epilog="examples:\n"
-        "  shakeshake predict runs/mine photo.jpg --top 1\n"
-        "  shakeshake predict runs/mine photos/ --json > found.jsonl\n"
-        "  find /photos -name '*.jpg' -print0 | shakeshake predict runs/mine -",
-    )
-    parser.add_argument("run", type=Path, metavar="RUN", help="a finished run, or a folder that `export` wrote")
-    parser.add_argument(
-        "images",
-        nargs="+",
-        metavar="IMAGE",
-        help="files, folders with all below them, - for a list of names on stdin (by lines or zero bytes)",
-    )
-    parser.add_argument("--top", type=int, default=3, metavar="N", help="classes for each image (default 3)")
-    parser.add_argument("--json", action="store_true", help="an object on a line for each file, bad ones included")
-    parser.add_argument("--flips", action="store_true", help="the mean over the image and its mirror image")
-    parser.add_argument("--device", default="auto", metavar="X", help="auto, cpu, cuda, cuda:1 or mps")
-    given = parser.parse_args(arguments)
-    if given.top < 1:
-        raise InputError(f"top: got {given.top}, expected 1 or more")
+@command(
+    help="Classify image files (JPEG, PNG, WebP, BMP, the first frame of a GIF), with calibrated probabilities.\n\n"
+    "Unreadable files are skipped and reported on stderr; the exit status is then 1, or 2 if no file was readable.",
+    examples=(
+        "shakeshake predict runs/mine photo.jpg --top 1",
+        "shakeshake predict runs/mine photos/ --json > found.jsonl",
+        "find /photos -name '*.jpg' -print0 | shakeshake predict runs/mine -",
+    ),
+)
+@argument("run", metavar="RUN", type=PATH, help="A finished run, or a directory that `export` wrote.")
+@argument(
+    "images",
+    metavar="IMAGE...",
+    nargs=-1,
+    required=True,
+    shell_complete=suggest(tuple, files=True),
+    help="Files, directories (searched recursively), or - for names on stdin, separated by newlines or zero bytes.",
+)
+@option("--top", type=int, default=3, metavar="K", help="Number of classes per image.  [default: 3]")
+@option("--json", "as_json", is_flag=True, help="Print one JSON object per line and file, also for unreadable files.")
+@option("--flips", is_flag=True, help="Average the predictions for the image and its mirror image.")
+@device_option
+@user_code_options
+def predict(
+    run: Path,
+    images: tuple[str, ...],
+    top: int,
+    as_json: bool,
+    flips: bool,
+    device: str,
+    model: str | None,
+    rule: str | None,
+) -> int:
+    if top < 1:
+        raise InputError(f"top: got {top}, expected 1 or more")
+    register_user_code({"model": model, "rule": rule}, only=True)
 
     from ..inference.image_files import find_images
     from ..inference.predict import Prediction, predict_files
     from ..models.model import load
     from ..train.device import choose_device, keep_freed_memory
 
-    device = choose_device(given.device)
-    if device.type == "cpu":
+    chosen = choose_device(device)
+    if chosen.type == "cpu":
         keep_freed_memory()
-    model = load(given.run, device)
-    if "temperature" not in model.config:
-        log_stderr("shakeshake: the model has no temperature, its probabilities are not calibrated")
+    trained = load(run, chosen)
+    if "temperature" not in trained.config:
+        log_stderr("shakeshake: the model has no temperature, so its probabilities are not calibrated")
     good = bad = 0
-    paths = find_images(given.images, sys.stdin.buffer if sys.stdin is not None else io.BytesIO())
-    for found in predict_files(model, paths, top=given.top, flips=given.flips):
+    paths = find_images(images, sys.stdin.buffer if sys.stdin is not None else io.BytesIO())
+    for found in predict_files(trained, paths, top=top, flips=flips):
         if isinstance(found, Prediction):
             good += 1
-            print(json.dumps(found.to_dict()) if given.json else _line(found), flush=True)
+            print(json.dumps(found.to_dict()) if as_json else _line(found), flush=True)
             continue
         bad += 1
-        if given.json:
+        if as_json:
             print(json.dumps({"file": str(found.path), "error": f"{escape(found.path)} {found.reason}"}), flush=True)
         log_stderr(f"shakeshake: {found}")
     if not good and not bad:
-        raise InputError("image: the list has no names, expected one a line")
+        raise InputError("image: got an empty list, expected one file name per line")
     return EXIT_OK if not bad else EXIT_FAILURE if good else EXIT_USAGE
 
 
@@ -74,43 +95,64 @@ def _line(found: Prediction) -> str:
     return f"{escape(found.path)}: {ranked}"
 
 
-def export(arguments: Sequence[str]) -> int:
-    parser = door(
-        "export",
-        "A finished run for other programs. What is exported is read back and compared with PyTorch on images of the\n"
-        "run's test split before it is written.\n\n"
-        "formats\n"
-        "  onnx         images (batch, height, width, channel) uint8 in, calibrated probabilities out; RUN/model.onnx\n"
-        "  torch        the same by torch.export, for torch.export.load; RUN/model.pt2\n"
-        "  safetensors  a folder in the layout of the Hugging Face hub, with a model card; RUN/huggingface",
-        epilog="examples:\n"
-        "  shakeshake export runs/mine --format onnx\n"
-        "  shakeshake export runs/mine --format onnx --int8 --out small.onnx\n"
-        "  shakeshake export runs/mine --format safetensors --licence cc-by-4.0",
-    )
-    parser.add_argument("run", type=Path, metavar="RUN", help="a finished run")
-    parser.add_argument("--format", required=True, metavar="X", help="onnx, torch or safetensors")
-    parser.add_argument("--out", type=Path, metavar="F", help="the file, or the folder (default in the run, see above)")
-    parser.add_argument("--int8", action="store_true", help="onnx in int8, with its measured error beside fp32's")
-    parser.add_argument("--half", action="store_true", help="safetensors in float16: half the size")
-    parser.add_argument(
-        "--licence", "--license", default="unknown", metavar="ID", help="for the card: mit, cc-by-4.0, other, ..."
-    )
-    parser.add_argument("--data-dir", metavar="D", help="where the images are now, if they have moved")
-    given = parser.parse_args(arguments)
-
+@command(
+    help="Export a finished run for use in other programs. The export is read back and compared with PyTorch on "
+    "images of the run's test split before it is written.\n\n"
+    "\b\n"
+    "Formats:\n"
+    "  onnx         uint8 images (batch, height, width, channel) to calibrated probabilities; RUN/model.onnx\n"
+    "  torch        the same as a torch.export program, for torch.export.load; RUN/model.pt2\n"
+    "  safetensors  a directory in the layout of the Hugging Face hub, with a model card; RUN/huggingface",
+    examples=(
+        "shakeshake export runs/mine --format onnx",
+        "shakeshake export runs/mine --format onnx --int8 --out small.onnx",
+        "shakeshake export runs/mine --format safetensors --licence cc-by-4.0",
+    ),
+)
+@argument("run", metavar="RUN", type=PATH, help="A finished run.")
+@option(
+    "--format",
+    "format_",
+    required=True,
+    metavar="FORMAT",
+    shell_complete=suggest(lambda: ("onnx", "torch", "safetensors")),
+    help="onnx, torch or safetensors.",
+)
+@option("--out", type=PATH, metavar="PATH", help="Output file or directory. Default: in the run, see above.")
+@option("--int8", is_flag=True, help="onnx: quantize to int8, and report its error and that of fp32.")
+@option("--half", is_flag=True, help="safetensors: store float16, half the size.")
+@option(
+    "--licence",
+    "--license",
+    default="unknown",
+    metavar="ID",
+    help="Licence in the model card, such as mit or cc-by-4.0.  [default: unknown]",
+)
+@data_dir_option
+@user_code_options
+def export(
+    run: Path,
+    format_: str,
+    out: Path | None,
+    int8: bool,
+    half: bool,
+    licence: str,
+    data_dir: str | None,
+    model: str | None,
+    rule: str | None,
+) -> int:
+    register_user_code({"model": model, "rule": rule}, only=True)
     from ..export.export_run import export_run
 
-    print(
-        export_run(
-            given.run,
-            given.format,
-            given.out,
-            int8=given.int8,
-            half=given.half,
-            licence=given.licence,
-            data_dir=given.data_dir,
-            say=lambda line: print(line, flush=True),
-        )
+    written = export_run(
+        run,
+        format_,
+        out,
+        int8=int8,
+        half=half,
+        licence=licence,
+        data_dir=data_dir,
+        say=lambda line: print(line, flush=True),
     )
+    print(written)
     return EXIT_OK

@@ -1,70 +1,122 @@
-"""The command line: imports nothing heavy until the command is known."""
+"""The `shakeshake` program: finds the command, runs it, and turns errors and signals into exit statuses."""
 
 from __future__ import annotations
 
-import difflib
 import importlib
+import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
+
+import click
 
 from .. import __version__
 from ..errors import InputError
-from ..utils.console import EXIT_INTERRUPTED, EXIT_OK, log_stderr, run_cli
-from . import COMMANDS
+from ..utils.console import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    configure_logging,
+    escape_line_breaks,
+    log_stderr,
+    run_cli,
+)
+from .options import Group, closest
+
+# Command -> the module of this package that defines it, and its line in --help.
+COMMANDS = {
+    "train": ("train", "Train a network on a built-in data set, a folder of images or an .npz."),
+    "resume": ("train", "Resume an interrupted run from its last checkpoint."),
+    "eval": ("train", "Loss and error of a trained run on a split of its data."),
+    "compare": ("compare", "Does shaking help on your images? Train under several rules and compare."),
+    "predict": ("inference", "Classify image files, with calibrated probabilities."),
+    "export": ("inference", "Export a trained run to ONNX, torch.export or safetensors."),
+    "analyze": ("experiments", "Measure correlation, calibration and more of a trained run."),
+    "reproduce": ("experiments", "Reproduce the paper's tables and figures."),
+    "report": ("experiments", "Write one HTML page about runs and experiments."),
+    "models": ("tools", "List networks and their sizes."),
+    "data": ("data", "List, download or verify data sets; check a folder of images."),
+    "doctor": ("tools", "Show the installation and the device, and suggest improvements."),
+    "bench": ("tools", "Measure training and inference speed."),
+    "demo": ("tools", "Train a small network with and without shaking (one minute)."),
+}
+COMPLETE_VARIABLE = "_SHAKESHAKE_COMPLETE"
 
 
-def _help() -> str:
-    lines = [f"  {name:<10} {about}" for name, (_, about) in COMMANDS.items()]
-    return (
-        "usage: shakeshake COMMAND ...\n\n"
-        "Shake-Shake regularization (X. Gastaldi, 2017): train networks that overfit less.\n\n"
-        "commands\n" + "\n".join(lines) + "\n\n"
-        "`shakeshake COMMAND --help` describes one. Start with `shakeshake demo` or `shakeshake train digits`."
-    )
+class _LazyGroup(Group):
+    """Imports the module of a command when the command is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        return getattr(importlib.import_module(f".{COMMANDS[cmd_name][0]}", __package__), cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, about) for name, (_, about) in COMMANDS.items()])
 
 
-def _warn(message: Warning | str, *_: object, **__: object) -> None:
-    log_stderr(f"shakeshake: warning: {message}")
-
-
-def _terminated(number: int, frame: object) -> NoReturn:
-    signal.signal(number, signal.SIG_DFL)  # a second one does not interrupt how the first is told
-    raise KeyboardInterrupt
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Start with `shakeshake demo` or `shakeshake train digits`.\n\n"
+    "\b\nShell completion (bash; likewise zsh_source, fish_source):\n"
+    '  eval "$(_SHAKESHAKE_COMPLETE=bash_source shakeshake)"',
+)
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def cli() -> None:
+    """Shake-Shake regularization (X. Gastaldi, 2017): train networks that overfit less."""
+    signal.signal(signal.SIGTERM, _terminate)
+    warnings.showwarning = _show_warning
+    configure_logging()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Returns 0 done, 2 the user's mistake (one line), 130 interrupted, 1 anything else."""
-    given = sys.argv[1:] if arguments is None else arguments
+    """Run a command.
+
+    Args:
+        arguments: The command and its options; None for those of this process.
+
+    Returns:
+        The exit status: 0 for success, 2 for a usage error (one line on stderr), 130 if interrupted, 1 otherwise.
+    """
     try:
-        status = run_cli(lambda: _run(given))
-    except KeyboardInterrupt:  # a second one
+        status = run_cli(lambda: _run(list(sys.argv[1:] if arguments is None else arguments)))
+    except KeyboardInterrupt:  # a second one, while the first was handled
         status = EXIT_INTERRUPTED
-    if arguments is None:  # the process ends: Python would print where a signal finds it
+    if arguments is None:  # the process ends; a signal from now on must not print a traceback
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
     return status
 
 
-def _run(arguments: Sequence[str]) -> int:
-    command = arguments[0] if arguments else "--help"
-    if command in ("-h", "--help"):
-        print(_help())
-        return EXIT_OK
-    if command == "--version":
-        print(f"shakeshake {__version__}")
-        return EXIT_OK
-    return _door(command)(arguments[1:])
+def _run(arguments: list[str]) -> int:
+    if instruction := os.environ.get(COMPLETE_VARIABLE):
+        from click.shell_completion import shell_complete
+
+        return shell_complete(cli, {}, "shakeshake", COMPLETE_VARIABLE, instruction)
+    try:  # not Command.main(), which handles interrupts and broken pipes in its own way
+        with cli.make_context("shakeshake", arguments or ["--help"]) as context:
+            return cli.invoke(context) or EXIT_OK
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except click.ClickException as error:
+        message = error.format_message()
+        if isinstance(error, click.NoSuchOption):
+            message = f"No such option {error.option_name!r}" + closest(error.option_name, error.possibilities or ())
+        message = escape_line_breaks(" ".join(message.split())).rstrip(".")
+        path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "shakeshake"
+        raise InputError(f"{message} (see `{path} --help`)") from None
 
 
-def _door(command: str) -> Callable[[Sequence[str]], int]:
-    signal.signal(signal.SIGTERM, _terminated)
-    warnings.showwarning = _warn
-    if command not in COMMANDS:
-        close = difflib.get_close_matches(command, COMMANDS, n=1)
-        hint = f"the closest is {close[0]}" if close else f"expected one of {', '.join(COMMANDS)}"
-        raise InputError(f"command {command!r} is not known, {hint} (see `shakeshake --help`)")
-    module, _ = COMMANDS[command]
-    return getattr(importlib.import_module(f".{module}", __package__), command)
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    log_stderr(f"shakeshake: warning: {message}")
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    signal.signal(number, signal.SIG_DFL)  # a second signal must not interrupt the handling of the first
+    raise KeyboardInterrupt

@@ -1,104 +1,161 @@
-"""train, resume, eval, pack, unpack."""
+"""train, resume, eval."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+import itertools
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from ..errors import InputError
-from ..utils.console import EXIT_OK, log_stderr
-from .parser import Parser, door, field_help, recipe_options
+from ..train.presets import PRESETS, preset
+from ..train.recipe import Recipe
+from ..utils.console import EXIT_OK, escape, log_stderr
+from .options import (
+    DATA_HELP,
+    PATH,
+    Choice,
+    Command,
+    argument,
+    command,
+    data_dir_option,
+    data_names,
+    device_option,
+    explicit_fields,
+    minutes_option,
+    option,
+    recipe_options,
+    register_user_code,
+    run_argument,
+    suggest,
+    user_code_options,
+)
 
 if TYPE_CHECKING:
     from ..train.distributed import Group
 
 
-def train(arguments: Sequence[str]) -> int:
-    from ..train.presets import PRESETS, preset
-    from ..train.recipe import Recipe
+class _TrainCommand(Command):
+    """Shows the values of the preset that the command line names, wherever --help stands."""
 
-    ahead = Parser(prog="shakeshake train", add_help=False, allow_abbrev=False)
-    ahead.add_argument("--recipe")
-    named = ahead.parse_known_args(arguments)[0].recipe
-    start = named or "quick"  # so that the help below shows this recipe's values
-    defaults = preset(start)
-    parser = door(
-        "train",
-        "Train a network and write everything about it into a run directory.\n"
-        "A stopped or killed run goes on with `shakeshake resume RUN` and ends as if nothing had happened.",
-        epilog="examples:\n"
-        "  shakeshake train digits\n"
-        "  shakeshake train photos/ --image-size 64 --budget 30m\n"
-        "  shakeshake train cifar10 --train-size 5000 --epochs 100 --rule S-E-I --out runs/small\n"
-        "  shakeshake train cifar10 --recipe paper_cifar10 --model shake_resnet26_2x96d\n"
-        "  torchrun --nproc-per-node 2 -m shakeshake train cifar10 --recipe paper_cifar10     (a process for each GPU)",
-    )
-    parser.add_argument("data", metavar="DATA", help=field_help(Recipe)["data"])
-    parser.add_argument(
-        "--recipe",
-        metavar="NAME",
-        help=f"where the other options start from: {', '.join(PRESETS)} (default quick; for your own images what "
-        "suits their number, size and the budget, said before it is used)",
-    )
-    parser.add_argument(
-        "--budget",
-        metavar="T",
-        help="time that the run may take here, as 90s, 10m or 2h: picks network, epochs, augmentation and rule, as far "
-        "as they are not given; none for no limit (default 10m for your own images)",
-    )
-    parser.add_argument(
-        "--out", type=Path, metavar="RUN", help="the run directory, a new folder (default runs/DATA-RULE-N)"
-    )
-    minutes_option(parser)
-    shown = {field.name: getattr(defaults, field.name) for field in dataclasses.fields(Recipe) if field.name != "data"}
-    recipe_options(parser, shown, f" ({start}: {{}})")
-    given = vars(parser.parse_args(arguments))
-    out, data, budget, minutes = (given.pop(name, None) for name in ("out", "data", "budget", "minutes"))
-    del given["recipe"]
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        named = [following for word, following in itertools.pairwise(args) if word == "--recipe"]
+        named += [word.removeprefix("--recipe=") for word in args if word.startswith("--recipe=")]
+        name = named[0] if named and named[0] in PRESETS else "quick"
+        ctx.meta["shakeshake.preset"] = name, preset(name)
+        return super().parse_args(ctx, args)
+
+
+@click.command(
+    cls=_TrainCommand,
+    help="Train a network and write everything about the run into a directory.\n\n"
+    "An interrupted run continues with `shakeshake resume RUN` and ends with the same weights as an uninterrupted one.",
+    examples=(
+        "shakeshake train digits",
+        "shakeshake train photos/ --image-size 64 --budget 30m",
+        "shakeshake train cifar10 --train-size 5000 --epochs 100 --rule S-E-I --out runs/small",
+        "shakeshake train cifar10 --recipe paper_cifar10 --model shake_resnet26_2x96d",
+        "shakeshake train --config runs/small/recipe.json --seed 1",
+        "torchrun --nproc-per-node 2 -m shakeshake train cifar10 --recipe paper_cifar10  # one process per GPU",
+    ),
+)
+@argument("data", metavar="DATA", required=False, shell_complete=suggest(data_names, files=True), help=DATA_HELP + ".")
+@option(
+    "--recipe",
+    "name",
+    type=Choice(tuple(PRESETS)),
+    metavar="NAME",
+    help=f"Preset that the other options start from: {', '.join(PRESETS)}. Default: quick; for your own images a "
+    "recipe is chosen from their number, their size and the budget, and printed.",
+)
+@option(
+    "--config",
+    type=PATH,
+    metavar="FILE",
+    help="Recipe to start from, as JSON: a file with any recipe fields, such as the recipe.json of a run.",
+)
+@option(
+    "--budget",
+    metavar="TIME",
+    help="Training time, such as 90s, 10m or 2h. Chooses network, epochs, augmentation and rule, where you don't. "
+    "Default: 10m for your own images; none for no limit.",
+)
+@option("--out", type=PATH, metavar="RUN", help="Run directory, a new folder. Default: runs/DATA-RULE-N.")
+@minutes_option
+@recipe_options(exclude=("data",))
+@click.pass_context
+def train(
+    ctx: click.Context,
+    data: str | None,
+    name: str | None,
+    config: Path | None,
+    budget: str | None,
+    out: Path | None,
+    minutes: float | None,
+    **_: Any,
+) -> int:
+    overrides = explicit_fields(ctx)
+    if config is not None:
+        if name is not None or budget is not None:
+            other = "--recipe" if name is not None else "--budget"
+            raise InputError(f"config: got it together with {other}, expected one of the two")
+        fields = _read_config(config)
+        data = data or fields["data"]
+        name, overrides = "quick", {key: value for key, value in (fields | overrides).items() if key != "data"}
+    if data is None:
+        raise click.MissingParameter(ctx=ctx, param=ctx.command.params[0])
 
     from ..train.auto_recipe import planned
     from ..train.distributed import joined
     from ..train.fit import fit, run_path
 
     with joined() as group:
-        recipe, picked = planned(data, given, name=named, budget=budget, group=group)
+        recipe, picked = planned(data, overrides, name=name, budget=budget, group=group)
         if group.leads:
             log_stderr("\n".join(picked))
         run = out or run_path(recipe, group)
         return _finished(run, fit(recipe, run, minutes=minutes, told=bool(picked)), group)
 
 
-def minutes_option(parser: Parser) -> None:
-    about = "save, stop and exit with 130 (under torchrun 0) after about M minutes, to go on later"
-    parser.add_argument("--minutes", type=float, metavar="M", help=about)
+def _read_config(path: Path) -> dict[str, Any]:
+    """All fields of a recipe in a JSON file."""
+    try:
+        values = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"config: {escape(path)} cannot be read as JSON: {error}") from None
+    try:
+        return Recipe.from_dict(values).to_dict()
+    except InputError as error:
+        raise InputError(f"config: {escape(path)}: {error}") from None
 
 
 def _finished(run: Path, result: dict[str, Any], group: Group) -> int:
+    """Print the result of a run and write its report."""
     if not group.leads:
         return EXIT_OK
     balanced = result.get("last_balanced_error")
-    uneven = balanced is not None and abs(balanced - result["last_error"]) >= 0.005
-    also = f", balanced {balanced:.2f} %," if uneven else ""
+    differs = balanced is not None and abs(balanced - result["last_error"]) >= 0.005
+    also = f", balanced {balanced:.2f} %," if differs else ""
     print(
         f"test error {result['last_error']:.2f} %{also} at the last epoch (best {result['best_error']:.2f} % at epoch "
         f"{result['best_epoch']}), train error {result['last_train_error']:.2f} %, {result['seconds'] / 60:.1f} min\n"
         f"model {run / 'model.safetensors'}",
         flush=True,
     )
-    _look_at_photos(run)
+    _analyze_images(run)
     from ..report.page import write_report
 
     try:
         print(f"report {write_report([run], run / 'report.html')}")
-    except InputError as error:  # a full disk: the run is finished all the same
-        log_stderr(f"shakeshake: the page is not there: {error}; `shakeshake report {run}` makes it")
+    except InputError as error:  # the run itself is complete
+        log_stderr(f"shakeshake: no report was written: {error}; run `shakeshake report {run}` to write it")
     return EXIT_OK
 
 
-def _look_at_photos(run: Path) -> None:
-    """Of own photos the page shows which were confused and where the network looked, without being asked."""
+def _analyze_images(run: Path) -> None:
+    """Analyse a run on a folder of images, so that its report has confused classes and Grad-CAM pictures."""
     if not (run / "data.json").exists() or (run / "analysis.json").exists():
         return
     from ..analysis.run import analyze
@@ -106,68 +163,36 @@ def _look_at_photos(run: Path) -> None:
     try:
         analyze(run, only=("calibration", "gap", "gradcam"))
     except InputError as error:
-        log_stderr(f"shakeshake: the page has no pictures: {error}")
+        log_stderr(f"shakeshake: the report has no pictures: {error}")
 
 
-def resume(arguments: Sequence[str]) -> int:
-    parser = door("resume", "Go on with a run exactly where its last checkpoint left it.")
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run directory")
-    parser.add_argument("--data-dir", metavar="D", help="where the images are now, if they have moved")
-    minutes_option(parser)
-    given = parser.parse_args(arguments)
-
+@command(help="Resume an interrupted run from its last checkpoint.")
+@run_argument
+@data_dir_option
+@minutes_option
+@user_code_options
+def resume(run: Path, data_dir: str | None, minutes: float | None, model: str | None, rule: str | None) -> int:
+    register_user_code({"model": model, "rule": rule}, only=True)
     from ..train.distributed import joined
-    from ..train.fit import resume as go_on
+    from ..train.fit import resume as resume_run
 
     with joined() as group:
-        return _finished(given.run, go_on(given.run, data_dir=given.data_dir, minutes=given.minutes), group)
+        return _finished(run, resume_run(run, data_dir=data_dir, minutes=minutes), group)
 
 
-def eval(arguments: Sequence[str]) -> int:
-    parser = door("eval", "Loss and error of a trained run over a split of its data.")
-    parser.add_argument("run", type=Path, metavar="RUN", help="the directory of a finished run")
-    parser.add_argument("--split", default="test", choices=("test", "train", "val"), help="default test")
-    parser.add_argument("--data-dir", metavar="D", help="where the images are now, if they have moved")
-    parser.add_argument("--device", default="auto", metavar="X", help="auto, cpu, cuda, cuda:1 or mps")
-    given = parser.parse_args(arguments)
-
+@command(help="Loss and error of a trained run on a split of its data.")
+@argument("run", metavar="RUN", type=PATH, help="The directory of a finished run.")
+@option("--split", type=Choice(("test", "train", "val")), default="test", help="Default: test.")
+@data_dir_option
+@device_option
+@user_code_options
+def eval(run: Path, split: str, data_dir: str | None, device: str, model: str | None, rule: str | None) -> int:
+    register_user_code({"model": model, "rule": rule}, only=True)
     from ..train.open_run import evaluate_run
 
-    measured = evaluate_run(given.run, split=given.split, data_dir=given.data_dir, device=given.device)
+    measured = evaluate_run(run, split=split, data_dir=data_dir, device=device)
     print(
-        f"{given.split} error {measured['error']:.2f} %  loss {measured['loss']:.4f}  {measured['images']} images  "
+        f"{split} error {measured['error']:.2f} %  loss {measured['loss']:.4f}  {measured['images']} images  "
         f"balanced error {measured['balanced_error']:.2f} %"
     )
-    return EXIT_OK
-
-
-def pack(arguments: Sequence[str]) -> int:
-    parser = door(
-        "pack",
-        "A run, finished or not, as a few files of bounded size: for machines that keep nothing.\n"
-        "`shakeshake unpack` makes it a run again, and `shakeshake resume` goes on with it.",
-    )
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run directory")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a new folder for the files")
-    parser.add_argument("--files", type=int, default=8, metavar="N", help="at most so many files (default 8)")
-    parser.add_argument("--size", type=float, default=16, metavar="MIB", help="of at most so many MiB (default 16)")
-    given = parser.parse_args(arguments)
-
-    from ..train.carry import pack as write
-
-    for path in write(given.run, given.folder, files=given.files, size=given.size):
-        print(path)
-    return EXIT_OK
-
-
-def unpack(arguments: Sequence[str]) -> int:
-    parser = door("unpack", "A run directory from the files that `shakeshake pack` wrote.")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the folder with all parts of one run")
-    parser.add_argument("run", type=Path, metavar="RUN", help="the run directory to make")
-    given = parser.parse_args(arguments)
-
-    from ..train.carry import unpack as read
-
-    read(given.folder, given.run)
-    print(given.run)
     return EXIT_OK
