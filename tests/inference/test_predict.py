@@ -96,7 +96,7 @@ def test_lists_on_stdin(run, photos, tmp_path, capsys, monkeypatch):
     assert code == 0
     assert found[1] == lines[1]
     assert found[0].startswith(str(tmp_path / r"new\nline \udcff.png: "))
-    with pytest.raises(InputError, match="image: the list has no names"):
+    with pytest.raises(InputError, match="image: got an empty list"):
         listed(b"\n")
 
 
