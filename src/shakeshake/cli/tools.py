@@ -15,7 +15,7 @@ from .options import PATH, argument, command, device_option, model_names, option
     examples=("shakeshake models '*2x96d'",),
 )
 @argument(
-    "pattern", metavar="PATTERN", default="*", shell_complete=suggest(model_names), help="Only names that match it."
+    "pattern", metavar="[PATTERN]", default="*", shell_complete=suggest(model_names), help="Only names that match it."
 )
 def models(pattern: str) -> int:
     from ..models.families import families

@@ -61,7 +61,9 @@ class _TrainCommand(Command):
         "torchrun --nproc-per-node 2 -m shakeshake train cifar10 --recipe paper_cifar10  # one process per GPU",
     ),
 )
-@argument("data", metavar="DATA", required=False, shell_complete=suggest(data_names, files=True), help=DATA_HELP + ".")
+@argument(
+    "data", metavar="[DATA]", required=False, shell_complete=suggest(data_names, files=True), help=DATA_HELP + "."
+)
 @option(
     "--recipe",
     "name",
