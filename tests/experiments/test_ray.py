@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("ray")
@@ -124,3 +125,18 @@ def test_an_address_that_does_not_answer_is_a_usage_error(tmp_path):
             assert done.returncode == 2
             assert sentence in done.stderr
             assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_modules_next_to_the_images_are_not_executed_on_the_cluster(tmp_path):
+    """A user's folder may have a statistics.py. The path of the images is relative to it."""
+    random = np.random.default_rng(0)
+    images, labels = random.integers(0, 255, (40, 8, 8), dtype=np.uint8), np.arange(40) % 2
+    np.savez(tmp_path / "mine.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    for name in ("statistics", "random"):
+        (tmp_path / f"{name}.py").write_text(f"open('{tmp_path}/executed-{name}', 'w').close()\nraise SystemExit\n")
+    options = ["--engine", "ray", "--rules", "S-S-I", "--seeds", "1", "--model", "shake_resnet8_2x4d", "--epochs", "1"]
+    command = [sys.executable, "-P", "-m", "shakeshake", "compare", "mine.npz", *options, "--out", "out"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False, env=RAY)
+    assert not list(tmp_path.glob("executed-*"))
+    assert done.returncode == 0, done.stdout + done.stderr

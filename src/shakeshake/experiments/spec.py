@@ -199,7 +199,8 @@ def describe_recipe(recipe: Recipe) -> str:
     folds = f", {recipe.folds}-fold cross-validation on the training images" if recipe.folds else ""
     epochs = f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}"
     rate = f"{recipe.first_epoch_lr:g}, then {recipe.lr:g}" if recipe.first_epoch_lr else f"{recipe.lr:g}"
+    network = model_info(recipe.model).paper_label
     return (
-        f"{model_info(recipe.model).paper_label}, {images} of {recipe.data}, {epochs}, batch {recipe.batch_size}, learning rate "
-        f"{rate}, weight decay {recipe.weight_decay:g}, {listed or 'no augmentation'}{smoothing}{balance}{folds}"
+        f"{network}, {images} of {recipe.data}, {epochs}, batch {recipe.batch_size}, learning rate {rate}, "
+        f"weight decay {recipe.weight_decay:g}, {listed or 'no augmentation'}{smoothing}{balance}{folds}"
     )
