@@ -20,6 +20,7 @@ from ..train.presets import (
     paper_resnext,
     paper_wrn,
 )
+from .augmentation import alternatives, augmentation, length, rules_without_augmentation
 from .spec import Cell, Experiment
 
 NETWORK = "shake_resnet26_2x32d"
@@ -243,4 +244,9 @@ EXPERIMENTS: dict[str, Callable[[], Experiment]] = {
     "architectures": architectures,
     "correlation": correlation,
     "layerwise": layerwise,
+    # Not in the paper: the study of docs/dev/augmentation-study.md.
+    "augmentation": augmentation,
+    "alternatives": alternatives,
+    "rules_without_augmentation": rules_without_augmentation,
+    "length": length,
 }

@@ -181,6 +181,7 @@ def plan_reproduction(
         settings={name: value for name, value in overrides.items() if name not in MACHINE_FIELDS},
         engine=Engine(**engine),
         data_dir=overrides.get("data_dir"),
+        analyses=experiment.analyses,
     )
 
 

@@ -101,6 +101,7 @@ class Experiment:
         folds: Folds that each seed is tested on in turn; 0 where it is tested on the test images.
         paired: Whether the sentences judge by the differences within pairs of equal seeds.
         fixed_size: Whether the scales small and paper leave the recipes and seeds as they are.
+        analyses: Analyses of each run, separated by commas, or None for all.
         published_correlations: (row, block) -> correlation between the branches of that block.
     """
 
@@ -117,6 +118,7 @@ class Experiment:
     published_setting: str = ""
     paired: bool = False
     fixed_size: bool = False
+    analyses: str | None = None
     published_correlations: dict[tuple[str, str], float] | None = None
 
     def __post_init__(self) -> None:
