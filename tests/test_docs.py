@@ -1,19 +1,16 @@
-"""README and docs tell the truth: every command and Python block in them runs, in order, in a folder of the page's own.
+"""README, CHANGELOG, CONTRIBUTING and docs/: every command and Python block runs, in order, in a folder per page.
 
-A comment before a block says, where a reader of the source sees it, how the test differs from what is written:
+Commands are scaled down as `SMALL` says, so the pages need no markup for it. A comment right before a block changes how
+it is tested:
 
-    <!-- not run: REASON -->            the block is not run
-    <!-- tested                         the block is run, and
-    train + --epochs 1                    these options stand behind every `shakeshake train` in it
-    train cifar10 -> train digits         this text is replaced
-    not run: torchrun: REASON             lines that begin so are not run
-    fails                                 it is the user's mistake, exit code 2
-    -->
+    <!-- not run: REASON -->        the block is not run
+    <!-- fails -->                  each command of the block is a usage error: it exits with status 2
 
-A line of it that applies to nothing is an error. The folder holds photos/ and other/, photo.jpg, mine.npz, and runs of
-an epoch: runs/small and runs/other on digits, runs/mine on photos/.
+The folder contains photos/, other/, photo.jpg, mine.npz and finished runs: runs/small and runs/other on digits,
+runs/mine on photos/.
 """
 
+import contextlib
 import io
 import re
 import shlex
@@ -21,8 +18,7 @@ import shutil
 import signal
 import subprocess
 import warnings
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -30,154 +26,137 @@ import pytest
 from PIL import Image
 
 from shakeshake.cli.main import COMMANDS, main
+from shakeshake.train.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(
-    r"(?:<!-- (?P<note>(?:not run|tested)(?:(?!-->).)*)-->\n)?```(?P<language>\w*)\n(?P<text>.*?)```", re.DOTALL
-)
-PROGRAMS = ("shakeshake", "make", "pip", "python", "torchrun", "git", "eval", "find", "cat")
-LONGEST = 60  # seconds that a command may take before it is said that it needs a scale-down
-SHORT = ["--epochs", "1", "--model", "shake_resnet8_2x4d", "--batch-size", "10"]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "results" / "README.md"]
+COMMENT = re.compile(r"<!-- (?:not run|fails)")
+BLOCK = re.compile(r"(?:<!-- (not run: [^>]+|fails) -->\n)?```(\w*)\n(.*?)```", re.DOTALL)
+PROGRAMS = ("shakeshake", "make", "pip", "python", "torchrun", "git")
+TIME_LIMIT = 60  # seconds per command
+NETWORK = ["--model", "shake_resnet8_2x4d", "--batch-size", "10"]
+DIGITS = ["--train-size", "60"]
+ONE_RUN = ["--epochs", "1", *NETWORK, "--ghost-batch-size", "10", "--crop-padding", "1"]
+SMALL = {
+    "train": ONE_RUN,
+    "bench": ["--rounds", "1", *NETWORK, "--batch-size", "4", "--test-batch-size", "4"],
+    "compare": ["--budget", "none", "--rules", "S-E-I", "--seeds", "1", "--jobs", "1", "--epochs", "1", *NETWORK],
+    "reproduce": ["--scale", "smoke", "--data", "digits"],
+}
 
 
-@dataclass
-class Note:
-    """What a comment says about the block behind it."""
-
-    skipped: bool
-    fails: bool
-    added: dict[str, list[str]]
-    replaced: dict[str, str]
-    not_run: list[str]
-    used: set[str]
-
-    @classmethod
-    def read(cls, text: str) -> "Note":
-        note = cls(text.startswith("not run: "), False, {}, {}, [], set())
-        for line in text.splitlines()[1:] if text.startswith("tested") else ():
-            if line == "fails":
-                note.fails = True
-            elif line.startswith("not run: "):
-                note.not_run.append(line.removeprefix("not run: ").split(": ")[0])
-            elif " -> " in line:
-                old, new = line.split(" -> ")
-                note.replaced[old] = new
-            else:
-                command, options = line.split(" + ")
-                note.added[command] = shlex.split(options)
-        return note
-
-    def commands(self, text: str) -> list[str]:
-        """The lines to run, comments cut off."""
-        found = []
-        lines = text.replace("\\\n", " ").splitlines()
-        for command in (part.strip() for line in lines for part in re.sub(r"\s+#.*", "", line).split("&&")):
-            if command.split(" ")[0] not in PROGRAMS:
-                continue
-            if passed := [start for start in self.not_run if command.startswith(start)]:
-                self.used |= set(passed)
-                continue
-            command = self.changed(command)
-            name = command.split()[1] if command.startswith("shakeshake ") else ""
-            if name in self.added:
-                self.used.add(name)
-                command = shlex.join([*shlex.split(command), *self.added[name]])
-            found.append(command)
-        return found
-
-    def changed(self, text: str) -> str:
-        for old, new in self.replaced.items():
-            if old in text:
-                self.used.add(old)
-                text = text.replace(old, new)
-        return text
-
-    def stale(self) -> set[str]:
-        return {*self.added, *self.replaced, *self.not_run} - self.used
+def scaled_down(command: list[str]) -> list[str]:
+    """The command with options that make it small. Tables are planned; with ``--rows`` they are trained, too."""
+    name = command[0]
+    if name == "train" and command[1] in ("cifar10", "digits"):
+        command = [name, "digits", *command[2:], *DIGITS]
+    if name == "reproduce" and "--rows" in command:
+        return [*command, *SMALL[name], *DIGITS, *NETWORK, "--epochs", "1", "--precision", "fp32", "--seeds", "1"]
+    if name == "reproduce" and "--dry-run" not in command:
+        command = [*command, "--dry-run"]
+    return [*command, *SMALL.get(name, [])]
 
 
-def shakeshake(line: str, code: int = 0) -> str:
-    """The command, in this process: what it prints. (tests/test_cli.py has commands as processes.)"""
-    out, err, shown, handler = io.StringIO(), io.StringIO(), warnings.showwarning, signal.getsignal(signal.SIGTERM)
-    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail(f"`{line}` takes too long: scale it down"))
-    signal.alarm(LONGEST)
+def run(command: list[str], status: int = 0) -> None:
+    """Run a `shakeshake` command in this process, which saves most of the time of a small one."""
+    line, output = shlex.join(command), io.StringIO()
+    show, on_term = warnings.showwarning, signal.getsignal(signal.SIGTERM)
+    on_alarm = signal.signal(signal.SIGALRM, lambda *_: pytest.fail(f"`{line}` is too slow: scale it down"))
+    signal.alarm(TIME_LIMIT)
     try:
-        with redirect_stdout(out), redirect_stderr(err):
-            ended = main(shlex.split(line)[1:])
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            ended = main(command)
     finally:
         signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-        warnings.showwarning = shown
-        signal.signal(signal.SIGTERM, handler)
-    assert ended == code, f"`{line}` ended with {ended}: {out.getvalue()}{err.getvalue()}"
-    return out.getvalue()
+        signal.signal(signal.SIGALRM, on_alarm)
+        signal.signal(signal.SIGTERM, on_term)
+        warnings.showwarning = show
+    assert ended == status, f"`{line}` exited with {ended}: {output.getvalue()}"
+
+
+def commands(block: str) -> list[list[str]]:
+    """The commands of a block, split into words, without comments."""
+    lines = re.sub(r"\s+#.*", "", block.replace("\\\n", " "), flags=re.MULTILINE).splitlines()
+    words = [shlex.split(part) for line in lines if not line.startswith("#") for part in line.split("&&")]
+    return [command for command in words if command and command[0] in PROGRAMS]
+
+
+def run_block(page: Path, note: str, language: str, text: str) -> None:
+    if note.startswith("not run"):
+        return
+    if language == "python":
+        exec(compile(text, f"a block of {page.name}", "exec"), {"__name__": "__main__"})
+    for program, *options in commands(text) if language in ("", "sh", "bash") else ():
+        if program == "make":
+            subprocess.run(["make", "-n", *options], cwd=ROOT, check=True, capture_output=True, timeout=20)
+        else:
+            assert program == "shakeshake", f"`{program}` is not run: add <!-- not run: REASON -->"
+            run(scaled_down(options), 2 if note == "fails" else 0)
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory) -> Path:
-    """What a page's commands find in their folder."""
-    folder = tmp_path_factory.mktemp("prepared")
-    drawn = np.random.default_rng(0)
+def folder(tmp_path_factory) -> Path:
+    """The images and finished runs that the pages refer to."""
+    folder = tmp_path_factory.mktemp("docs")
+    random = np.random.default_rng(0)
     for name in ("cat", "dog"):
         (folder / "photos" / name).mkdir(parents=True)
         for number in range(10):
-            pixels = drawn.integers(0, 256, (20, 24, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / "photos" / name / f"{number}.png")
-    images, labels = drawn.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8), np.arange(40) % 2
-    np.savez(folder / "mine.npz", x_train=images, y_train=labels, x_test=images[:10] ^ 1, y_test=labels[:10])
-    Image.fromarray(pixels).save(folder / "photo.jpg")
+            photo = Image.fromarray(random.integers(0, 256, (20, 24, 3), dtype=np.uint8))
+            photo.save(folder / "photos" / name / f"{number}.png")
+    photo.save(folder / "photo.jpg")
     shutil.copytree(folder / "photos", folder / "other")
-    for run, data, rule in (("small", "digits", "S-E-I"), ("other", "digits", "E-E-B"), ("mine", "photos", "S-S-I")):
+    images, labels = random.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8), np.arange(40) % 2
+    np.savez(folder / "mine.npz", x_train=images, y_train=labels, x_test=images[:10] ^ 1, y_test=labels[:10])
+    for name, data, rule in (("small", "digits", "S-E-I"), ("other", "digits", "E-E-B"), ("mine", "photos", "S-S-I")):
         data = data if data == "digits" else f"{folder}/{data}"
-        size = ["--train-size", "60"] if data == "digits" else []
-        shakeshake(
-            shlex.join(["shakeshake", "train", data, *SHORT, *size, "--rule", rule, "--out", f"{folder}/runs/{run}"])
-        )
+        run(scaled_down(["train", data, "--rule", rule, "--out", f"{folder}/runs/{name}"]))
     return folder
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_block_of_a_page_runs(page, prepared, tmp_path, monkeypatch):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_block_runs(page, folder, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("SHAKESHAKE_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("SHAKESHAKE_KERNELS", "0")
-    blocks = list(BLOCK.finditer(page.read_text()))
-    assert page.read_text().count("<!-- not run") + page.read_text().count("<!-- tested") == sum(
-        block["note"] is not None for block in blocks
-    ), "a comment stands before no block"
-    folder = tmp_path / "page"
+    text = page.read_text()
+    blocks = BLOCK.findall(text)
+    assert len(COMMENT.findall(text)) == sum(bool(note) for note, _, _ in blocks), "a comment is not before a block"
     if blocks:
-        shutil.copytree(prepared, folder)
-        monkeypatch.chdir(folder)
-    for block in blocks:
-        note = Note.read(block["note"] or "")
-        if note.skipped:
-            continue
-        if block["language"] == "python":
-            exec(
-                compile(note.changed(block["text"]), f"{page.name}, a block of Python", "exec"),
-                {"__name__": "__main__"},
-            )
-        elif block["language"] in ("", "sh", "bash", "console"):
-            for command in note.commands(block["text"]):
-                program, *arguments = shlex.split(command)
-                if program == "make":
-                    subprocess.run(["make", "-n", *arguments], cwd=ROOT, check=True, capture_output=True, timeout=20)
-                else:
-                    assert program == "shakeshake", f"{page.name}: say why `{command}` is not run"
-                    shakeshake(command, 2 if note.fails else 0)
-        assert not note.stale(), f"{page.name}: applies to nothing: {note.stale()}"
+        shutil.copytree(folder, tmp_path / "page")
+        monkeypatch.chdir(tmp_path / "page")
+    for note, language, block in blocks:
+        run_block(page, note, language, block)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_in_the_text_exist(page):
-    for command in re.findall(r"`shakeshake ([a-z]+)\b", page.read_text()):
-        assert command in COMMANDS, f"{page.name}: `shakeshake {command}`"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_options_and_files_in_the_text_exist(page):
+    text = page.read_text()
+    for command in re.findall(r"`shakeshake ([a-z]+)\b", text):
+        assert command in COMMANDS, f"`shakeshake {command}`"
+    for path in re.findall(r"`((?:results|tests|docs|examples|benchmarks)/[\w./*-]+)`", text):
+        assert list(ROOT.glob(path.rstrip("/"))), f"{path} does not exist"
+    for name in re.findall(r"python -m benchmarks ([a-z]\w*)", text):
+        assert (ROOT / "benchmarks" / f"{name}.py").exists(), f"python -m benchmarks {name}"
+    for target in re.findall(r"\]\(([^)#:]+?)(?:#[\w-]+)?\)", re.sub(r"```.*?```", "", text, flags=re.DOTALL)):
+        assert (page.parent / target).exists(), f"link to {target}"
 
 
-def test_the_reference_has_every_public_name():
+def test_recipes_page_lists_every_field_in_its_group():
+    rows = re.findall(r"^\| (\w+) \| (`data`.*|`model`.*|`epochs`.*|`flip`.*|`seed`.*) \|$", page("recipes.md"), re.M)
+    listed = {group: re.findall(r"`(\w+)`", names) for group, names in rows}
+    declared: dict[str, list[str]] = {}
+    for field in fields(Recipe):
+        declared.setdefault(field.metadata["group"], []).append(field.name)
+    assert listed == declared
+
+
+def test_reference_has_every_public_name():
     import shakeshake as ss
 
-    described = re.findall(r"^::: shakeshake\.(\w+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
+    described = re.findall(r"^::: shakeshake\.(\w+)$", page("api.md"), re.MULTILINE)
     assert {*described, "__version__"} == set(ss.__all__)
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text()
