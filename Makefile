@@ -14,7 +14,7 @@ venv: .venv/.installed ## set up .venv with the versions that are tested
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: venv ## two minutes: one small network on bundled digits, Even-Even and Shake-Shake
+demo: venv ## three minutes: pairs of small networks on bundled digits, with and without shaking
 	$(BIN)/shakeshake demo
 
 test: venv ## every test, under ten minutes

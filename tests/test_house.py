@@ -26,7 +26,7 @@ KNOWS = {
     "bench": {"errors", "utils", "models", "data", "train", "inference"},
     "doctor": {"kernels", "utils", "data", "train", "bench", ""},  # "" is the package itself, for its version
     "classifier": {"errors", "utils", "models", "data", "train"},
-    "demo": {"errors", "utils", "train", "report"},
+    "demo": {"errors", "utils", "experiments", "report"},
     "cli": {
         "errors",
         "utils",
