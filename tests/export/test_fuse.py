@@ -10,8 +10,14 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.flop_counter import FlopCounterMode
 
 import shakeshake as ss
+from shakeshake import kernels
 from shakeshake.errors import InputError
+from shakeshake.inference.fuse import is_fully_fusable
+from shakeshake.inference.fused_stages import FusedBlock
 from shakeshake.models.families import families
+from shakeshake.models.layers import ConvNet
+from shakeshake.models.shake_resnet import ShakeBlock
+from shakeshake.train.ghost_batch_norm import convert_ghost_batch_norm
 
 NETWORKS = [
     ("shake_resnet14_2x4d", {}),
@@ -129,10 +135,162 @@ def test_branches_become_one_chain_of_convolutions():
     assert sum(isinstance(module, nn.Conv2d) for module in fused.modules()) == 1 + 2 * 12 + 3
 
 
-def test_other_networks_are_a_mistake():
-    with pytest.raises(InputError, match="model: Linear cannot be fused"):
-        ss.fuse(nn.Linear(2, 2))
-    with pytest.raises(InputError, match="model: it was fused or shakeified before"):
-        ss.fuse(ss.fuse(ss.create_model("shake_resnet8_2x4d")))
-    with pytest.raises(InputError, match="model: it was fused or shakeified before"):
-        ss.fuse(ss.shakeify(ss.create_model("resnext11_4x8d")))
+class TwiceBlock(ShakeBlock):
+    """A user's block that computes something else than the block that it derives from."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class HalvedShake(ss.ShakeShake):
+    """A user's layer that computes something else than ShakeShake."""
+
+    def forward(self, *branches):
+        return super().forward(*branches) / 2
+
+
+class PlainBlock(nn.Module):
+    """A user's block that is none of this package's."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(channels, channels, 3, padding=1), nn.BatchNorm2d(channels)
+
+    def forward(self, x):
+        return x + self.bn(self.conv(x)).relu()
+
+
+class TapNet(ConvNet):
+    """A user's network that uses the stages in its own way."""
+
+    def forward(self, x):
+        x = self.stem(x)
+        pooled = [x := stage(x) for stage in self.stages][-1].mean((2, 3))
+        return self.fc(pooled)
+
+
+def unknown_block(network):
+    blocks = network.stages[0].blocks
+    blocks.append(PlainBlock(4))
+
+
+def subclassed_block(network):
+    network.stages[1].blocks[0].__class__ = TwiceBlock
+
+
+def subclassed_shake(network):
+    shake = network.stages[1].blocks[0].shake
+    network.stages[1].blocks[0].shake = HalvedShake(shake.rule)
+
+
+def overridden_forward(network):
+    block = network.stages[1].blocks[1]
+    block.forward = lambda x: 3 * x
+
+
+def hook_in_a_block(network):
+    network.stages[0].blocks[0].branches[1].conv2.register_forward_hook(lambda module, args, y: 2 * y)
+
+
+def hook_on_a_stage(network):
+    network.stages[2].register_forward_hook(lambda module, args, y: 2 * y)
+
+
+def other_padding(network):
+    conv = network.stages[0].blocks[0].branches[0].conv1
+    conv.padding_mode, conv._reversed_padding_repeated_twice = "circular", [1, 1, 1, 1]
+
+
+def statistics_of_the_batch(network):
+    network.stages[0].blocks[0].branches[0].bn1 = nn.BatchNorm2d(4, track_running_stats=False)
+
+
+def other_skip(network):
+    network.stages[0].blocks[0].skip = nn.Conv2d(16, 4, 1)
+
+
+def own_forward(network):
+    network.__class__ = TapNet
+
+
+CHANGES = [
+    unknown_block,
+    subclassed_block,
+    subclassed_shake,
+    overridden_forward,
+    hook_in_a_block,
+    hook_on_a_stage,
+    other_padding,
+    statistics_of_the_batch,
+    other_skip,
+    own_forward,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_what_a_user_changed_is_left_as_it_is(change):
+    model = trained("shake_resnet14_2x4d")
+    change(model)
+    model.train()
+    fused, x = ss.fuse(model), torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        expected, got = model.eval()(x), fused(x)
+    assert torch.allclose(got, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    assert any(isinstance(module, FusedBlock) for module in fused.modules()), "the other blocks are fused"
+    assert not any(module.training for module in fused.modules())
+
+
+class UserNet(nn.Module):
+    """A user's network around a block of this package."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.block = trained("shake_resnet8_2x4d").stages[1].blocks[0]
+        self.same = [self.block]
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x):
+        return self.head(self.same[0](self.stem(x)).mean((2, 3)))
+
+
+def test_networks_of_users_are_copied_and_known_blocks_in_them_fused():
+    model, x = UserNet().train(), torch.randn(2, 3, 16, 16)
+    fused = ss.fuse(model)
+    assert isinstance(fused.block, FusedBlock)
+    assert model.training
+    with torch.no_grad():
+        assert torch.allclose(fused(x), model.eval()(x), atol=1e-5)
+    linear = nn.Linear(2, 2)
+    assert torch.equal(ss.fuse(linear).weight, linear.weight)
+    assert ss.fuse(linear) is not linear
+    with pytest.raises(InputError, match="model: got str, expected a network"):
+        ss.fuse("runs/x")
+
+
+@pytest.mark.parametrize("before", [ss.fuse, ss.shakeify, kernels.convert], ids=lambda f: f.__name__)
+def test_networks_that_were_changed_before_are_fused_as_far_as_possible(before):
+    model = before(trained("resnext11_4x8d")).eval()
+    x = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        expected = model(x)
+        assert torch.allclose(ss.fuse(model)(x), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_a_network_used_twice_stays_one_network():
+    model = trained("shake_resnet8_2x4d")
+    whole = nn.ModuleDict({"a": model, "b": nn.Sequential(model)})
+    fused = ss.fuse(whole)
+    assert fused["a"] is fused["b"][0]
+    assert any(isinstance(module, FusedBlock) for module in fused.modules())
+
+
+def test_a_network_is_fully_fusable_if_all_blocks_are_known():
+    assert is_fully_fusable(ss.create_model("shake_resnet8_2x4d"))
+    assert is_fully_fusable(kernels.convert(ss.create_model("wrn10_2")))
+    assert is_fully_fusable(convert_ghost_batch_norm(ss.create_model("shake_resnet8_2x4d"), 8))
+    assert not is_fully_fusable(nn.Linear(2, 2))
+    for change in CHANGES:
+        model = ss.create_model("shake_resnet14_2x4d")
+        change(model)
+        assert not is_fully_fusable(model), change

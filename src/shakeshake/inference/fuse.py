@@ -1,56 +1,144 @@
-"""fuse(model): the evaluation network with everything folded that is linear in evaluation."""
+"""Folding a trained network for evaluation: batch norm, branches, their mean and skips become single convolutions."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from functools import singledispatch
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..kernels import revert
 from ..models.baselines import DenseLayer, ResidualBlock, Transition, WideBlock
+from ..models.known_blocks import has_usual_options, is_known_block
 from ..models.layers import ConvNet, Stage, TwoPathSkip
-from ..models.model import TrainedModel
 from ..models.shake_resnet import Branch, ShakeBlock
 from ..models.shake_resnext import BottleneckBranch, ProjectionSkip, ShakeResNeXtBlock
-from ..models.shakeify import ShakenHalves
+from ..utils.modules import is_unmodified, plain_class, rebuild_as, replace_modules
 from .fused_conv import FusedConv
 from .fused_stages import FusedBlock, FusedStages
 
+Rule = Callable[[Any], nn.Module]
+R = TypeVar("R", bound=Rule)
+
+_RULES: dict[type[nn.Module], Rule] = {}
+
 
 def fuse(model: nn.Module) -> nn.Module:
-    """A network of this package as it is in evaluation, equal to it up to rounding, and faster.
+    """A copy of a network for evaluation that computes the same up to rounding, faster.
 
-    BN is folded into the convolution in front of it; parallel branches become one convolution of their common input,
-    and their mean one convolution of their joined channels, 1/N in its weights; the two paths of a skip become one 3x3
-    convolution; average pooling goes in front of the 1x1 convolution that it follows. The model is left as it is; what
-    is returned has no gradients and is in evaluation mode. Its weights can be changed in any way that torch counts;
-    ``parameter.data.mul_(...)`` is not counted, and what was packed of the weight before goes on being used.
+    In the blocks of this package BN is folded into the convolution in front of it; parallel branches become one
+    convolution of their common input, and their mean one convolution of their concatenated channels, with 1/N in its
+    weights; a two-path skip becomes one 3x3 convolution; average pooling moves in front of the 1x1 convolution that it
+    follows. Everything else is copied: other networks, subclasses of the blocks, and blocks with hooks, with a
+    ``forward`` of the instance or with other submodules.
 
-    Raises InputError for a network that is not one of this package's.
+    Args:
+        model: Any network. It is not changed.
+
+    Returns:
+        The copy, in evaluation mode and without gradients. Its weights may be changed in place or
+        replaced, except by ``parameter.data.mul_(...)`` and the like, which autograd does not count: packed weights
+        would stay as they were.
+
+    Raises:
+        InputError: If ``model`` is not a network.
     """
-    if not isinstance(model, ConvNet):
-        expected = "its .network" if isinstance(model, TrainedModel) else "a network made by create_model()"
-        raise InputError(f"model: {type(model).__name__} cannot be fused, expected {expected}")
-    if any(isinstance(module, FusedStages | ShakenHalves) for module in model.modules()):
-        raise InputError("model: it was fused or shakeified before, expected a network as create_model() makes it")
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model: got {type(model).__name__}, expected a network (a torch.nn.Module)")
     with torch.no_grad():
-        fused = copy.copy(model)
-        fused._modules = dict(model._modules)
-        stem = dict(model.stem.named_children())
-        assert isinstance(stem["conv"], nn.Conv2d)
-        fused.stem = _fold(stem["conv"], stem.get("bn"))  # type: ignore[assignment]
-        stages = [stage for stage in model.stages if isinstance(stage, Stage)]
-        blocks = [nn.Sequential(*(fused_block(block) for block in stage.blocks)) for stage in stages]
-        fused.stages = nn.ModuleList([FusedStages(blocks)])
-        return copy.deepcopy(fused).requires_grad_(False).eval()
+        copied = copy.deepcopy(model).requires_grad_(False).eval()
+        return replace_modules(revert(copied), _fused).requires_grad_(False).eval()
+
+
+def evaluation_network(network: nn.Module) -> nn.Module:
+    """``fuse(network)`` if any of it can be fused, else the network itself, to be used in evaluation mode."""
+    return fuse(network) if any(_is_known_net(m) or is_known_block(m) for m in network.modules()) else network
+
+
+def is_fully_fusable(network: nn.Module) -> bool:
+    """Whether all blocks of ``network``, a network of this package, are known to ``fuse``."""
+    return _is_known_net(network) and all(is_known_block(block) for stage in network.stages for block in stage.blocks)  # type: ignore[union-attr]
+
+
+def _fused(module: nn.Module) -> nn.Module:
+    """A block folded; a network of this package with its stem folded and its blocks in FusedStages; or ``module``."""
+    if is_known_block(module):
+        return _RULES[plain_class(module)](module)
+    if _is_known_net(module):
+        assert isinstance(module, ConvNet)
+        module.stem = _fold(*module.stem)  # type: ignore[assignment]
+        module.stages = nn.ModuleList([FusedStages([nn.Sequential(*stage.blocks) for stage in module.stages])])  # type: ignore[misc]
+    return module
+
+
+def _is_known_net(module: nn.Module) -> bool:
+    """Whether ``forward`` is that of ConvNet, and stem and stages are those that it was made with."""
+    return (
+        isinstance(module, ConvNet)
+        and type(module).forward is ConvNet.forward
+        and "forward" not in vars(module)
+        and type(module.stem) is nn.Sequential
+        and list(module.stem._modules) in (["conv"], ["conv", "bn"])
+        and all(plain_class(m) in (nn.Sequential, nn.Conv2d, nn.BatchNorm2d) for m in module.stem.modules())
+        and all(map(has_usual_options, module.stem.modules()))
+        and all(type(stage) is Stage and all(map(is_unmodified, (stage, stage.blocks))) for stage in module.stages)
+    )
+
+
+def _rule(block: type[nn.Module]) -> Callable[[R], R]:
+    """Register how to fold the blocks of a type."""
+
+    def register(rule: R) -> R:
+        _RULES[block] = rule
+        return rule
+
+    return register
+
+
+@_rule(ShakeBlock)
+def _fuse_shake_block(block: ShakeBlock) -> nn.Module:
+    return FusedBlock(
+        _merged([_folded(branch) for branch in block.branches]),
+        None if block.skip is None else _joined_paths(block.skip),
+        relu_before=True,
+        relu_after=block.relu_after,
+        adds_skip=block.adds_skip,
+    )
+
+
+@_rule(ShakeResNeXtBlock)
+def _fuse_shake_resnext_block(block: ShakeResNeXtBlock) -> nn.Module:
+    return FusedBlock(
+        _merged([_folded(branch) for branch in block.branches]),
+        None if block.skip is None else _fold(block.skip.conv, block.skip.bn),
+        relu_before=False,
+        relu_after=True,
+    )
+
+
+@_rule(ResidualBlock)
+def _fuse_residual_block(block: ResidualBlock) -> nn.Module:
+    skip = _fold(block.skip.conv, block.skip.bn) if isinstance(block.skip, ProjectionSkip) else block.skip
+    return FusedBlock(_folded(block.branch), skip, relu_before=False, relu_after=True)
+
+
+@_rule(WideBlock)
+@_rule(DenseLayer)
+def _fuse_preactivated_block(block: WideBlock | DenseLayer) -> nn.Module:
+    """Only the second BN has a convolution in front of it."""
+    folded = rebuild_as(block, type(block))
+    folded._modules = dict(block._modules)
+    folded.conv1 = _fold(block.conv1, block.bn2)
+    folded.bn2 = nn.Identity()  # type: ignore[assignment]
+    return folded
 
 
 class FusedTransition(nn.Module):
-    """Pooling and a 1x1 convolution commute; pooled first there is a quarter to convolve."""
+    """A transition that pools before its 1x1 convolution, which commutes with pooling: a quarter of the work."""
 
     def __init__(self, transition: Transition) -> None:
         super().__init__()
@@ -60,54 +148,11 @@ class FusedTransition(nn.Module):
         return self.conv(F.avg_pool2d(F.relu(self.bn(x), inplace=True), 2))
 
 
-@singledispatch
-def fused_block(block: nn.Module) -> nn.Module:
-    """The block in evaluation, folded. One rule for each kind of block."""
-    raise InputError(f"model: a block of kind {type(block).__name__} cannot be fused, expected one of this package's")
-
-
-@fused_block.register
-def _(block: ShakeBlock) -> nn.Module:
-    skip = _joined_paths(block.skip) if isinstance(block.skip, TwoPathSkip) else None
-    convs = _merged([_folded(branch) for branch in block.branches])
-    return FusedBlock(convs, skip, relu_before=True, relu_after=block.relu_after, adds_skip=block.adds_skip)
-
-
-@fused_block.register
-def _(block: ShakeResNeXtBlock) -> nn.Module:
-    return FusedBlock(
-        _merged([_folded(branch) for branch in block.branches]),
-        None if block.skip is None else _fold(block.skip.conv, block.skip.bn),
-        relu_before=False,
-        relu_after=True,
-    )
-
-
-@fused_block.register
-def _(block: ResidualBlock) -> nn.Module:
-    projected = isinstance(block.skip, ProjectionSkip)
-    skip = _fold(block.skip.conv, block.skip.bn) if projected else block.skip  # type: ignore[union-attr, arg-type]
-    return FusedBlock(_folded(block.branch), skip, relu_before=False, relu_after=True)
-
-
-@fused_block.register(WideBlock)
-@fused_block.register(DenseLayer)
-def _(block: WideBlock | DenseLayer) -> nn.Module:
-    """Only the second BN has a convolution in front of it."""
-    folded = copy.copy(block)
-    folded._modules = dict(block._modules)
-    folded.conv1 = _fold(block.conv1, block.bn2)
-    folded.bn2 = nn.Identity()  # type: ignore[assignment]
-    return folded
-
-
-@fused_block.register
-def _(block: Transition) -> nn.Module:
-    return FusedTransition(block)
+_rule(Transition)(FusedTransition)
 
 
 def _folded(branch: nn.Module) -> list[nn.Conv2d]:
-    """A branch's convolutions, each with the BN behind it."""
+    """A branch's convolutions, each with its BN folded in."""
     if isinstance(branch, Branch):
         convs = [_fold(branch.conv1, branch.bn1)]
         return convs if branch.convs == 1 else [*convs, _fold(branch.conv2, branch.bn2)]
@@ -119,11 +164,11 @@ def _folded(branch: nn.Module) -> list[nn.Conv2d]:
 def _merged(branches: list[list[nn.Conv2d]]) -> list[nn.Conv2d]:
     """The mean of branches as one chain of convolutions.
 
-    The first ones share their input: their outputs are joined. Those in the middle stay side by side, as groups. The
-    last ones are added: their inputs are joined, and 1/N goes into the weights.
+    The first convolutions share their input, so their outputs are concatenated. Those in the middle become groups. The
+    last ones are summed, so their inputs are concatenated, with 1/N in the weights.
     """
     layers = list(zip(*branches, strict=True))
-    if len(layers) == 1:  # alone, a convolution is linear: the mean of the branches has the mean of the weights
+    if len(layers) == 1:  # a single convolution is linear: average the weights
         only = layers[0]
         weight = torch.stack([conv.weight for conv in only]).mean(dim=0)
         bias = torch.stack([_bias(conv) for conv in only]).mean(dim=0)
@@ -150,7 +195,7 @@ def _joined_paths(skip: TwoPathSkip) -> nn.Conv2d:
     return _fold(joined, skip.bn)
 
 
-def _fold(conv: nn.Conv2d, bn: nn.Module | None) -> nn.Conv2d:
+def _fold(conv: nn.Conv2d, bn: nn.Module | None = None) -> nn.Conv2d:
     """bn(conv(x)) in evaluation as one convolution with a bias."""
     weight, bias = conv.weight, _bias(conv)
     if isinstance(bn, nn.BatchNorm2d):

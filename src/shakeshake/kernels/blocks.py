@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers.shake_shake import ShakeShake
-from ..models.baselines import PaddedSkip, ResidualBlock, WideBlock
+from ..models.baselines import ResidualBlock, WideBlock
+from ..models.known_blocks import is_known_block
 from ..models.layers import TwoPathSkip
 from ..models.shake_resnet import Branch, ShakeBlock
 from ..models.shake_resnext import BottleneckBranch, ProjectionSkip, ShakeResNeXtBlock
-from ..utils.modules import is_unmodified
 from . import convs, ops
-
-_LEAVES = frozenset((nn.Conv2d, nn.BatchNorm2d, nn.ModuleList))
 
 
 class FusedShakeBlock(ShakeBlock):
     """ShakeBlock whose training step uses the fused kernels where ``can_fuse`` allows it."""
 
     plain_class = ShakeBlock
-    parts: ClassVar = _LEAVES | {Branch, TwoPathSkip, ShakeShake}
 
     def forward(self, x: Tensor) -> Tensor:
-        if not can_fuse(x, self) or not isinstance(self.skip, TwoPathSkip | None):
+        if not can_fuse(x, self):
             return super().forward(x)
         alpha, beta = _draw(self.shake, x, len(self.branches))
         branches = cast(list[Branch], list(self.branches))
@@ -38,7 +35,6 @@ class FusedShakeResNeXtBlock(ShakeResNeXtBlock):
     """ShakeResNeXtBlock whose training step uses the fused kernels where ``can_fuse`` allows it."""
 
     plain_class = ShakeResNeXtBlock
-    parts: ClassVar = _LEAVES | {BottleneckBranch, ProjectionSkip, ShakeShake}
 
     def forward(self, x: Tensor) -> Tensor:
         if not can_fuse(x, self):
@@ -54,7 +50,6 @@ class FusedResidualBlock(ResidualBlock):
     """
 
     plain_class = ResidualBlock
-    parts: ClassVar = _LEAVES | {Branch, BottleneckBranch, PaddedSkip, ProjectionSkip}
 
     def forward(self, x: Tensor) -> Tensor:
         if not can_fuse(x, self):
@@ -71,7 +66,6 @@ class FusedWideBlock(WideBlock):
     """WideBlock whose training step uses the fused kernels where ``can_fuse`` allows it."""
 
     plain_class = WideBlock
-    parts: ClassVar = _LEAVES
 
     def forward(self, x: Tensor) -> Tensor:
         if not can_fuse(x, self):
@@ -85,15 +79,7 @@ class FusedWideBlock(WideBlock):
         return x + convs.bn_relu_conv(y, sums, self.bn2, self.conv2)[0]
 
 
-FusedBlock = FusedShakeBlock | FusedShakeResNeXtBlock | FusedResidualBlock | FusedWideBlock
-
-
-def has_known_parts(block: nn.Module, parts: frozenset[type]) -> bool:
-    """Whether all submodules are exactly of the types ``parts``, without hooks or a ``forward`` of the instance."""
-    return all(type(module) in parts and is_unmodified(module) for module in block.modules() if module is not block)
-
-
-def can_fuse(x: Tensor, block: FusedBlock) -> bool:
+def can_fuse(x: Tensor, block: nn.Module) -> bool:
     """Whether the kernels compute what ``block`` does with ``x``; otherwise its plain operations run.
 
     They do in training on a CPU, in float32 or bfloat16, channels_last, with multiples of 16 channels, while nothing
@@ -113,16 +99,14 @@ def can_fuse(x: Tensor, block: FusedBlock) -> bool:
         and not torch.jit.is_tracing()
         and not torch._C._are_functorch_transforms_active()
         and not torch._C._len_torch_dispatch_stack()
-        and has_known_parts(block, block.parts)
-        and all(_has_usual_statistics(module) for module in block.modules() if isinstance(module, nn.BatchNorm2d))
+        and is_known_block(block)
+        and all(_can_fuse_bn(module) for module in block.modules() if isinstance(module, nn.BatchNorm2d))
     )
 
 
-def _has_usual_statistics(bn: nn.BatchNorm2d) -> bool:
+def _can_fuse_bn(bn: nn.BatchNorm2d) -> bool:
     return (
         bn.training
-        and bn.affine
-        and bn.track_running_stats
         and bn.momentum is not None
         and bn.weight.dtype == torch.float32
         and bn.num_features % ops.LANES == 0

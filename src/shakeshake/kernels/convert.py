@@ -5,19 +5,13 @@ from __future__ import annotations
 from torch import nn
 
 from ..models.baselines import ResNet
+from ..models.known_blocks import is_known_block
 from ..models.shake_resnet import Branch
-from ..utils.modules import is_unmodified, plain_class, rebuild_as, replace_modules
-from .blocks import (
-    FusedBlock,
-    FusedResidualBlock,
-    FusedShakeBlock,
-    FusedShakeResNeXtBlock,
-    FusedWideBlock,
-    has_known_parts,
-)
+from ..utils.modules import plain_class, rebuild_as, replace_modules
+from .blocks import FusedResidualBlock, FusedShakeBlock, FusedShakeResNeXtBlock, FusedWideBlock
 from .build import load_library
 
-_FUSED: dict[type[nn.Module], type[FusedBlock]] = {
+_FUSED: dict[type[nn.Module], type[nn.Module]] = {
     cls.plain_class: cls for cls in (FusedShakeBlock, FusedShakeResNeXtBlock, FusedResidualBlock, FusedWideBlock)
 }
 
@@ -48,8 +42,8 @@ def convert(network: nn.Module) -> nn.Module:
 
     def fused(module: nn.Module) -> nn.Module:
         cls = _FUSED.get(type(module))
-        if cls is None or not is_unmodified(module) or not has_known_parts(module, cls.parts):
-            return module
+        if cls is None or not is_known_block(module) or any(isinstance(m, nn.Identity) for m in module.modules()):
+            return module  # without BN there is nothing to fuse
         if isinstance(getattr(module, "branch", None), Branch) and module not in after_relu:
             return module
         return rebuild_as(module, cls)

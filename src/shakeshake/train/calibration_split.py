@@ -11,7 +11,8 @@ from torch import nn
 from ..data.loader import Loader
 from ..data.registry import ImageData, Split
 from ..inference.calibration import calibrate
-from ..inference.fuse import fuse
+from ..inference.fuse import evaluation_network
+from ..utils.modes import eval_mode
 
 
 def held_out(data: ImageData) -> tuple[Split, str]:
@@ -41,4 +42,7 @@ def calibrated(network: nn.Module, data: ImageData, device: torch.device) -> dic
     split, name = held_out(data)
     if np.array_equal(split.labels, data.train.labels) and np.array_equal(split.images, data.train.images):
         return {}
-    return calibrate(logits_of(fuse(network), split, data, device), split.labels, name)
+    tested = evaluation_network(network)
+    with eval_mode(tested):
+        logits = logits_of(tested, split, data, device)
+    return calibrate(logits, split.labels, name)

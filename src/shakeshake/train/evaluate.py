@@ -9,17 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..data.loader import Loader
-from ..inference.fuse import fuse
+from ..inference.fuse import evaluation_network, is_fully_fusable
+from ..utils.modes import eval_mode
+from .device import autocast
 from .distributed import ALONE, Group
-
-
-def as_tested(network: nn.Module, precision: str) -> nn.Module:
-    """A network of this package fused, for evaluation; in bf16 all of it that autocast would have in bf16."""
-    fused = fuse(network)
-    for module in fused.modules():
-        if precision == "bf16" and isinstance(module, nn.Conv2d | nn.Linear):
-            module.to(torch.bfloat16)
-    return fused
 
 
 @torch.no_grad()
@@ -40,18 +33,24 @@ def evaluate(
     the result.
     """
     group.share_statistics(network)
-    fused = as_tested(network, precision)
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    tested, dtype = evaluation_network(network), torch.float32
+    if precision == "bf16" and is_fully_fusable(network):  # the same as under autocast, without its casts
+        for module in tested.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.to(torch.bfloat16)
+        precision, dtype = "fp32", torch.bfloat16
     classes = int(loader.labels.max()) + 1
     loss = torch.zeros((), device=device)
     wrong = torch.zeros(classes, device=device)  # by class
-    for number, batch in enumerate(loader.eval_batches()):
-        if number % group.size == group.rank:
-            logits = fused(batch.images.to(dtype, memory_format=torch.channels_last)).float()
-            loss += F.cross_entropy(logits, batch.labels, reduction="sum")
-            wrong.index_add_(0, batch.labels, (logits.argmax(dim=1) != batch.labels).float())
-        if number % group.size == group.size - 1:  # as often in every process
-            tick()
+    with eval_mode(tested):
+        for number, batch in enumerate(loader.eval_batches()):
+            if number % group.size == group.rank:
+                with autocast(precision, device):
+                    logits = tested(batch.images.to(dtype, memory_format=torch.channels_last)).float()
+                loss += F.cross_entropy(logits, batch.labels, reduction="sum")
+                wrong.index_add_(0, batch.labels, (logits.argmax(dim=1) != batch.labels).float())
+            if number % group.size == group.size - 1:  # as often in every process
+                tick()
     loss, wrong = group.add(loss, wrong)
     images = torch.bincount(loader.labels, minlength=classes)
     n, there = len(loader.labels), images > 0
