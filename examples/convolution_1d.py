@@ -1,9 +1,8 @@
-"""A one-dimensional convolution net with three shaken branches: ShakeShake takes tensors (N, ...) of any rank.
+"""A one-dimensional convolutional network with three shaken branches: ShakeShake takes tensors (N, ...) of any rank.
 
     python examples/convolution_1d.py [--rule S-S-I] [--branches 3] [--epochs 15]
 
-The network reads a digit as a signal of 64 samples, row after row, and never learns that it was a picture. ``E-E-B`` is
-the same network without shaking. Takes seconds.
+The network reads a digit as a signal of 64 samples, row after row. ``E-E-B`` does not shake. Takes seconds.
 """
 
 import argparse
@@ -71,7 +70,7 @@ def main(rule: str = "S-S-I", branches: int = 3, epochs: int = 15, seed: int = 0
     with torch.no_grad():
         wrong = network.eval()(x_test).argmax(dim=1) != y_test
     error = 100 * float(wrong.float().mean())
-    print(f"{rule}, {branches} branches: {error:.2f} % of {len(y_test)} test digits wrong after {epochs} epochs")
+    print(f"{rule}, {branches} branches: {error:.2f} % test error after {epochs} epochs")
     return error
 
 

@@ -1,9 +1,9 @@
-"""A transformer with two parallel branches in each block, shaken: ShakeShake wants no images and no convolutions.
+"""A transformer with two parallel branches per block, shaken: ShakeShake is not limited to images and convolutions.
 
     python examples/parallel_transformer.py [--rule S-S-I] [--epochs 20]
 
-The network reads a digit as eight tokens, its rows. A block has two attentions and two feed-forward nets side by side,
-``x + shake(attention1(x), attention2(x))``; ``E-E-B`` is the same network without shaking. Takes seconds.
+The network reads a digit as eight tokens, its rows. A block has two attention layers and two feed-forward networks in
+parallel, ``x + shake(attention1(x), attention2(x))``; ``E-E-B`` does not shake. Takes seconds.
 """
 
 import argparse
@@ -35,7 +35,7 @@ class Block(nn.Module):
         super().__init__()
         self.attentions = nn.ModuleList(Attention(width, heads) for _ in range(2))
         self.nets = nn.ModuleList(feed_forward(width) for _ in range(2))
-        self.shake = ss.ShakeShake(rule)  # without parameters; draws afresh at every call
+        self.shake = ss.ShakeShake(rule)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.shake(*(attention(x) for attention in self.attentions))
@@ -49,7 +49,6 @@ class Transformer(nn.Module):
         self, tokens: int, features: int, classes: int, rule: str, *, width: int = 32, blocks: int = 2
     ) -> None:
         super().__init__()
-        width, blocks = 32, 2
         self.embed = nn.Linear(features, width)
         self.position = nn.Parameter(0.02 * torch.randn(tokens, width))
         self.blocks = nn.Sequential(*(Block(width, 4, rule) for _ in range(blocks)))
@@ -81,7 +80,7 @@ def main(rule: str = "S-S-I", epochs: int = 20, seed: int = 0) -> float:
     with torch.no_grad():
         wrong = network.eval()(x_test).argmax(dim=1) != y_test
     error = 100 * float(wrong.float().mean())
-    print(f"{rule}: {error:.2f} % of {len(y_test)} test digits wrong after {epochs} epochs")
+    print(f"{rule}: {error:.2f} % test error after {epochs} epochs")
     return error
 
 

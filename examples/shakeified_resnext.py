@@ -1,10 +1,10 @@
-"""Somebody else's trained ResNeXt, its grouped convolutions shaken: convert, check, train on.
+"""Add shaking to a trained ResNeXt: convert its grouped convolutions, check the result, and continue training.
 
     python examples/shakeified_resnext.py [--rule S-E-I] [--epochs 5]
 
-The network below is plain PyTorch in the layout of the public implementations and knows nothing of shaking. It is
-trained on the digits; `shakeify` turns its blocks into two shaken halves that compute what it computed; and it is
-trained on, shaken. Takes seconds. It shows how, not that it pays: a network this narrow gains nothing by shaking.
+The network is plain PyTorch in the layout of public implementations. It is trained on digits; `shakeify` turns its
+blocks into two shaken halves that compute the same in evaluation; then training continues with shaking. Takes seconds.
+This shows how to do it; a network this narrow gains nothing from shaking.
 """
 
 import argparse
@@ -75,7 +75,7 @@ def error(network: nn.Module, x: Tensor, y: Tensor) -> float:
 
 
 def main(rule: str = "S-E-I", epochs: int = 5, seed: int = 0) -> tuple[float, float, float]:
-    """Test errors in %: of the trained network, of the same converted, of that one trained on."""
+    """Train, convert, train on; return the three test errors in %."""
     torch.manual_seed(seed)
     data = ss.load_data("digits")
     (x, y), (x_test, y_test) = (
