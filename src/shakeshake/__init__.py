@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "InputError": "errors",
     "ShakeRule": "layers.rules",
+    "register_rule": "layers.rules",
     "mix": "layers.mix",
     "ShakeShake": "layers.shake_shake",
     "shake_shake": "layers.shake_shake",
@@ -20,6 +21,7 @@ _EXPORTS = {
     "StochasticDepth": "layers.drop_path",
     "create_model": "models.registry",
     "list_models": "models.registry",
+    "register_model": "models.registry",
     "shakeify": "models.shakeify",
     "load": "models.model",
     "load_data": "data.registry",
@@ -54,11 +56,13 @@ if TYPE_CHECKING:
     from .layers.drop_path import StochasticDepth as StochasticDepth
     from .layers.mix import mix as mix
     from .layers.rules import ShakeRule as ShakeRule
+    from .layers.rules import register_rule as register_rule
     from .layers.shake_shake import ShakeShake as ShakeShake
     from .layers.shake_shake import shake_shake as shake_shake
     from .models.model import load as load
     from .models.registry import create_model as create_model
     from .models.registry import list_models as list_models
+    from .models.registry import register_model as register_model
     from .models.shakeify import shakeify as shakeify
     from .train.fit import fit as fit
     from .train.recipe import Recipe as Recipe

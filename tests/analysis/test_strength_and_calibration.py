@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from shakeshake.analysis import calibration
-from shakeshake.analysis.strength import coefficients, expected_distance, histogram
+from shakeshake.analysis.strength import coefficients, histogram
+from shakeshake.layers.rules import expected_distance
 
 RULES = ["E-E-B", "E-S-I", "S-E-B", "S-S-I", "S-K-I", *(f"S-M{i}-I" for i in range(1, 6)), "S-0.3-I", "S-0.8-B"]
 RANGED = ["S-E-I[0.4,0.6]", "S-S-I[0.1,0.7]", "S-0.3-I[0.6,0.9]", "S-M2-I[0.2,0.6]", "S-M3-I[0,0.6]", "S-M5-I[0.1,0.4]"]

@@ -45,7 +45,7 @@ def test_the_layer_has_no_parameters_and_can_be_copied():
 
 
 def test_mistakes():
-    with pytest.raises(InputError, match="given 1 branch"):
+    with pytest.raises(InputError, match="got 1 branch"):
         shake_shake(torch.ones(2, 3))
     with pytest.raises(InputError, match=r"shapes \(2, 3\) and \(2, 4\) differ"):
         shake_shake(torch.ones(2, 3), torch.ones(2, 4), training=False)

@@ -1,6 +1,8 @@
 """The coefficients: Table 4 of the paper, uniformity, independence, levels, names."""
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -9,7 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+import shakeshake as ss
 from shakeshake import InputError, ShakeRule
+from shakeshake.layers import rules
+from shakeshake.layers.rules import expected_distance
 
 N = 20_000
 LEAST_P = 1e-4  # of a Kolmogorov-Smirnov test at a fixed seed
@@ -162,7 +167,80 @@ def test_draws_are_fresh_and_follow_the_generator():
 
 @pytest.mark.parametrize("rule", ["S-M1-I", "S-M4-B", "S-0.7-I", "S-E-I[0.4,0.6]"])
 def test_rules_for_two_branches_say_so(rule):
-    with pytest.raises(InputError, match=r"two branches, was given 3"):
+    with pytest.raises(InputError, match=r"two branches, got 3"):
         ShakeRule.parse(rule).draw(4, 3)
-    with pytest.raises(InputError, match="given 1 branch"):
+    with pytest.raises(InputError, match="got 1 branch"):
         ShakeRule.parse("S-S-I").draw(4, 1)
+
+
+def third(images, branches, *, device, generator):
+    alpha = torch.full((images, branches), 1 / branches, device=device)
+    return alpha, torch.rand(alpha.shape, device=device, generator=generator).softmax(dim=1)
+
+
+@pytest.fixture
+def registered():
+    before = dict(rules._registered)
+    yield rules._registered
+    rules._registered.clear()
+    rules._registered.update(before)
+
+
+def test_a_registered_rule_is_parsed_drawn_and_printed_by_its_name(registered):
+    assert ss.register_rule("third")(third) is third
+    rule = ShakeRule.parse("third")
+    assert str(rule) == rule.label == "third"
+    assert rule == ShakeRule.parse(rule) == copy.deepcopy(rule) == pickle.loads(pickle.dumps(rule))
+    assert not rule.needs_two_branches
+    assert rule.beta_interval is None
+    assert expected_distance(rule) is None
+    alpha, beta = rule.draw(4, 3, generator=torch.Generator().manual_seed(0))
+    again = third(4, 3, device=None, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(alpha, again[0])
+    assert torch.equal(beta, again[1])
+    branches = [torch.randn(4, 5, requires_grad=True) for _ in range(3)]
+    y = ss.ShakeShake("third", generator=torch.Generator().manual_seed(0))(*branches)
+    y.sum().backward()
+    assert torch.allclose(y, sum(branches) / 3)
+    assert torch.allclose(branches[1].grad, beta[:, 1:2].expand(4, 5))
+    assert "third" in rules.list_rules()
+
+
+@pytest.mark.parametrize(
+    ("drawn", "match"),
+    [
+        (lambda n, b, **_: torch.ones(n, b), r"rule: odd returned Tensor, expected a pair \(alpha, beta\)"),
+        (lambda n, b, **_: (torch.ones(n, b), torch.ones(b, n)), r"beta of shape \(2, 4\) .* expected \(4, 2\) or"),
+        (lambda n, b, **_: ([0.5, 0.5], torch.ones(n, b)), "alpha of shape list"),
+    ],
+)
+def test_a_registered_rule_that_returns_other_shapes_is_refused(registered, drawn, match):
+    ss.register_rule("odd")(drawn)
+    with pytest.raises(InputError, match=match):
+        ShakeRule.parse("odd").draw(4, 2)
+
+
+def test_a_rule_is_registered_once_under_a_name_that_is_free(registered):
+    for name in ("S-S-I", "S-0.5-B", "none", "", "a rule", None, "S-E-I[0.4,0.6]"):
+        with pytest.raises(InputError, match=r"^rule: "):
+            ss.register_rule(name)
+    ss.register_rule("third")(third)
+    ss.register_rule("third")(third)  # the same definition, as in a notebook cell that is run again
+    with pytest.raises(InputError, match=r"'third' is already registered by .*, expected another name"):
+        ss.register_rule("third")(draw)
+    ss.register_rule("third", replace=True)(draw)
+    with pytest.raises(InputError, match="expected a function that draws"):
+        ss.register_rule("more")(3)
+
+
+def test_a_rule_that_is_not_registered_says_how_to_register_it():
+    with pytest.raises(InputError, match=r"'net.py:half' .* not registered here; .* pass --rule PATH/net.py:half$"):
+        ShakeRule.parse("net.py:half")
+
+
+@pytest.mark.parametrize("name", rules.BETA_INTERVALS)
+def test_beta_intervals_agree_with_the_draws(name):
+    alpha, beta = (c[:, 0] for c in draw(f"S-{name if name in rules.UPDATE_RULES else name[0]}-I"))
+    start, end = rules.BETA_INTERVALS[name].ends(alpha, (alpha >= 0.5).astype(float))
+    assert (beta > np.minimum(start, end) - 1e-6).all()
+    assert (beta < np.maximum(start, end) + 1e-6).all()

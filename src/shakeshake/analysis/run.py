@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 from ..errors import InputError
 from ..inference import calibration as temperature_scaling
+from ..layers.rules import expected_distance
 from ..models.config import read_config
 from ..models.model import CONFIG
 from ..train.device import describe_device
@@ -28,7 +29,7 @@ from . import example_images, schema
 from .calibration import confusion_matrix, reliability
 from .correlation import BlockCorrelation, LayerCorrelation, forward_all, shaken_blocks, watch_branches, watch_layers
 from .schema import Analysis
-from .strength import coefficients, expected_distance, histogram
+from .strength import coefficients, histogram
 
 ANALYSES = ("correlation", "layerwise", "calibration", "gap", "strength", "gradcam")
 OF_BRANCHES = {"correlation", "layerwise", "strength"}

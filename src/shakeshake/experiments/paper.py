@@ -63,12 +63,7 @@ FIGURE5: dict[str, tuple[float, float | None]] = {
 
 def rule_label(rule: str) -> str:
     """``Shake-Even-Image`` for S-E-I, with the range of alpha where it has one."""
-    parsed = ShakeRule.parse(rule)
-    if isinstance(parsed.backward, float):
-        return f"strength {parsed.backward:g} ({rule})"
-    alpha = "" if (parsed.low, parsed.high) == (0, 1) else f", alpha in [{parsed.low:g}, {parsed.high:g}]"
-    level = "" if rule.startswith("E-E") else f"-{parsed.level}"
-    return f"{parsed.forward}-{parsed.backward}{level}{alpha}"
+    return ShakeRule.parse(rule).label
 
 
 def table1() -> Experiment:

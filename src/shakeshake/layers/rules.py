@@ -1,27 +1,32 @@
-"""ShakeRule: what alpha and beta are, written as the paper writes it (``S-S-I``), and how they are drawn."""
+"""ShakeRule: how the coefficients alpha and beta are drawn, in the paper's notation (``S-S-I``)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from ..errors import InputError
+from .beta_intervals import BETA_INTERVALS, BetaInterval
 
-if TYPE_CHECKING:  # torch is imported when coefficients are drawn: a recipe checks a rule without loading it
+if TYPE_CHECKING:  # imported when coefficients are drawn, so that recipes check rules without loading torch
     import torch
 
 Forward = Literal["Even", "Shake"]
 Backward = Literal["Even", "Shake", "Keep", "M1", "M2", "M3", "M4", "M5"]
 Level = Literal["Batch", "Image"]
+Draw = Callable[..., "tuple[torch.Tensor, torch.Tensor]"]
+AnyDraw = TypeVar("AnyDraw", bound=Draw)
 
-NO_RULE = "none"  # what a run of a network without branches records as its rule
+NO_RULE = "none"  # recorded as the rule of a run whose network has no branches
 UPDATE_RULES = ("M1", "M2", "M3", "M4", "M5")
 _FORWARD = {"E": "Even", "S": "Shake"}
 _BACKWARD = {"E": "Even", "S": "Shake", "K": "Keep"} | {m: m for m in UPDATE_RULES}
 _LEVEL = {"B": "Batch", "I": "Image"}
-_DECIMALS = 12  # of a strength and of the ends of a range, so that a rule is read as it was printed
+_PATTERN = re.compile(r"([ES])-([ESK]|M[1-5]|\d*\.?\d+)-([BI])(?:\[([\d.]+),\s*([\d.]+)\])?")
+_REGISTERED_NAME = re.compile(r"[A-Za-z_][\w.+-]*(:\w+)?", re.ASCII)
+_DECIMALS = 12  # of strengths and ranges, so that parsing inverts printing
 _EXPECTED = (
     "forward-backward-level, optionally with a range of alpha, such as S-S-I, E-E-B, S-M3-I, S-0.7-I or "
     "S-E-I[0.4,0.6]: forward E or S; backward E, S, K, M1 to M5 or a strength from 0 to 1; level B or I"
@@ -32,20 +37,23 @@ _EXPECTED = (
 class ShakeRule:
     """How the coefficients of the branches are drawn (paper, section 1.2 and Table 4).
 
-    forward: ``"Even"`` (alpha = 1/B for each of B branches) or ``"Shake"`` (alpha uniform).
-    backward: ``"Even"``, ``"Shake"`` (uniform, independent of alpha), ``"Keep"`` (beta = alpha), ``"M1"`` to ``"M5"``
-        (Table 4), or a *strength* s in [0, 1].
-    level: ``"Batch"`` (one draw per block and pass) or ``"Image"`` (one per block, pass and image).
-    low, high: the range of alpha for two branches, ``[0, 1]`` in the paper except for its architecture C.
-
     Uniform means U(0, 1) with the complement 1 - alpha for two branches, and Dirichlet(1, ..., 1), uniform on the
-    simplex, for more; the two agree at two branches. M1 to M5, strengths and a range are defined for two branches.
+    simplex, for more. The two agree for two branches. M1 to M5, strengths and ranges are defined for two branches.
 
-    **Strength**, a number beyond the paper: ``beta = (1 - s) alpha + s (1 - alpha)``, so that ``|beta - alpha| =
-    s |1 - 2 alpha|`` and, with alpha ~ U(0, 1), ``E|beta - alpha| = s / 2``. It runs through the paper's rules: 0 is
-    Keep, 0.5 is Even, 1 is M1. (For comparison, Shake has E|beta - alpha| = 1/3.)
+    A *strength* s is an extension of the paper: ``beta = (1 - s) alpha + s (1 - alpha)``, so that ``|beta - alpha| =
+    s |1 - 2 alpha|`` and, for alpha ~ U(0, 1), ``E|beta - alpha| = s / 2``. It interpolates the paper's rules: 0 is
+    Keep, 0.5 is Even, 1 is M1.
 
-    Raises InputError (a ValueError) for anything outside of this.
+    Args:
+        forward: ``"Even"`` (alpha = 1/B for B branches) or ``"Shake"`` (alpha uniform).
+        backward: ``"Even"``, ``"Shake"`` (uniform, independent of alpha), ``"Keep"`` (beta = alpha), ``"M1"`` to
+            ``"M5"`` (Table 4), or a strength from 0 to 1.
+        level: ``"Batch"`` (one draw per block and pass) or ``"Image"`` (one per block, pass and image).
+        low: Lower end of the range of alpha for two branches.
+        high: Upper end of that range. The paper uses [0, 1] except for its architecture C.
+
+    Raises:
+        InputError: If an argument is invalid, or if a rule that relates beta to alpha has an even forward pass.
     """
 
     forward: Forward = "Shake"
@@ -63,14 +71,14 @@ class ShakeRule:
             if not 0.0 <= self.backward <= 1.0:
                 raise InputError(f"rule: strength is {self.backward}, expected a number from 0 to 1")
             object.__setattr__(self, "backward", round(float(self.backward), _DECIMALS))
-        elif self.backward not in _BACKWARD.values():
+        elif self.backward not in BETA_INTERVALS:
             raise InputError(
                 f"rule: backward is {self.backward!r}, expected Even, Shake, Keep, M1 to M5 or a strength from 0 to 1"
             )
         if self.forward == "Even" and self.needs_two_branches:
             raise InputError(
-                f"rule: {self} has an even forward pass, expected a shaken one (S-...): "
-                "M1 to M5, strengths and ranges say where beta lies relative to a random alpha"
+                f"rule: {self} has an even forward pass, expected a random one (S-...): "
+                "M1 to M5, strengths and ranges define beta relative to a random alpha"
             )
         for end in ("low", "high"):
             object.__setattr__(self, end, round(float(getattr(self, end)), _DECIMALS))
@@ -79,21 +87,28 @@ class ShakeRule:
 
     @classmethod
     def parse(cls, rule: str | ShakeRule) -> ShakeRule:
-        """The rule that a string such as ``"S-S-I"`` names; a ShakeRule is returned as it is.
+        """Parse a rule such as ``"S-S-I"``, or look up a name of register_rule. A ShakeRule is returned unchanged.
 
-        Raises InputError, naming the string and what was expected.
+        Raises:
+            InputError: If the text is not a rule.
         """
         if isinstance(rule, ShakeRule):
             return rule
-        wrong = InputError(f"rule: {rule!r} is not a rule, expected {_EXPECTED}")
-        if not isinstance(rule, str):
-            raise wrong
-        match = re.fullmatch(r"([ES])-([ESK]|M[1-5]|\d*\.?\d+)-([BI])(?:\[([\d.]+),\s*([\d.]+)\])?", rule.strip())
+        if isinstance(rule, str) and rule in _registered:
+            return RegisteredRule(name=rule)
+        if isinstance(rule, str) and ":" in rule:
+            option = f", or pass --rule PATH/{rule}" if ".py:" in rule else ""
+            raise InputError(
+                f"rule: {rule!r} is a rule of the user's that is not registered here; "
+                f"import the module that registers it{option}"
+            )
+        invalid = InputError(f"rule: {rule!r} is not a rule, expected {_EXPECTED}")
+        match = _PATTERN.fullmatch(rule.strip()) if isinstance(rule, str) else None
         if match is None:
-            raise wrong
+            raise invalid
         forward, backward, level, low, high = match.groups()
         try:
-            return cls(
+            return ShakeRule(
                 _FORWARD[forward],  # type: ignore[arg-type]
                 _BACKWARD.get(backward) or float(backward),  # type: ignore[arg-type]
                 _LEVEL[level],  # type: ignore[arg-type]
@@ -102,7 +117,7 @@ class ShakeRule:
         except InputError:
             raise
         except ValueError:  # a range such as [0..4,1]
-            raise wrong from None
+            raise invalid from None
 
     def __str__(self) -> str:
         if isinstance(self.backward, float):
@@ -113,24 +128,40 @@ class ShakeRule:
         return text if (self.low, self.high) == (0.0, 1.0) else f"{text}[{_plain(self.low)},{_plain(self.high)}]"
 
     @property
+    def label(self) -> str:
+        """The rule in words, such as ``Shake-Even-Image`` for S-E-I."""
+        if isinstance(self.backward, float):
+            return f"strength {self.backward:g} ({self})"
+        level = "" if (self.forward, self.backward) == ("Even", "Even") else f"-{self.level}"
+        alpha = "" if (self.low, self.high) == (0.0, 1.0) else f", alpha in [{self.low:g}, {self.high:g}]"
+        return f"{self.forward}-{self.backward}{level}{alpha}"
+
+    @property
     def needs_two_branches(self) -> bool:
         """Whether the rule is defined for two branches only."""
-        in_pairs = isinstance(self.backward, float) or self.backward in UPDATE_RULES
-        return in_pairs or (self.low, self.high) != (0.0, 1.0)
+        relative = isinstance(self.backward, float) or self.backward in UPDATE_RULES
+        return relative or (self.low, self.high) != (0.0, 1.0)
+
+    @property
+    def beta_interval(self) -> BetaInterval | None:
+        """Where beta lies given a random alpha, for two branches; None for a registered rule, where it is unknown."""
+        if not isinstance(self.backward, float):
+            return BETA_INTERVALS[self.backward]
+        s = self.backward
+        return BetaInterval(
+            lambda alpha, edge: ((1 - s) * alpha + s * (1 - alpha),) * 2,
+            f"a share {s:g} of the way from α to 1 − α",
+        )
 
     def check_branches(self, branches: int) -> None:
         """Raise InputError unless the rule is defined for this number of branches."""
         if branches < 2:
-            raise InputError(f"rule: {self} was given {branches} branch, expected two or more")
+            raise InputError(f"rule: {self} got {branches} branch, expected two or more")
         if branches > 2 and self.needs_two_branches:
             raise InputError(
-                f"rule: {self} is defined for two branches, was given {branches}; "
+                f"rule: {self} is defined for two branches, got {branches}; "
                 "expected S-S, S-E, S-K, E-S or E-E at either level"
             )
-
-    def with_range(self, low: float, high: float) -> ShakeRule:
-        """The same rule with alpha drawn from U(low, high)."""
-        return replace(self, low=low, high=high)
 
     def draw(
         self,
@@ -140,10 +171,20 @@ class ShakeRule:
         device: torch.device | str | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Fresh (alpha, beta) for one block and one pass.
+        """Draw coefficients for one block and one pass.
 
-        Returns two float32 tensors on ``device``, each (images, branches) at level Image and (branches,) at level
-        Batch, with rows that sum to 1. Under Keep and Even-Even both are the same tensor.
+        Args:
+            images: Number of images N in the batch.
+            branches: Number of branches B.
+            device: Where to draw.
+            generator: The random generator, on that device; by default torch's own.
+
+        Returns:
+            alpha and beta, float32, each (N, B) at level Image and (B,) at level Batch. Rows sum to 1. Under Keep and
+            Even-Even both are the same tensor.
+
+        Raises:
+            InputError: If the rule is not defined for this number of branches.
         """
         import torch
 
@@ -174,9 +215,152 @@ class ShakeRule:
             return alpha, even()
         if self.backward == "Shake":
             return alpha, uniform()
+        if self.backward == "M1":
+            return alpha, alpha.flip(-1)
         if isinstance(self.backward, float):
             return alpha, torch.lerp(alpha, alpha.flip(-1), self.backward)
-        return alpha, _update_rule(self.backward, alpha, generator)
+        a = alpha[..., 0]
+        start, end = BETA_INTERVALS[self.backward].ends(a, (a >= 0.5).to(a.dtype))
+        b = start + (end - start) * _uniform(a.shape, a.device, generator)
+        return alpha, torch.stack((b, 1.0 - b), dim=-1)
+
+
+@dataclass(frozen=True)
+class RegisteredRule(ShakeRule):
+    """A rule that register_rule added. ``draw`` calls the registered function."""
+
+    name: str = ""
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def label(self) -> str:
+        """The name."""
+        return self.name
+
+    @property
+    def beta_interval(self) -> None:
+        """Unknown."""
+
+    def draw(
+        self,
+        images: int,
+        branches: int,
+        *,
+        device: torch.device | str | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Call the registered function and check the shapes that it returns."""
+        import torch
+
+        self.check_branches(branches)
+        drawn = _registered[self.name](images, branches, device=device, generator=generator)
+        if not isinstance(drawn, tuple | list) or len(drawn) != 2:
+            raise InputError(f"rule: {self} returned {type(drawn).__name__}, expected a pair (alpha, beta)")
+        for name, value in zip(("alpha", "beta"), drawn, strict=True):
+            shape = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+            if shape not in ((images, branches), (branches,)):
+                raise InputError(
+                    f"rule: {self} returned {name} of shape {shape} for {images} images and {branches} branches, "
+                    f"expected {(images, branches)} or {(branches,)}"
+                )
+        alpha, beta = drawn
+        return alpha.float(), beta.float()
+
+
+_registered: dict[str, Draw] = {}
+
+
+def register_rule(name: str, *, replace: bool = False) -> Callable[[AnyDraw], AnyDraw]:
+    """Register a rule under a name that recipes, ShakeShake and ``--rule`` accept.
+
+        @register_rule("half")
+        def half(images, branches, *, device, generator):
+            alpha = torch.rand(images, 1, device=device, generator=generator)
+            alpha = torch.cat((alpha, 1 - alpha), dim=1)
+            return alpha, (alpha + 0.5) / 2
+
+    The decorated function draws (alpha, beta) for one block and one pass, each of shape (images, branches), or
+    (branches,) for one draw per batch. Rows should sum to 1: evaluation takes the mean of the branches. Use the given
+    ``generator`` (None for torch's own), so that runs are reproducible.
+
+    Repeating the definition, as rerunning a notebook cell does, replaces it.
+
+    Args:
+        name: Letters, digits and ``_ . + -``, not starting with a digit, optionally followed by ``:NAME``.
+        replace: Whether another function of this name is replaced.
+
+    Returns:
+        A decorator that returns the function unchanged.
+
+    Raises:
+        InputError: If the name is invalid, is one of the paper's rules or is registered by another function.
+    """
+    if not isinstance(name, str) or len(name) > 100 or not _REGISTERED_NAME.fullmatch(name):
+        raise InputError(f"rule: got the name {name!r}, expected letters, digits and _ . + -, such as half")
+    if name == NO_RULE or _PATTERN.fullmatch(name):
+        raise InputError(f"rule: {name!r} is a rule of this package, expected another name for your own")
+
+    def register(draw: AnyDraw) -> AnyDraw:
+        if not callable(draw):
+            raise InputError(f"rule: {name} is {type(draw).__name__}, expected a function that draws (alpha, beta)")
+        known = _registered.get(name)
+        if known is not None and not replace and _definition(known) != _definition(draw):
+            raise InputError(f"rule: {name!r} is already registered by {known.__module__}, expected another name")
+        _registered[name] = draw
+        return draw
+
+    return register
+
+
+def list_rules() -> list[str]:
+    """Return the names of the registered rules."""
+    return list(_registered)
+
+
+def expected_distance(rule: str | ShakeRule, branches: int = 2) -> float | None:
+    """Return E|beta - alpha| of one branch in closed form.
+
+    A uniform coefficient of B branches has the density (B - 1) (1 - x)^(B - 2). Two independent ones differ by
+    2 (B - 1) / (B (2 B - 1)) in expectation, and one differs from 1/B by 2 ((B - 1) / B)^B / B. For two branches,
+    |beta - alpha| is linear in m = min(alpha, 1 - alpha) under every other rule, so it is taken at E[m].
+
+    Args:
+        rule: A rule, or its name.
+        branches: Number of branches.
+
+    Returns:
+        The expected distance; None for a registered rule, where it is unknown.
+
+    Raises:
+        InputError: If the rule is not defined for this number of branches.
+    """
+    rule = ShakeRule.parse(rule)
+    rule.check_branches(branches)
+    interval = rule.beta_interval
+    if interval is None:
+        return None
+    even = 2 * ((branches - 1) / branches) ** branches / branches
+    if rule.forward == "Even":
+        return even if rule.backward == "Shake" else 0.0
+    if branches > 2:
+        return {"Keep": 0.0, "Even": even}.get(str(rule.backward), 2 * (branches - 1) / (branches * (2 * branches - 1)))
+    low, high = rule.low, rule.high
+    if rule.backward == "Shake":  # E[a^2 + (1 - a)^2] / 2
+        mean, square = (low + high) / 2, (low * low + low * high + high * high) / 3
+        return (1 - 2 * mean + 2 * square) / 2
+    if low <= 0.5 <= high:
+        from_half = ((0.5 - low) ** 2 + (high - 0.5) ** 2) / (2 * (high - low))
+    else:
+        from_half = abs((low + high) / 2 - 0.5)
+    m = 0.5 - from_half
+    start, end = interval.ends(m, 0.0)
+    return abs((start + end) / 2 - m)
+
+
+def _definition(draw: object) -> tuple[str | None, str | None]:
+    return getattr(draw, "__module__", None), getattr(draw, "__qualname__", None)
 
 
 def _plain(number: float) -> str:
@@ -187,28 +371,9 @@ def _plain(number: float) -> str:
 def _uniform(
     shape: Sequence[int], device: torch.device | str | None, generator: torch.Generator | None
 ) -> torch.Tensor:
-    """From [0, 1), float32. A generator is named only if there is one: with it no size can be a graph's symbol."""
+    """U[0, 1) in float32. A generator is passed only if there is one: with it, torch.compile needs fixed sizes."""
     import torch
 
     if generator is None:
         return torch.rand(shape, dtype=torch.float32, device=device)
     return torch.rand(shape, dtype=torch.float32, device=device, generator=generator)
-
-
-def _update_rule(method: str, alpha: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-    """beta of M1 to M5 for two branches (paper, Table 4). Each is U between two ends that depend on alpha."""
-    import torch
-
-    a = alpha[..., 0]
-    if method == "M1":
-        return alpha.flip(-1)
-    outer = (a >= 0.5).to(a.dtype)  # the end of [0, 1] on alpha's side of 0.5
-    one_end, other_end = {
-        "M2": (outer, a),  # beyond alpha, seen from 0.5
-        "M3": (a, torch.full_like(a, 0.5)),  # between alpha and 0.5
-        "M4": (torch.full_like(a, 0.5), 1.0 - a),  # between 0.5 and alpha's mirror image
-        "M5": (1.0 - a, 1.0 - outer),  # beyond the mirror image
-    }[method]
-    u = _uniform(a.shape, a.device, generator)
-    b = one_end + (other_end - one_end) * u
-    return torch.stack((b, 1.0 - b), dim=-1)

@@ -39,6 +39,8 @@ class Stretch:
 def where(rule: str) -> tuple[Stretch, ...]:
     """The stretches of alpha that a rule has. Raises InputError for what is no rule."""
     parsed = ShakeRule.parse(rule)
+    if parsed.beta_interval is None:
+        raise InputError(f"rule: {rule} is a registered rule, whose intervals are unknown")
     if parsed.forward == "Even":
         return (Stretch(0.5, 0.5, *(((0.0, 0.0), (1.0, 1.0)) if parsed.backward == "Shake" else ((0.5, 0.5),) * 2)),)
     bends = parsed.backward in UPDATE_RULES and parsed.backward != "M1" and parsed.low < 0.5 < parsed.high
