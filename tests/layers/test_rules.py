@@ -2,7 +2,6 @@
 
 import copy
 import math
-import pickle
 
 import numpy as np
 import pytest
@@ -190,7 +189,7 @@ def test_a_registered_rule_is_parsed_drawn_and_printed_by_its_name(registered):
     assert ss.register_rule("third")(third) is third
     rule = ShakeRule.parse("third")
     assert str(rule) == rule.label == "third"
-    assert rule == ShakeRule.parse(rule) == copy.deepcopy(rule) == pickle.loads(pickle.dumps(rule))
+    assert rule == ShakeRule.parse(rule) == copy.deepcopy(rule)
     assert not rule.needs_two_branches
     assert rule.beta_interval is None
     assert expected_distance(rule) is None
