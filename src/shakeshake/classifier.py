@@ -17,7 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .data.dataset import LARGEST, SMALLEST, ImageData, from_arrays
+from .data.dataset import MAX_SIZE, MIN_SIZE, ImageData, from_arrays
 from .errors import InputError
 from .models.model import TrainedModel, load
 from .train.auto_config import Facts, choose
@@ -169,14 +169,14 @@ def _checked_shape(X: np.ndarray) -> tuple[int, ...]:
     shape = X.shape[1:]
     if not (X.ndim in (2, 3) or (X.ndim == 4 and shape[2] in (1, 3))):
         raise InputError(f"X: got the shape {X.shape}, expected images (n, h, w) or (n, h, w, 3), or rows (n, d)")
-    if _side(shape) > LARGEST:
-        raise InputError(f"X: got samples of shape {shape}, expected at most {LARGEST} x {LARGEST} pixels")
+    if _side(shape) > MAX_SIZE:
+        raise InputError(f"X: got samples of shape {shape}, expected at most {MAX_SIZE} x {MAX_SIZE} pixels")
     return shape
 
 
 def _side(shape: tuple[int, ...]) -> int:
     """Pixels of a side of the square that a sample is put into."""
-    return max(SMALLEST, math.isqrt(shape[0] - 1) + 1 if len(shape) == 1 else max(shape[:2]))
+    return max(MIN_SIZE, math.isqrt(shape[0] - 1) + 1 if len(shape) == 1 else max(shape[:2]))
 
 
 def _scale(X: np.ndarray) -> tuple[float, float] | None:

@@ -1,5 +1,4 @@
-"""A CIFAR of ten images a file, in every layout; a file server on this machine: nothing here reaches a network; folders
-of photos."""
+"""Fixtures: a small CIFAR in every layout, a local file server, image folders, an empty cache."""
 
 from __future__ import annotations
 
@@ -32,7 +31,7 @@ def short(text: bytes) -> bytes:
 
 
 def python2_pickle(labels: dict[str, list[int]], pixels: bytes, rows: int) -> bytes:
-    """What Python 2's cPickle wrote under protocol 2 for the official files: lists in chunks of 1,000."""
+    """The stream that Python 2's cPickle wrote for the official files: protocol 2, lists in chunks of 1,000."""
     memo = 0
 
     def put() -> bytes:
@@ -79,13 +78,13 @@ def tar_gz_fixture() -> Callable[..., bytes]:
 
 @dataclasses.dataclass
 class Mini:
-    """A small data set with the official names: ``cifar`` has its md5s, ``content`` the bytes of its binary files."""
+    """A small data set with official names: ``cifar`` has its MD5s, ``content`` the bytes of its binary files."""
 
     cifar: Cifar
     content: dict[str, bytes]
 
     def files(self, layout: str) -> dict[str, bytes]:
-        """Path below a folder -> bytes, in the "binary" or the "python" layout."""
+        """Relative path -> bytes, in the "binary" or "python" layout."""
         folder = self.cifar.folder(layout)
         return {f"{folder}/{getattr(part, layout)}": self.bytes_of(part, layout) for part in self.cifar.parts}
 
@@ -101,7 +100,7 @@ class Mini:
         return tar_gz(self.files(layout))
 
     def lay(self, folder: Path, layout: str, archived: bool = False) -> Path:
-        """Puts the layout below ``folder`` and returns the archive, or the folder with the official name."""
+        """Write the layout into ``folder``; return the archive, or the folder with the official name."""
         if archived:
             path = folder / self.cifar.archives[layout]
             path.write_bytes(self.archive(layout))
@@ -213,10 +212,10 @@ def site(monkeypatch: pytest.MonkeyPatch, isolated: None) -> Iterator[Site]:
 
 @pytest.fixture
 def digits() -> Callable[..., Path]:
-    """Makes a folder of photos, of the bundled digits."""
+    """Return a function that writes bundled digits as an image folder."""
 
     def make(folder: Path, counts: dict[str, int], skip: int = 0, side: int = 8, kind: str = "png") -> Path:
-        """folder/CLASS/NUMBER.png: for {"cat": 5, "dog": 3} five different zeros as cats, and three ones as dogs."""
+        """Write folder/CLASS/NUMBER.png; {"cat": 5, "dog": 3} gives five different zeros and three different ones."""
         bunch = load_digits()
         for digit, (name, count) in enumerate(counts.items()):
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -230,9 +229,9 @@ def digits() -> Callable[..., Path]:
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> Path:
-    """A cache of this test's own: where its photos are."""
+    """An empty image cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "shakeshake" / "photos"
+    return tmp_path / "cache" / "shakeshake" / "images"
 
 
 @pytest.fixture

@@ -66,14 +66,14 @@ def test_a_bad_file_costs_that_file(run, photos, tmp_path, shakeshake, capsys):
     (tmp_path / "b\n<b>.png").write_bytes(whole[:50])
     (tmp_path / "c.jpg").write_text("no image")
     (tmp_path / "d.PNG").write_bytes(whole)
-    (tmp_path / "notes.txt").write_text("passed over in a folder")
+    (tmp_path / "notes.txt").write_text("ignored in a folder")
     (tmp_path / "loop").symlink_to(tmp_path)
     out, err = shakeshake("predict", run, tmp_path, code=1)
     assert [line.partition(": ")[0] for line in out.splitlines()] == [str(tmp_path / "a.png"), str(tmp_path / "d.PNG")]
     assert [line.split("tmp")[0] for line in err.splitlines()] == ["shakeshake: image: /"] * 3
-    assert f"image: {tmp_path / 'loop'} leads to a folder that is read already" in err
+    assert f"image: {tmp_path / 'loop'} leads to a folder that was read already" in err
     assert r"b\n<b>.png is damaged or cut off" in err
-    assert "c.jpg is no image, expected a JPEG" in err
+    assert "c.jpg is not an image, expected a JPEG" in err
     assert command([str(run), str(tmp_path), "--json"]) == EXIT_FAILURE
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert ["error" in one for one in told] == [False, True, True, False, True]
@@ -119,8 +119,8 @@ def test_a_mistake_is_one_sentence(arguments, said, run, photos, tmp_path):
 @pytest.mark.parametrize(
     ("image", "said"),
     [
-        ("{run}/recipe.json", "recipe.json is no image, expected a JPEG"),
-        ("nowhere.png", "image: nowhere.png is not there"),
+        ("{run}/recipe.json", "recipe.json is not an image, expected a JPEG"),
+        ("nowhere.png", "image: nowhere.png does not exist"),
         ("{empty}", "is a folder without images"),
     ],
 )
@@ -187,7 +187,7 @@ def test_a_folder_means_the_files_that_training_reads(tmp_path, monkeypatch):
     assert sorted(images) == files, "what is named like no image is looked at by both"
     assert [f"{one}".removeprefix(f"image: {folder}/") for one in found if isinstance(one, UnreadableImage)] == [
         "cat/closed cannot be entered: Permission denied",
-        "dog/linked/circle leads to a folder that is read already",
+        "dog/linked/circle leads to a folder that was read already",
     ]
     (only,) = find_images([str(folder / "cat" / "closed")], io.BytesIO())
     assert str(only).endswith("closed cannot be entered: Permission denied")

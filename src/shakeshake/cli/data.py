@@ -72,16 +72,16 @@ def verify(name: str, data_dir: str | None) -> int:
 @option("--split-seed", type=int, default=0, metavar="SEED", help="As for `train`.  [default: 0]")
 @option("--json", "as_json", is_flag=True, help="Print everything that was found as JSON.")
 def check(folder: Path, image_size: int | None, split_seed: int, as_json: bool) -> int:
-    from ..data.image_folder.dataset import read_photos
+    from ..data.image_folder.dataset import read_image_folder
     from ..data.image_folder.summary import as_lines
 
     if not folder.is_dir():
         raise InputError(f"folder: {escape(folder)} is not a folder, expected one of images, such as photos/cat/1.jpg")
-    photos = read_photos(folder, image_size=image_size, split_seed=split_seed)
+    photos = read_image_folder(folder, image_size=image_size, split_seed=split_seed)
     if as_json:
-        print(json.dumps({**photos.findings, "mistake": photos.mistake}, indent=1))
+        print(json.dumps({**photos.findings, "mistake": photos.error}, indent=1))
     else:
         print(*as_lines(photos.findings), sep="\n")
-    if photos.mistake is not None:
-        raise InputError(photos.mistake)
+    if photos.error is not None:
+        raise InputError(photos.error)
     return EXIT_OK

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..errors import InputError
 from ..utils.console import escape
-from .dataset import LARGEST, SMALLEST, ImageData, checked_images, from_arrays
+from .dataset import MAX_SIZE, MIN_SIZE, ImageData, checked_images, from_arrays
 from .image_folder.decode import quiet, square
 from .image_folder.decode_files import side_for
 
@@ -52,8 +52,8 @@ def from_datasets(
             raise InputError(f"data: there is no {part} data set, expected train and test, or a mapping with both")
     if image_size is None:
         image_size = _side(found["train"])
-    elif not isinstance(image_size, int) or not SMALLEST <= image_size <= LARGEST:
-        raise InputError(f"image_size: got {image_size!r}, expected {SMALLEST} to {LARGEST} pixels")
+    elif not isinstance(image_size, int) or not MIN_SIZE <= image_size <= MAX_SIZE:
+        raise InputError(f"image_size: got {image_size!r}, expected {MIN_SIZE} to {MAX_SIZE} pixels")
     read = {part: _read(part, dataset, image_size) for part, dataset in found.items() if dataset is not None}
     names = list(classes) if classes is not None else _classes(found["train"])
     labels = {part: pair[1] for part, pair in read.items()}

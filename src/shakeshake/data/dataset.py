@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import InputError
 
-SMALLEST, LARGEST = 8, 224  # pixels of a side
+MIN_SIZE, MAX_SIZE = 8, 224  # pixels of a side
 _NO_ARRAY = (ValueError, TypeError, SyntaxError, OverflowError, MemoryError, tokenize.TokenError)  # of numpy's reader
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 _MORE = ("classes", "x_val", "y_val")  # an .npz may have these, too
@@ -228,9 +228,9 @@ def checked_images(key: str, x: np.ndarray, source: str) -> np.ndarray:
     n, _, h, w = x.shape
     if n == 0:
         raise InputError(f"data: {key} in {source} has no images, expected at least one")
-    if h != w or not SMALLEST <= h <= LARGEST:
+    if h != w or not MIN_SIZE <= h <= MAX_SIZE:
         raise InputError(
-            f"data: {key} in {source} has images of {h} x {w} pixels, expected squares of {SMALLEST} to {LARGEST}"
+            f"data: {key} in {source} has images of {h} x {w} pixels, expected squares of {MIN_SIZE} to {MAX_SIZE}"
         )
     if x.dtype == np.uint8:
         return np.ascontiguousarray(x)

@@ -77,10 +77,10 @@ def load_data(
 
         images = load_recorded(expand_user(data_dir if data_dir is not None else data), record, progress)
     elif expand_user(data).is_dir():
-        from .image_folder.dataset import load_photos
+        from .image_folder.dataset import load_image_folder
 
         folder = expand_user(data)
-        images = load_photos(folder, image_size=image_size, split_seed=split_seed, progress=progress)
+        images = load_image_folder(folder, image_size=image_size, split_seed=split_seed, progress=progress)
     else:
         images = _load_path(_moved(data, data_dir))
     return _adapted(images, train_size, seed, image_size, published=data in CIFAR)
@@ -167,8 +167,7 @@ def _adapted(
 ) -> ImageData:
     if image_size not in (None, images.image_size):
         raise InputError(
-            f"image_size: got {image_size} for {images.name}, whose images have {images.image_size} pixels, "
-            "expected none"
+            f"image_size: got {image_size}, expected None for {images.name}, whose images have {images.image_size} pixels"
         )
     return images if train_size is None else _with_fewer(images, train_size, seed, published)
 

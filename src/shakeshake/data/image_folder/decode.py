@@ -1,7 +1,4 @@
-"""Knows how one image file becomes a square of RGB pixels, or says what is wrong with it; nothing in it is trusted.
-
-Formats are recognised by their first bytes, not by the name: JPEG, PNG, WebP, BMP, and the first frame of a GIF.
-"""
+"""Decoding of one untrusted image file to a square of RGB pixels: JPEG, PNG, WebP, BMP, first frame of a GIF."""
 
 from __future__ import annotations
 
@@ -21,13 +18,13 @@ from ...errors import InputError
 from ...utils.console import escape
 
 FORMATS = "JPEG, PNG, WebP, BMP or GIF"
-BACKGROUND = (255, 255, 255)  # white shows where an image is transparent
-MOST_PIXELS = 200_000_000  # a panorama of 20,000 x 10,000; what claims more is a bomb
-MOST_BYTES = 1 << 29  # of a file
-_LARGE = 1 << 24  # pixels above which images are decoded one at a time, so that memory holds one of them
+BACKGROUND = (255, 255, 255)  # behind transparent pixels
+MAX_PIXELS = 200_000_000  # a panorama of 20,000 x 10,000; more is a decompression bomb
+MAX_FILE_BYTES = 1 << 29
+_LARGE = 1 << 24  # pixels; larger images are decoded one at a time to limit memory
 _one_large = threading.Lock()
 
-# A plugin itself instead of Image.open: it tries no other format, and knows no limit that is the same for everybody.
+# Plugins instead of Image.open, which would try other formats and apply a global size limit.
 _PLUGINS = (
     (b"\xff\xd8\xff", 0, JpegImagePlugin.JpegImageFile),
     (b"\x89PNG\r\n\x1a\n", 0, PngImagePlugin.PngImageFile),
@@ -35,8 +32,8 @@ _PLUGINS = (
     (b"WEBP", 8, WebPImagePlugin.WebPImageFile),
     (b"BM", 0, BmpImagePlugin.BmpImageFile),
 )
-HEAD = 12  # bytes in which the format shows
-# EXIF's orientation -> what brings the image upright.
+HEAD = 12  # bytes that identify the format
+# EXIF orientation -> operation that makes the image upright.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -49,7 +46,7 @@ _UPRIGHT = {
 
 
 class UnreadableImage(InputError):
-    """A file that is no image we can read: ``path``, and ``reason``, which goes on after the file's name."""
+    """A file that cannot be decoded: ``path``, and ``reason``, a predicate such as "is damaged"."""
 
     def __init__(self, path: Path | str, reason: str) -> None:
         super().__init__(f"image: {escape(path)} {reason}")
@@ -57,24 +54,27 @@ class UnreadableImage(InputError):
 
 
 class _Unreadable(Exception):
-    """What is wrong, before it is known which file it is wrong with."""
+    """The reason, without the path."""
 
 
 def read_image(path: str | Path, size: int) -> np.ndarray:
-    """The image in a file as (size, size, 3) uint8, RGB.
+    """Decode an image file to (size, size, 3) uint8 RGB.
 
-    Upright by its EXIF orientation; the square in the middle, resized by an antialiased bicubic filter (an image of
-    ``size`` by ``size`` keeps its very pixels); transparency on white; of 16 bits the upper 8. Raises UnreadableImage,
-    one sentence with the name and what is wrong, for all that is no such image, files that are cut off included.
+    The image is turned upright by its EXIF orientation, its central square is cropped and resized with antialiased
+    bicubic interpolation (an image of ``size`` x ``size`` keeps its exact pixels). Transparent pixels become white; of
+    16-bit values the upper byte is used.
+
+    Raises:
+        UnreadableImage: The file is missing, not a supported image, damaged or truncated.
     """
     with quiet():
         return read_and_decode(Path(path), size)[0]
 
 
 def read_and_decode(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int], bytes]:
-    """What read_image gives, with (width, height) of the upright image and the bytes of the file.
+    """Return (pixels as in `read_image`, (width, height) of the upright image, the file's bytes).
 
-    Threads may call it side by side, under one quiet() for all of them.
+    Threads may call it concurrently, inside one `quiet` block.
     """
     content = read_bytes(path)
     try:
@@ -84,31 +84,31 @@ def read_and_decode(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int],
 
 
 def read_bytes(path: Path, most: int | None = None) -> bytes:
-    """A file's content, or its first ``most`` bytes. Raises UnreadableImage; never waits for a pipe."""
+    """Read a file, or its first ``most`` bytes, without blocking on pipes. Raises UnreadableImage."""
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with os.fdopen(handle, "rb") as file:
             state = os.fstat(handle)
             if not stat.S_ISREG(state.st_mode):
-                raise UnreadableImage(path, f"is no file, expected a {FORMATS}")
-            if state.st_size > MOST_BYTES:
-                raise UnreadableImage(path, f"has {state.st_size:,} bytes, expected at most {MOST_BYTES:,}")
+                raise UnreadableImage(path, f"is not a file, expected a {FORMATS}")
+            if state.st_size > MAX_FILE_BYTES:
+                raise UnreadableImage(path, f"has {state.st_size:,} bytes, expected at most {MAX_FILE_BYTES:,}")
             return file.read() if most is None else file.read(most)
     except UnreadableImage:  # a ValueError as well
         raise
     except FileNotFoundError:
-        raise UnreadableImage(path, f"is not there, expected a {FORMATS}") from None
+        raise UnreadableImage(path, f"does not exist, expected a {FORMATS}") from None
     except (OSError, ValueError) as error:  # ValueError: a name with a zero in it
-        raise UnreadableImage(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise UnreadableImage(path, f"is not readable: {getattr(error, 'strerror', None) or error}") from None
 
 
 def is_image(head: bytes) -> bool:
-    """Whether the first HEAD bytes of a file are those of a format that is read here."""
+    """Whether the first HEAD bytes of a file are those of a supported format."""
     return any(head[at:].startswith(magic) for magic, at, _ in _PLUGINS)
 
 
 def dimensions(content: bytes) -> tuple[int, int] | None:
-    """(width, height) of the upright image by its header, or None where it has no header that can be read."""
+    """Return (width, height) of the upright image from its header; None if the header is unreadable."""
     try:
         image = _open(content)
     except _Unreadable:
@@ -117,13 +117,13 @@ def dimensions(content: bytes) -> tuple[int, int] | None:
 
 
 def decode(content: bytes, size: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """The pixels, as read_image, and (width, height) of the upright image. Raises a private exception: see above."""
+    """Return (pixels as in `read_image`, (width, height) of the upright image). Raises _Unreadable."""
     image = _open(content)
-    width_and_height = image.size  # before draft() changes it
+    width_and_height = image.size  # draft() changes it
     with _one_large if image.width * image.height > _LARGE else contextlib.nullcontext():
         try:
             square = _square(image, size)
-        except Exception as error:  # decoders raise whatever they run into: OSError, SyntaxError, struct.error, ...
+        except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ...
             raise _Unreadable(f"is damaged or cut off ({_reason(error)})") from None
     turn = _orientation(image)
     if turn in _UPRIGHT:
@@ -132,7 +132,7 @@ def decode(content: bytes, size: int) -> tuple[np.ndarray, tuple[int, int]]:
 
 
 def square(image: Image.Image, size: int) -> np.ndarray:
-    """An image that somebody has opened, as read_image would give it; (size, size) where it is grey."""
+    """Convert an open image as `read_image` does: (size, size, 3) uint8, or (size, size) if it is grey."""
     pixels = np.asarray(_square(image, size))
     turn = _orientation(image)
     pixels = np.array(Image.fromarray(pixels).transpose(_UPRIGHT[turn])) if turn in _UPRIGHT else pixels
@@ -141,30 +141,30 @@ def square(image: Image.Image, size: int) -> np.ndarray:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """What Pillow warns of in a damaged file is not for the user, who is told of the file. For all threads at once."""
+    """Suppress Pillow's warnings about damaged files, in all threads; the files are reported instead."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def _open(content: bytes) -> Image.Image:
-    """The image with its header read and its pixels not yet."""
+    """Open an image and read its header only."""
     plugin = next((plugin for magic, at, plugin in _PLUGINS if content[at:].startswith(magic)), None)
     if plugin is None:
-        raise _Unreadable(f"is {'empty' if not content else 'no image'}, expected a {FORMATS}")
+        raise _Unreadable(f"is {'empty' if not content else 'not an image'}, expected a {FORMATS}")
     try:
         image = plugin(BytesIO(content))
         width, height = image.size
     except Exception as error:
         raise _Unreadable(f"is damaged or cut off ({_reason(error)})") from None
-    if not 0 < width * height <= MOST_PIXELS:
-        raise _Unreadable(f"claims {width:,} x {height:,} pixels, expected at most {MOST_PIXELS:,} in all")
+    if not 0 < width * height <= MAX_PIXELS:
+        raise _Unreadable(f"claims {width:,} x {height:,} pixels, expected at most {MAX_PIXELS:,} in all")
     return image
 
 
 def _square(image: Image.Image, size: int) -> Image.Image:
-    """The middle of an image as RGB of size x size."""
-    # A JPEG can be decoded at a half, a quarter, an eighth: cheap, and the filter below still halves at least.
+    """Crop the central square and resize it to RGB of size x size."""
+    # JPEGs decode faster at 1/2, 1/4 or 1/8 of their size; the filter below still halves at least.
     image.draft(None, (2 * size, 2 * size))
     image.load()
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
@@ -185,7 +185,7 @@ def _square(image: Image.Image, size: int) -> Image.Image:
 
 
 def _grey(image: Image.Image) -> Image.Image:
-    """Greys of 16 bits by their upper 8, as Pillow itself takes 16-bit colours; one of them may be transparent."""
+    """Convert 16-bit grey to 8 bits by the upper byte, as Pillow does for 16-bit colours, with transparency."""
     values = np.asarray(image)
     wide = image.mode in ("I", "F")
     grey = Image.fromarray((np.clip(values / 257, 0, 255) if wide else values >> 8).astype(np.uint8))
@@ -196,17 +196,17 @@ def _grey(image: Image.Image) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF's orientation, 1 where there is none that can be read."""
-    exif = Image.Exif()  # not image.getexif(), which decodes a whole PNG in search of it
+    """EXIF orientation, or 1 (upright) if it is missing or unreadable."""
+    exif = Image.Exif()  # image.getexif() would decode a whole PNG
     try:
         exif.load(image.info.get("exif", b""))
         value = exif.get(0x0112, 1)
-    except Exception:  # damaged EXIF is no reason to lose the image
+    except Exception:  # damaged EXIF does not make the image unusable
         return 1
     return value if value in _UPRIGHT else 1
 
 
 def _reason(error: Exception) -> str:
-    """What a decoder says, on one line."""
+    """A decoder's message on one line."""
     text = escape(str(error).split("\n")[0])[:120].rstrip(". ")
     return text or type(error).__name__

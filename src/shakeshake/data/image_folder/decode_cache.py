@@ -1,10 +1,10 @@
-"""Knows the cache of decoded images: one file of pixels for each set of contents, which appears whole or not at all.
+"""Cache of decoded images: one memory-mapped array and one index per folder and image size.
 
-    CACHE/photos/KEY/pixels, index.json     the images of one size that have these contents, in the index's order
-    CACHE/photos/FOLDER-SIZE.json           which content each file of a folder had when it was last read, and its KEY
+    CACHE/images/KEY-SIZE/index.json   relative path -> Entry
+    CACHE/images/KEY-SIZE/pixels       (N, 3, SIZE, SIZE) uint8, one row per entry
 
-KEY is a hash of the contents and the size: renamed, copied or touched files are not decoded again. A file is read again
-when its size, times or inode have changed.
+Rows are only appended and the index is replaced after them, so a killed process or a full disk leaves a valid
+cache, and processes that have the array mapped are never disturbed.
 """
 
 from __future__ import annotations
@@ -13,212 +13,191 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import shutil
-import tempfile
-import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from filelock import FileLock
 
-from ..cifar.checksum_cache import cache_dir
+from ...utils.cache import cache_dir
+from ...utils.files import atomic_write
 
-FORMAT = 1  # of the cache, and of what decoding gives: to be raised when the pixels of a file become others
-ROOM = 20 << 30  # bytes of packs that are kept; those that were not used for the longest time make room
-_CHECKED = 1 << 30  # bytes of pixels that are compared with their digests when a pack is opened
+FORMAT = 1  # raise it when decoding gives other pixels
+_CHECKED_BYTES = 1 << 30  # pixels compared with their digests when a cache is opened
 
 
-def place() -> Path:
-    """Where the cache of photos is; nothing is created here."""
-    return cache_dir() / "photos"
+class Entry(NamedTuple):
+    """A cached file. Digests are the first 32 hexadecimal digits of SHA-256."""
+
+    size: int  # bytes of the file
+    mtime_ns: int
+    digest: str  # of the file's bytes
+    row: int
+    pixels_digest: str
+    width: int  # of the upright image
+    height: int
+
+
+class CachedImages(NamedTuple):
+    """Decoded images: ``pixels`` (N, 3, size, size) uint8, memory-mapped, and the entries by relative path."""
+
+    pixels: np.ndarray
+    entries: dict[str, Entry]
+
+
+def cache_path() -> Path:
+    """Return the folder of the image cache; it may not exist."""
+    return cache_dir("images")
 
 
 def digest(content: bytes | memoryview) -> str:
+    """Return the first 32 hexadecimal digits of SHA-256."""
     return hashlib.sha256(content).hexdigest()[:32]
 
 
-@dataclass(frozen=True)
-class Pack:
-    """pixels (N, 3, size, size) uint8, mapped into memory; of each image: digests of its file and of its pixels, and
-    (width, height) as it was in the file. ``rows``: digest of a file -> its row."""
-
-    key: str
-    pixels: np.ndarray
-    contents: list[str]
-    digests: list[str]
-    sides: list[tuple[int, int]]
-    rows: dict[str, int]
-
-
-def key_of(contents: Iterable[str], size: int) -> str:
-    return digest(json.dumps([FORMAT, size, sorted(set(contents))]).encode())
-
-
-def checked_key(key: object) -> str:
-    """A key that was read from a file. It becomes part of a path, so ValueError for what key_of() does not give."""
-    if isinstance(key, str) and re.fullmatch("[0-9a-f]{32}", key):
-        return key
-    raise ValueError(f"{key!r} is no key of the cache")
-
-
-def open_pack(key: str, size: int) -> Pack | None:
-    """The pack if it is there and whole. Raises ValueError for what is no key."""
-    folder = place() / checked_key(key)
-    try:
-        index = json.loads((folder / "index.json").read_text("utf-8"))
-        contents, digests, sides = index["contents"], index["digests"], [tuple(side) for side in index["sides"]]
-        shape = (len(contents), 3, size, size)
-        if key_of(contents, size) != key or (folder / "pixels").stat().st_size != np.prod(shape, dtype=np.int64):
-            raise ValueError("not as its index says")
-        # "c": a mapping that may be written to without changing the file, as torch wants its arrays.
-        pixels = np.memmap(folder / "pixels", np.uint8, "c", shape=shape)
-        step = max(1, -(-pixels.size // _CHECKED))
-        sampled = range(0, len(contents), step)
-        if not len(digests) == len(sides) == len(contents) or any(
-            digest(pixels[i].data) != digests[i] for i in sampled
-        ):
-            raise ValueError("not the pixels that were written")
-        with contextlib.suppress(OSError):
-            os.utime(folder)  # used lately: see prune()
-        return Pack(key, pixels, contents, digests, sides, {content: i for i, content in enumerate(contents)})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _remove(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        path.unlink()  # of what is no folder
-
-
-@dataclass
-class Writer:
-    """A pack being written: add() images, then finish(). Nothing is there before, and nothing is left if that fails."""
-
-    size: int
-    folder: Path
-    contents: dict[str, int] = field(default_factory=dict)
-    digests: list[str] = field(default_factory=list)
-    sides: list[tuple[int, int]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.file = open(self.folder / "pixels", "wb")  # noqa: SIM115  closed by finish() or writing()
-
-    def add(self, content: str, pixels: np.ndarray, sides: tuple[int, int]) -> None:
-        """pixels: (3, size, size) uint8. A content that is there already is passed over."""
-        if content not in self.contents:
-            self.contents[content] = len(self.contents)
-            pixels = np.ascontiguousarray(pixels)
-            self.digests.append(digest(pixels.data))
-            self.sides.append(sides)
-            self.file.write(pixels.data)
-
-    def finish(self) -> Pack:
-        """The pack as it is there now: this one, or the same that another process has written meanwhile."""
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        self.file.close()
-        index = {"contents": list(self.contents), "digests": self.digests, "sides": self.sides}
-        with open(self.folder / "index.json", "w", encoding="utf-8") as file:
-            file.write(json.dumps(index))  # not dump(), which is written in Python
-            file.flush()
-            os.fsync(file.fileno())
-        key = key_of(self.contents, self.size)
-        with FileLock(place() / "packs.lock"):  # what is not whole is removed by one process at a time
-            pack = open_pack(key, self.size)
-            if pack is None:
-                _remove(place() / key)
-                self.folder.replace(place() / key)
-                pack = open_pack(key, self.size)
-        if pack is None:
-            raise OSError(None, "what was written was gone at once")
-        return pack
-
-
-def prune(keep: str) -> None:
-    """Remove packs that were not used lately while there is more than ROOM of them; ``keep`` stays in any case.
-
-    A process that has one of them open does not notice: its pages stay until it ends.
-    """
-    packs, yesterday = [], time.time() - 86400
-    for left in place().glob(".new-*"):  # by a process that was killed
-        with contextlib.suppress(OSError):
-            if left.stat().st_mtime < yesterday:
-                _remove(left)
-    with contextlib.suppress(OSError):
-        for index in place().glob(f"{'[0-9a-f]' * 32}/index.json"):
-            with contextlib.suppress(OSError):
-                packs.append((index.parent.stat().st_mtime, (index.parent / "pixels").stat().st_size, index.parent))
-    used = sum(size for _, size, _ in packs)
-    for _, size, folder in sorted(packs):
-        if used > ROOM and folder.name != keep:
-            shutil.rmtree(folder, ignore_errors=True)
-            used -= size
-
-
-@contextlib.contextmanager
-def writing(size: int) -> Iterator[Writer]:
-    """A Writer whose files are gone at the end unless it was finished. Raises OSError, of a full disk say."""
-    place().mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".new-", dir=place()))
-    writer = None
-    try:
-        writer = Writer(size, folder)
-        yield writer
-    finally:
-        if writer is not None:
-            with contextlib.suppress(OSError):  # of a full disk, which has been told
-                writer.file.close()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-class Memory:
-    """What each file of a folder held when it was last read, for one size of images."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.key = ""
-        self.files: dict[str, list] = {}  # path -> [state of the file, digest of its content]
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            kept = json.loads(self.path.read_text("utf-8"))
-            self.key, self.files = checked_key(kept["key"]), dict(kept["files"])
-
-    @staticmethod
-    @contextlib.contextmanager
-    def locked(folder: Path, size: int) -> Iterator[Memory]:
-        """One process at a time reads a folder. Raises OSError where the cache cannot be written."""
-        place().mkdir(parents=True, exist_ok=True)
-        path = place() / f"{digest(os.fsencode(os.path.realpath(folder)))}-{size}.json"
-        with FileLock(path.with_suffix(".lock")):
-            yield Memory(path)
-
-    def content(self, path: str, state: list[int]) -> str | None:
-        """The digest of a file that is as it was; ``state`` is state_of() it now."""
-        known = self.files.get(path)
-        if isinstance(known, list) and len(known) == 2 and known[0] == state and isinstance(known[1], str):
-            return known[1]
-        return None
-
-    def keep(self, key: str, files: dict[str, list]) -> None:
-        self.key, self.files = key, files
-        handle, name = tempfile.mkstemp(prefix=".new-", dir=place())
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(json.dumps({"key": key, "files": files}))
-            os.replace(name, self.path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
-
-
-def state_of(path: Path) -> list[int] | None:
-    """What changes whenever a file does; None where there is none."""
+def file_state(path: Path) -> tuple[int, int] | None:
+    """Return (bytes, mtime_ns), which change when a file does; None if there is no file."""
     try:
         state = os.stat(path)
     except (OSError, ValueError):
         return None
-    return [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
+    return state.st_size, state.st_mtime_ns
+
+
+class FolderIndex:
+    """The cache of one folder at one size. Use `locked`; one process at a time reads a folder."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self.folder, self.size = os.path.realpath(folder), size
+        self.path = cache_path() / f"{digest(os.fsencode(self.folder))}-{size}"
+        self.row_bytes = 3 * size * size
+        self.entries: dict[str, Entry] = {}
+        self.rows = 0  # of the array, including those of files that have changed since
+
+    @staticmethod
+    @contextlib.contextmanager
+    def locked(folder: Path, size: int) -> Iterator[FolderIndex]:
+        """Open the cache of a folder, empty if there is none or it is damaged. Raises OSError if not writable."""
+        index = FolderIndex(folder, size)
+        index.path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{index.path}.lock"):
+            if not index._load() and index.path.exists():
+                shutil.rmtree(index.path)  # another process may have the array mapped: never write over it
+            yield index
+
+    def _load(self) -> bool:
+        try:
+            stored = json.loads((self.path / "index.json").read_text("utf-8"))
+            self.entries = {path: Entry(*values) for path, values in stored["files"].items()}
+            self.rows = stored["rows"]
+            if stored["format"] != FORMAT or not self._is_valid():
+                raise ValueError
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            self.entries, self.rows = {}, 0
+            return False
+        return True
+
+    def _is_valid(self) -> bool:
+        entries = list(self.entries.values())
+        if any(type(entry.row) is not int or not 0 <= entry.row < self.rows for entry in entries):
+            return False
+        if (self.path / "pixels").stat().st_size < self.rows * self.row_bytes:
+            return False
+        pixels, step = self._map(), max(1, -(-len(entries) * self.row_bytes // _CHECKED_BYTES))
+        return all(digest(pixels[entry.row].data) == entry.pixels_digest for entry in entries[::step])
+
+    def _map(self) -> np.ndarray:
+        shape = (self.rows, 3, self.size, self.size)
+        # "c": copy on write, because torch wants writable arrays.
+        return np.memmap(self.path / "pixels", np.uint8, "c", shape=shape) if self.rows else np.empty(shape, np.uint8)
+
+    def images(self) -> CachedImages:
+        """Return the images cached so far."""
+        return CachedImages(self._map(), self.entries)
+
+    def is_current(self, path: str, state: tuple[int, int] | None) -> bool:
+        """Whether a file is cached and has the size and time it had then."""
+        entry = self.entries.get(path)
+        return entry is not None and (entry.size, entry.mtime_ns) == state
+
+    @contextlib.contextmanager
+    def writer(self) -> Iterator[IndexWriter]:
+        """Add images; they are saved together at the end, or not at all."""
+        self.path.mkdir(exist_ok=True)
+        try:
+            with open_pixels(self.path / "pixels") as file:
+                file.seek(self.rows * self.row_bytes)
+                writer = IndexWriter(file, dict(self.entries), self.rows)
+                yield writer
+                file.flush()
+                os.fsync(file.fileno())
+            if writer.entries != self.entries:
+                stored = {"format": FORMAT, "folder": self.folder, "rows": writer.rows, "files": writer.entries}
+                atomic_write(self.path / "index.json", json.dumps(stored))
+                self.entries, self.rows = writer.entries, writer.rows
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.truncate(self.path / "pixels", self.rows * self.row_bytes)
+            raise
+
+
+@dataclass
+class IndexWriter:
+    """Rows and entries being added to a `FolderIndex`."""
+
+    file: BinaryIO
+    entries: dict[str, Entry]
+    rows: int
+
+    def add(
+        self, path: str, state: tuple[int, int] | None, content_digest: str, pixels: np.ndarray, sides: tuple[int, int]
+    ) -> None:
+        """Add an image (3, size, size) uint8; ``state`` is that of the file before it was read."""
+        old, state = self.entries.get(path), state or (-1, -1)
+        if old is not None and old.digest == content_digest:
+            self.entries[path] = old._replace(size=state[0], mtime_ns=state[1])
+            return
+        pixels = np.ascontiguousarray(pixels)
+        self.entries[path] = Entry(*state, content_digest, self.rows, digest(pixels.data), *sides)
+        self.file.write(pixels.data)
+        self.rows += 1
+
+
+def open_pixels(path: Path) -> BinaryIO:
+    """Open the array's file for appending, keeping its content."""
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+b")
+
+
+class CacheInfo(NamedTuple):
+    """The cache of one folder at one size. ``folder`` is where the images came from; ``bytes`` on the disk."""
+
+    folder: str
+    image_size: int
+    images: int
+    bytes: int
+
+
+def cache_info() -> list[CacheInfo]:
+    """List the cached folders, largest first."""
+    found = []
+    for path in cache_path().glob("*/index.json"):
+        try:
+            stored = json.loads(path.read_text("utf-8"))
+            size, used = int(path.parent.name.split("-")[1]), sum(file.stat().st_size for file in path.parent.iterdir())
+            found.append(CacheInfo(str(stored["folder"]), size, len(stored["files"]), used))
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            continue  # damaged: rebuilt when its folder is read again
+    return sorted(found, key=lambda info: (-info.bytes, info.folder, info.image_size))
+
+
+def clear_cache() -> int:
+    """Remove all cached images, waiting for processes that are writing them. Returns the bytes freed."""
+    freed = 0
+    for path in sorted(cache_path().glob("*/")):
+        with FileLock(f"{path}.lock"):
+            freed += sum(file.stat().st_size for file in path.iterdir())
+            shutil.rmtree(path)
+    return freed

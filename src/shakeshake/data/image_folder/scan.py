@@ -1,4 +1,4 @@
-"""Knows what lies in a folder of photos: its classes, the splits it has, its files. Opens none of them."""
+"""Scan of an image folder: its splits, classes and files. Opens no file."""
 
 from __future__ import annotations
 
@@ -12,87 +12,109 @@ from ...errors import InputError
 from ...utils.console import escape, escape_line_breaks
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif")
-PARTS = {  # folder, in small letters -> split
+SPLIT_NAMES = {  # lower-case folder name -> split
     **{"train": "train", "training": "train", "test": "test", "testing": "test"},
     **{"val": "val", "valid": "val", "validation": "val"},
 }
-_FOREIGN = ("__MACOSX", "Thumbs.db", "desktop.ini")  # left lying about, beside names that begin with a dot
-EXPECTED = "expected a folder for each class, as photos/cat/1.jpg, or these in train/ and test/"
+_SYSTEM_FILES = ("__MACOSX", "Thumbs.db", "desktop.ini")  # ignored, as are names that begin with a dot
+EXPECTED = "expected one folder per class, as in photos/cat/1.jpg, or these in train/ and test/"
 
 
 @dataclass(frozen=True)
 class File:
-    """A file that may be an image: ``path`` from the folder on, its class, and its split ("" where there are none)."""
+    """A file that may be an image.
+
+    Attributes:
+        path: Relative to the scanned folder.
+        label: Name of its class.
+        split: "train", "val" or "test", or "" in a folder without splits.
+    """
 
     path: str
     label: str
-    part: str
+    split: str
 
 
 @dataclass
 class Scan:
-    """What was found. Files and classes are in order of their names; classes of numbers in order of these.
+    """Result of `scan`.
 
-    beside: image files outside of class folders. troubles: (path, what is wrong) of what could not be entered.
-    passed: folders that are no class beside train/ and test/.
+    Attributes:
+        folder: The scanned folder.
+        has_splits: Whether it has a ``train/`` folder of classes.
+        classes: Class names, sorted; numerically if all are numbers.
+        files: Files in class folders, sorted by path.
+        stray_images: Number of image files outside class folders.
+        unreadable_dirs: (path, reason) of folders and links that were not entered.
+        skipped: Folders beside ``train/`` and ``test/``.
     """
 
     folder: Path
     has_splits: bool
     classes: tuple[str, ...] = ()
     files: list[File] = field(default_factory=list)
-    beside: int = 0
-    troubles: list[tuple[str, str]] = field(default_factory=list)
-    passed: list[str] = field(default_factory=list)
+    stray_images: int = 0
+    unreadable_dirs: list[tuple[str, str]] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
 
 
 def scan(folder: Path) -> Scan:
-    """Raises InputError for a folder that is not laid out in classes, and for one that cannot be read."""
+    """Scan a folder.
+
+    Raises:
+        InputError: The folder is not readable, or not laid out in class folders.
+    """
     try:
         here = _entries(folder)
     except OSError as error:
-        raise InputError(f"data: {escape(folder)} cannot be read: {error.strerror or error}") from None
+        raise InputError(f"data: {escape(folder)} is not readable: {error.strerror or error}") from None
     folders, files = [e for e in here if _is_folder(e)], [e for e in here if not _is_folder(e)]
-    found = Scan(folder, has_splits=_has_splits(folder, folders), beside=sum(_may_be_image(e.name) for e in files))
+    found = Scan(
+        folder, has_splits=_has_splits(folder, folders), stray_images=sum(_may_be_image(e.name) for e in files)
+    )
     classes = []  # (split, class folder)
     names: dict[str, str] = {}  # split -> its folder
     for entry in folders:
-        part = PARTS.get(entry.name.lower(), "")
+        split = SPLIT_NAMES.get(entry.name.lower(), "")
         if not found.has_splits:
             classes.append(("", entry))
-        elif part in names:
+        elif split in names:
             raise InputError(
-                f"data: {escape(folder)} has both {names[part]}/ and {entry.name}/, expected one folder for {part}"
+                f"data: {escape(folder)} has both {names[split]}/ and {entry.name}/, expected one folder for {split}"
             )
-        elif part:
-            names[part] = entry.name
-            below, wrong = _listed(entry.path)
-            found.troubles += [(escape(entry.name), wrong)] if wrong else []
-            classes += [(part, e) for e in below if _is_folder(e)]
-            found.beside += sum(_may_be_image(e.name) for e in below if not _is_folder(e))
+        elif split:
+            names[split] = entry.name
+            below, reason = _listed(entry.path)
+            found.unreadable_dirs += [(escape(entry.name), reason)] if reason else []
+            classes += [(split, e) for e in below if _is_folder(e)]
+            found.stray_images += sum(_may_be_image(e.name) for e in below if not _is_folder(e))
         else:
-            found.passed.append(escape(entry.name))
-    # A link that leads back up, or into another class, is not followed: its images would get a wrong class.
+            found.skipped.append(escape(entry.name))
+    # Links to a parent or to another class are not followed: their images would get a wrong class.
     seen = {_identity(path) for path in (folder, *(e.path for e in folders), *(e.path for _, e in classes))}
-    for part, entry in classes:
-        for path, wrong in walk(entry.path, seen):
+    for split, entry in classes:
+        for path, reason in walk(entry.path, seen):
             name = os.path.relpath(path, folder)
-            if wrong is None:
-                found.files.append(File(name, _label(entry), part))
+            if reason is None:
+                found.files.append(File(name, _label(entry), split))
             else:
-                found.troubles.append((escape(name), wrong))
+                found.unreadable_dirs.append((escape(name), reason))
     if not found.files:
-        there = f"has {found.beside} images and no class folders" if found.beside else "has no images in class folders"
-        raise InputError(f"data: {escape(folder)} {there}, {EXPECTED}")
+        content = (
+            f"has {found.stray_images} images and no class folders"
+            if found.stray_images
+            else "has no images in class folders"
+        )
+        raise InputError(f"data: {escape(folder)} {content}, {EXPECTED}")
     found.files.sort(key=lambda file: file.path)
     found.classes = _in_order({_label(entry) for _, entry in classes})
     return found
 
 
 def _label(entry: os.DirEntry) -> str:
-    """The name of a class: an accent is the same whichever system wrote it, what endangers lines is escaped.
+    """The class name of a folder: accents normalised (NFC), line breaks and control characters escaped.
 
-    What joins letters or spaces them stays, though it does not print alone; a terminal is told escape() names.
+    Joiners and special spaces stay, although they do not print alone; terminal output escapes them.
     """
     return escape_line_breaks(unicodedata.normalize("NFC", entry.name))
 
@@ -104,20 +126,21 @@ def _in_order(names: set[str]) -> tuple[str, ...]:
 
 
 def _has_splits(folder: Path, folders: list[os.DirEntry]) -> bool:
-    """Whether there is a train/ with folders in it.
+    """Whether there is a train/ with class folders.
 
-    One that has images, too, may be a class: locomotives. It is a split with stray images where test/ or val/ has
-    folders, or where several of its own have images and none beside it. Raises InputError where nobody can tell.
+    A train/ that also has images may be a class (of locomotives). It counts as a split with stray images if test/ or
+    val/ has folders, or if several of its folders have images and no folder beside it does. Raises InputError if the
+    two cannot be told apart.
     """
-    splits = [e for e in folders if e.name.lower() in PARTS]
-    doubtful, elsewhere = [], False  # folders in a train/ with images; whether there are any in test/ or val/
+    splits = [e for e in folders if e.name.lower() in SPLIT_NAMES]
+    doubtful, elsewhere = [], False  # folders in a train/ that also has images; whether test/ or val/ has folders
     for entry in splits:
-        below, wrong = _listed(entry.path)
+        below, reason = _listed(entry.path)
         deeper = [e for e in below if _is_folder(e)]
-        if PARTS[entry.name.lower()] != "train":
+        if SPLIT_NAMES[entry.name.lower()] != "train":
             elsewhere |= bool(deeper)
-        elif wrong is not None or (deeper and not any(_may_be_image(e.name) and e.is_file() for e in below)):
-            return True  # what is wrong is told when it is entered
+        elif reason is not None or (deeper and not any(_may_be_image(e.name) and e.is_file() for e in below)):
+            return True  # an unreadable folder is reported by scan()
         else:
             doubtful += deeper
     if not doubtful:
@@ -127,34 +150,40 @@ def _has_splits(folder: Path, folders: list[os.DirEntry]) -> bool:
     several = sum(map(_has_images, doubtful)) > 1
     if not elsewhere and several == any(_has_images(e) for e in folders if e not in splits):
         raise InputError(
-            f"data: {escape(folder)} has both images and folders in train/, which may be a class or a split, "
-            "expected class folders alone in it, as photos/train/cat/1.jpg, or none"
+            f"data: {escape(folder)} has both images and folders in train/, which may be a class or a split; "
+            "expected only class folders in it, as in photos/train/cat/1.jpg, or only images"
         )
     return elsewhere or several
 
 
 def _has_images(folder: os.DirEntry) -> bool:
-    return any(wrong is None and _may_be_image(path) for path, wrong in walk(folder.path))
+    return any(reason is None and _may_be_image(path) for path, reason in walk(folder.path))
 
 
 def walk(top: str, seen: set[tuple[int, int]] | None = None) -> Iterator[tuple[str, str | None]]:
-    """(path, None) of all files under a folder, however deep, and (path, what is wrong) of folders not entered.
+    """Walk a folder recursively, without hidden and system files.
 
-    Each real folder is entered once, so circles end; those in ``seen`` are not. What is hidden or foreign is not there.
+    Args:
+        top: The folder.
+        seen: (device, inode) of folders not to enter, extended in place. Each folder is entered once, so link cycles
+            end.
+
+    Yields:
+        (path, None) for each file and (path, reason) for each folder that was not entered.
     """
     seen = {_identity(top)} if seen is None else seen
     todo = [top]
     while todo:
         path = todo.pop()
-        entries, wrong = _listed(path)
-        if wrong is not None:
-            yield path, wrong
+        entries, reason = _listed(path)
+        if reason is not None:
+            yield path, reason
         deeper = []
         for entry in entries:
             if not _is_folder(entry):
                 yield entry.path, None
             elif (identity := _identity(entry.path)) in seen:
-                yield entry.path, "leads to a folder that is read already"
+                yield entry.path, "leads to a folder that was read already"
             else:
                 seen.add(identity)
                 deeper.append(entry.path)
@@ -162,7 +191,7 @@ def walk(top: str, seen: set[tuple[int, int]] | None = None) -> Iterator[tuple[s
 
 
 def _listed(folder: str) -> tuple[list[os.DirEntry], str | None]:
-    """What is in a folder; for one that cannot be entered nothing, and what is wrong."""
+    """Entries of a folder, or none and the reason if it cannot be entered."""
     try:
         return _entries(Path(folder)), None
     except OSError as error:
@@ -172,7 +201,7 @@ def _listed(folder: str) -> tuple[list[os.DirEntry], str | None]:
 def _entries(folder: Path) -> list[os.DirEntry]:
     with os.scandir(folder) as entries:
         return sorted(
-            (e for e in entries if not e.name.startswith(".") and e.name not in _FOREIGN), key=lambda e: e.name
+            (e for e in entries if not e.name.startswith(".") and e.name not in _SYSTEM_FILES), key=lambda e: e.name
         )
 
 

@@ -1,4 +1,4 @@
-"""A folder of photos as a data set: layouts, splits, what is left out and told."""
+"""A folder of images as a data set: layouts, splits, what is skipped and reported."""
 
 import json
 import os
@@ -9,9 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from shakeshake.data.image_folder import dataset as photos
-from shakeshake.data.image_folder import decode_cache as packed
-from shakeshake.data.image_folder.dataset import load_photos, read_photos
+from shakeshake.data.image_folder import dataset
+from shakeshake.data.image_folder.dataset import load_image_folder, read_image_folder
 from shakeshake.data.image_folder.summary import as_lines, in_brief
 from shakeshake.data.loader import Augmentation, Loader
 from shakeshake.data.memmap_rows import MemmapRows
@@ -32,7 +31,7 @@ def paths(data, part: str) -> list[str]:
     return [path for path, _, _ in data.record[part]]
 
 
-def test_splits_of_its_own(digits, tmp_path):
+def test_folders_with_splits(digits, tmp_path):
     for part, count, skip in (("train", 6, 0), ("validation", 2, 10), ("test", 3, 20)):
         digits(tmp_path / "p" / part, {"cat": count, "dog": count + 1}, skip)
     data = load_data(str(tmp_path / "p"))
@@ -50,37 +49,37 @@ def test_splits_of_its_own(digits, tmp_path):
     )
 
 
-def test_val_is_the_test_where_there_is_none(digits, tmp_path):
+def test_val_is_the_test_split_without_test_folder(digits, tmp_path):
     digits(tmp_path / "p" / "train", {"cat": 6, "dog": 6})
     digits(tmp_path / "p" / "val", {"cat": 2, "dog": 2}, skip=6)
     data = load_data(str(tmp_path / "p"))
     assert data.val is None
     assert (len(data.train), len(data.test)) == (12, 4)
-    assert "val/ is the test" in in_brief(data.record["found"])[0]
+    assert "val/ is the test set" in in_brief(data.record["found"])[0]
 
 
 @pytest.mark.parametrize(
     ("train", "val", "test"),
     [("Training", "VALID", "Testing"), ("TRAIN", "Validation", "Test"), ("train", "val", "test")],
 )
-def test_splits_have_several_names(digits, tmp_path, train, val, test):
+def test_names_of_split_folders(digits, tmp_path, train, val, test):
     folder = digits(tmp_path / "p", {f"{train}/cat": 5, f"{train}/dog": 5, f"{val}/cat": 3, f"{test}/cat": 0})
     digits(folder, {f"{test}/cat": 2}, skip=5)
-    data = load_photos(folder)
+    data = load_image_folder(folder)
     assert (data.classes, len(data.train), len(data.test)) == (("cat", "dog"), 10, 2)
     assert data.val is not None
     assert len(data.val) == 3
 
 
-def test_two_folders_for_a_split(digits, tmp_path):
+def test_two_folders_for_one_split_are_an_error(digits, tmp_path):
     folder = digits(tmp_path / "p", {"train/cat": 5, "train/dog": 5, "val/cat": 3, "valid/dog": 3})
     fails(folder, "has both val/ and valid/, expected one folder for val")
 
 
-def test_a_split_is_stratified_seeded_and_the_same_again(digits, tmp_path):
+def test_drawn_split_is_stratified_and_reproducible(digits, tmp_path):
     counts = {"cat": 50, "dog": 20, "eel": 3, "fox": 2, "gnu": 1}
     folder = digits(tmp_path / "p", counts)
-    data = load_photos(folder)
+    data = load_image_folder(folder)
     tested = np.bincount(data.test.labels, minlength=5)
     assert len(data.test) == 15
     assert tested[4] == 0, "a single image is for training"
@@ -88,13 +87,13 @@ def test_a_split_is_stratified_seeded_and_the_same_again(digits, tmp_path):
     assert (np.bincount(data.train.labels) >= 1).all()
     assert not set(paths(data, "train")) & set(paths(data, "test"))
     assert len(paths(data, "train")) + len(paths(data, "test")) == sum(counts.values())
-    assert paths(load_photos(folder), "test") == paths(data, "test")
-    assert paths(load_photos(folder, split_seed=1), "test") != paths(data, "test")
+    assert paths(load_image_folder(folder), "test") == paths(data, "test")
+    assert paths(load_image_folder(folder, split_seed=1), "test") != paths(data, "test")
 
 
-def test_a_class_called_train(digits, tmp_path):
-    """It has images itself, so it is locomotives and no split."""
-    data = load_photos(digits(tmp_path / "p", {"train": 5, "bus": 5}))
+def test_class_named_train(digits, tmp_path):
+    """It has images itself: a class of locomotives, not a split."""
+    data = load_image_folder(digits(tmp_path / "p", {"train": 5, "bus": 5}))
     assert data.classes == ("bus", "train")
 
 
@@ -111,11 +110,11 @@ def test_a_class_called_train(digits, tmp_path):
     ],
 )
 def test_stray_images_in_train(digits, tmp_path, counts, classes):
-    """One does not make classes of the splits; where train/ may be a class, that is asked."""
+    """They do not turn splits into classes; ambiguous folders are an error."""
     folder = digits(tmp_path / "p", counts)
     if classes is None:
-        return fails(folder, "both images and folders in train/", "expected class folders alone in it")
-    data = load_photos(folder)
+        return fails(folder, "both images and folders in train/", "expected only class folders in it")
+    data = load_image_folder(folder)
     assert data.classes == classes
     stray = sum(counts.get(name, 0) for name in ("train", "Train", "test") if "bus" not in counts)
     assert data.record["found"]["beside_classes"] == stray
@@ -123,24 +122,26 @@ def test_stray_images_in_train(digits, tmp_path, counts, classes):
     return None
 
 
-def test_classes_that_are_numbers_are_in_their_order(digits, tmp_path):
+def test_numeric_classes_are_sorted_as_numbers(digits, tmp_path):
     numbers = [str(number) for number in range(2, 12)]
-    assert load_photos(digits(tmp_path / "p", dict.fromkeys(numbers, 2))).classes == tuple(numbers)
+    assert load_image_folder(digits(tmp_path / "p", dict.fromkeys(numbers, 2))).classes == tuple(numbers)
 
 
-def test_names_of_classes_are_kept_and_told_on_a_line(digits, tmp_path):
-    """Joiners and spaces are part of a name; what ends or turns a line is escaped."""
+def test_class_names_are_kept_except_for_line_breaks_and_controls(digits, tmp_path):
     kept = ["می\u200cخواهم", "क्\u200dष", "pain\u00a0au", "e\u0301te\u0301", "\N{FAMILY}\u200d\ufe0f"]
     escaped = ["a\u202eb", "a\u2028b", "a\tb", "\u2066c", os.fsdecode(b"d\xff")]
     folder = digits(tmp_path / "p", dict.fromkeys([*kept, *escaped], 3))
-    data = load_photos(folder)
+    data = load_image_folder(folder)
     kept[3] = "été"
     assert set(data.classes) == {*kept, r"a\u202eb", r"a\u2028b", r"a\tb", r"\u2066c", r"d\udcff"}
     lines = [*as_lines(data.record["found"]), *in_brief(data.record["found"])]
     assert all(line.isprintable() for line in lines)
     assert r"pain\xa0au" in "\n".join(lines)
     assert len({len(line) for line in lines[2 : 3 + len(data.classes)]}) == 1, "a table"
-    fails(digits(tmp_path / "none", {"cat": 3, "\u200d": 3}), r"has a class '\u200d', expected names that can be read")
+    fails(
+        digits(tmp_path / "none", {"cat": 3, "\u200d": 3}),
+        r"has a class '\u200d', expected names with visible characters",
+    )
 
 
 @pytest.mark.parametrize(
@@ -150,41 +151,40 @@ def test_names_of_classes_are_kept_and_told_on_a_line(digits, tmp_path):
         ({".": 3}, ["has 3 images and no class folders"]),
         ({"cat": 5}, ["only one class, 'cat'"]),
         ({"cat": 5, "dog": 0}, ["only one class, 'cat'"]),
-        ({"cat": 1, "dog": 1}, ["one image of each class"]),
-        ({"cat": 5, " ": 5}, ["has a class ' ', expected names that can be read"]),
-        ({"train/cat": 3, "train/dog": 3, "test/Dog": 3}, ["'Dog' in test/ alone ('dog' is in train/), expected"]),
-        ({"train/cat": 3, "train/dog": 3, "test/eel": 3}, ["'eel' in test/ alone, expected"]),
+        ({"cat": 1, "dog": 1}, ["one image per class"]),
+        ({"cat": 5, " ": 5}, ["has a class ' ', expected names with visible characters"]),
+        ({"train/cat": 3, "train/dog": 3, "test/Dog": 3}, ["'Dog' only in test/ ('dog' is in train/), expected"]),
+        ({"train/cat": 3, "train/dog": 3, "test/eel": 3}, ["'eel' only in test/, expected"]),
         ({"train": 3, "test": 3}, ["no class folders in train/", "photos/cat/1.jpg"]),
         ({"test/cat": 3, "val/cat": 3}, ["no class folders in train/"]),
     ],
 )
-def test_mistakes(digits, tmp_path, counts, words):
+def test_unusable_folders(digits, tmp_path, counts, words):
     (tmp_path / "p").mkdir()
     fails(digits(tmp_path / "p", counts), *words)
 
 
-def test_nothing_but_bad_files(tmp_path):
+def test_folder_of_unreadable_files(tmp_path):
     (tmp_path / "p" / "cat").mkdir(parents=True)
     (tmp_path / "p" / "cat" / "a.jpg").write_bytes(b"no")
-    fails(tmp_path / "p", "no image that can be read", "the first of 1, cat/a.jpg, is no image")
+    fails(tmp_path / "p", "no readable image", "the first of 1, cat/a.jpg, is not an image")
 
 
-def test_image_sizes(digits, tmp_path):
-    """By the images' own, unless asked for; out of range is a mistake, and so is another size for other data."""
+def test_default_and_explicit_image_size(digits, tmp_path):
     for side, size in ((6, 8), (20, 20), (40, 32), (50, 48), (70, 64), (200, 96)):
         folder = digits(tmp_path / str(side), {"cat": 2, "dog": 2}, side=side)
-        assert load_photos(folder).image_size == size
-    assert load_photos(folder, image_size=24).train.images.shape[1:] == (3, 24, 24)
+        assert load_image_folder(folder).image_size == size
+    assert load_image_folder(folder, image_size=24).train.images.shape[1:] == (3, 24, 24)
     with pytest.raises(InputError, match="image_size: got 7"):
-        load_photos(folder, image_size=7)
-    with pytest.raises(InputError, match="image_size: got 16 for digits"):
+        load_image_folder(folder, image_size=7)
+    with pytest.raises(InputError, match="image_size: got 16, expected None for digits"):
         load_data("digits", image_size=16)
 
 
-def test_what_is_left_out_is_told(messy):
-    data = load_photos(messy)
+def test_skipped_files_are_reported(messy):
+    data = load_image_folder(messy)
     found = data.record["found"]
-    assert len(data.train) + len(data.test) == 11 + 30, "cat 1 is in two classes; all else that is an image counts once"
+    assert len(data.train) + len(data.test) == 11 + 30, "one image is in two classes; every other image counts once"
     assert [entry["path"] for entry in found["unreadable"]] == ["cat/cut.jpg", "dog/gone.png"]
     assert [entry["path"] for entry in found["troubles"]] == ["dog/circle"]
     (torn,) = found["in_several_classes"]
@@ -198,62 +198,41 @@ def test_what_is_left_out_is_told(messy):
     told = "\n".join(as_lines(found))
     for words in (
         "cut.jpg is damaged or cut off",
-        "2 files cannot",
-        "uneven classes: 24",
-        "classes of less than 10",
-        "1 image outside of class",
+        "2 files are unreadable",
+        "imbalanced classes: 24",
+        "classes with fewer than 10",
+        "1 image outside class",
     ):
         assert words in told
     assert "\N{CAT FACE}<b>" in told
     json.dumps(data.record)
 
 
-def test_classes_that_differ_in_small_and_large_letters_are_told(digits, tmp_path):
-    found = load_photos(digits(tmp_path / "p", {"Cat": 5, "cat": 5, "dog": 5})).record["found"]
+def test_classes_that_differ_only_in_case_are_reported(digits, tmp_path):
+    found = load_image_folder(digits(tmp_path / "p", {"Cat": 5, "cat": 5, "dog": 5})).record["found"]
     assert found["alike_classes"] == [["Cat", "cat"]]
-    assert "- classes that differ in small and large letters alone, and stay apart: Cat and cat" in as_lines(found)
+    assert "- classes whose names differ only in case, kept separate: Cat and cat" in as_lines(found)
     older = {key: value for key, value in found.items() if key != "alike_classes"}
     assert len(in_brief(older)) == len(in_brief(found)) - 1
 
 
-def test_an_image_in_train_and_test_is_dropped_from_train(digits, tmp_path):
+def test_image_in_train_and_test_is_dropped_from_train(digits, tmp_path):
     digits(tmp_path / "p" / "train", {"cat": 5, "dog": 5})
     digits(tmp_path / "p" / "test", {"cat": 4, "dog": 4}, skip=4)
-    data = load_photos(tmp_path / "p")
+    data = load_image_folder(tmp_path / "p")
     assert np.bincount(data.train.labels).tolist() == [4, 4]
     assert np.bincount(data.test.labels).tolist() == [4, 4]
-    assert "2 images in two splits at once, left out of training" in "\n".join(as_lines(data.record["found"]))
+    assert "2 images in two splits, excluded from training" in "\n".join(as_lines(data.record["found"]))
 
 
-def test_a_cache_that_cannot_be_written(digits, tmp_path, monkeypatch):
+def test_unwritable_cache_is_reported(digits, tmp_path, monkeypatch):
     folder = digits(tmp_path / "p", {"cat": 3, "dog": 3})
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    fails(folder, "cannot be kept", "XDG_CACHE_HOME names another")
+    fails(folder, "cannot be cached", "XDG_CACHE_HOME chooses another")
 
 
-def test_a_folder_in_the_place_of_what_the_cache_keeps_is_named(digits, tmp_path, cache):
-    folder = digits(tmp_path / "p", {"cat": 3, "dog": 3})
-    load_photos(folder)
-    (memory,) = cache.glob("*.json")
-    memory.unlink()
-    memory.mkdir()
-    fails(folder, f"cannot be kept in {memory}: Is a directory")
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
-def test_a_full_disk_is_told_and_nothing_is_left_on_it(digits, tmp_path, cache, monkeypatch):
-    folder = digits(tmp_path / "p", {"cat": 3, "dog": 3})
-
-    def full(writer):
-        writer.file = open("/dev/full", "wb")  # noqa: SIM115
-
-    monkeypatch.setattr(packed.Writer, "__post_init__", full)
-    fails(folder, "cannot be kept", "No space left on device", "expected a folder with room for 1 MB")
-    assert not list(cache.glob(".new-*"))
-
-
-def test_folders_that_cannot_be_entered(digits, tmp_path, monkeypatch):
+def test_unreadable_folders_are_reported(digits, tmp_path, monkeypatch):
     folder = digits(tmp_path / "p", {"cat": 5, "dog": 5, "cat/closed": 0})
     real = os.scandir
 
@@ -263,16 +242,15 @@ def test_folders_that_cannot_be_entered(digits, tmp_path, monkeypatch):
         return real(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    found = load_photos(folder).record["found"]
+    found = load_image_folder(folder).record["found"]
     assert found["troubles"] == [{"path": "cat/closed", "reason": "cannot be entered: Permission denied"}]
 
 
-def test_a_set_that_is_too_large_for_memory_stays_in_the_file(digits, tmp_path, monkeypatch):
-    """The batches are the same, bit for bit."""
+def test_batches_from_a_memory_mapped_file_are_bit_identical(digits, tmp_path, monkeypatch):
     folder = digits(tmp_path / "p", {"cat": 40, "dog": 40}, side=40)
-    held = load_photos(folder)
-    monkeypatch.setattr(photos, "IN_MEMORY", 1000)
-    streamed = load_photos(folder)
+    held = load_image_folder(folder)
+    monkeypatch.setattr(dataset, "MAX_MEMORY_BYTES", 1000)
+    streamed = load_image_folder(folder)
     assert isinstance(streamed.train.images, MemmapRows)
     assert isinstance(held.train.images, np.ndarray)
     assert streamed.fingerprint == held.fingerprint
@@ -291,7 +269,7 @@ def test_a_set_that_is_too_large_for_memory_stays_in_the_file(digits, tmp_path, 
     assert fewer.fingerprint != held.fingerprint
 
 
-def test_progress_is_told(digits, tmp_path):
+def test_progress_callback(digits, tmp_path):
     told = []
-    read_photos(digits(tmp_path / "p", {"cat": 3, "dog": 3}), progress=lambda *it: told.append(it))
+    read_image_folder(digits(tmp_path / "p", {"cat": 3, "dog": 3}), progress=lambda *it: told.append(it))
     assert told[-1][1:] == (6, 6)

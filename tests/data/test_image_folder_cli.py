@@ -67,8 +67,8 @@ def test_check_of_what_cannot_be_trained_on(digits, tmp_path):
     assert "Missing argument 'FOLDER'" in shakeshake("data", "check", code=2)[1]
     shutil.copytree(folder / "cat", folder / "dog")
     told, mistake = shakeshake("data", "check", folder, code=2)
-    assert "12 images in several classes, left out of all" in told
-    assert "no image that is in one class alone" in mistake
+    assert "12 images in several classes, excluded from all" in told
+    assert "no image that is in only one class" in mistake
 
 
 def test_train_says_what_it_found_and_eval_finds_the_images_again(digits, tmp_path):
@@ -107,7 +107,7 @@ def test_a_run_goes_on_with_the_images_it_began_with(digits, tmp_path, cache):
     gone = folder / record["test"][0][0]
     Image.new("RGB", (8, 8), "red").save(gone)
     shutil.rmtree(cache)
-    with pytest.raises(InputError, match=r"1 of 40 images in .* have changed or are gone since"):
+    with pytest.raises(InputError, match=r"1 of 40 images in .* have changed or are missing since"):
         resume(run, quiet=True)
 
 
@@ -143,4 +143,4 @@ def test_what_was_found_is_told_once_and_before_what_was_picked(digits, tmp_path
     folder = digits(tmp_path / "photos", {"cat": 20, "dog": 60})
     _, told = shakeshake("train", folder, "--budget", "none", *TINY, "--out", tmp_path / "run")
     assert told.count("2 classes (cat 16, dog 48)") == 1
-    assert told.index("uneven classes: 48") < told.index("--balance weight") < told.index("epoch 1/1")
+    assert told.index("imbalanced classes: 48") < told.index("--balance weight") < told.index("epoch 1/1")

@@ -165,7 +165,7 @@ def test_what_is_no_image_is_named(tmp_path):
     png = buffer.getvalue()
     for content, expected in (
         (b"", "is empty"),
-        (b"not an image", "is no image, expected a JPEG, PNG"),
+        (b"not an image", "is not an image, expected a JPEG, PNG"),
         (jpeg[: len(jpeg) // 2], "cut off"),
         (jpeg[:20], "cut off"),
         (png[:4000], "cut off"),
@@ -190,5 +190,5 @@ def test_what_is_no_file(tmp_path):
         with pytest.raises(InputError, match="image: ") as told:
             read_image(path, 32)
         assert str(told.value).count("image: ") == 1
-    with pytest.raises(UnreadableImage, match=r"pipe\.jpg is no file, expected a JPEG"):
+    with pytest.raises(UnreadableImage, match=r"pipe\.jpg is not a file, expected a JPEG"):
         read_image(tmp_path / "pipe.jpg", 32)
