@@ -25,6 +25,7 @@ _EXPORTS = {
     "shakeify": "models.shakeify",
     "load": "models.model",
     "load_data": "data.registry",
+    "register_data": "data.registry",
     "from_arrays": "data.dataset",
     "from_datasets": "data.adapters",
     "Recipe": "train.recipe",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from .data.adapters import from_datasets as from_datasets
     from .data.dataset import from_arrays as from_arrays
     from .data.registry import load_data as load_data
+    from .data.registry import register_data as register_data
     from .errors import InputError as InputError
     from .export.hub import from_pretrained as from_pretrained
     from .export.hub import push_to_hub as push_to_hub

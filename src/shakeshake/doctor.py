@@ -54,7 +54,7 @@ def examine(*, measure: bool = True) -> Iterator[tuple[str, str]]:
     lacking = build.unavailable_reason()
     yield "kernels", f"none: {lacking}" if lacking else "fused, for the CPU"
     for name in ("cifar10", "cifar100"):
-        place = registry.where(name)
+        place = registry.find_data(name)
         yield name, str(place) if place else f"not here; `shakeshake data get {name}` downloads it"
     free = shutil.disk_usage(".").free
     yield "disk", f"{free / 2**30:.1f} GiB free in this folder"

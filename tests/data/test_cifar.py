@@ -14,7 +14,7 @@ from shakeshake.data.cifar import layouts
 from shakeshake.data.cifar.pickle_layout import decode
 from shakeshake.data.cifar.spec import CIFAR
 from shakeshake.data.dataset import channel_statistics
-from shakeshake.data.registry import load_data, verify, where
+from shakeshake.data.registry import find_data, load_data, verify_data
 from shakeshake.errors import InputError
 
 REAL = os.environ.get("SHAKESHAKE_DATA")
@@ -34,8 +34,8 @@ def test_every_layout_gives_the_same_images(either, tmp_path, layout, archived):
         np.testing.assert_array_equal(split.labels, rows[:, columns - 1])
         assert split.images.flags.c_contiguous
         assert (split.images.dtype, split.labels.dtype) == (np.uint8, np.int64)
-    assert where(either.cifar.name, tmp_path) == place
-    assert {status for _, status in verify(either.cifar.name, tmp_path)} == {"ok"}
+    assert find_data(either.cifar.name, tmp_path) == place
+    assert {status for _, status in verify_data(either.cifar.name, tmp_path)} == {"ok"}
     # The folder or archive itself may be named as well as the folder that it lies in.
     assert load_data(either.cifar.name, data_dir=place).fingerprint == data.fingerprint
 
@@ -103,7 +103,7 @@ def test_a_truncated_file_is_named_and_left_alone(either, tmp_path, layout, arch
     assert f"{len(content) // 2:,} bytes" in str(error.value)
     assert "expected" in str(error.value)
     assert len(file.read_bytes()) == len(content) // 2
-    assert [status for _, status in verify(either.cifar.name, tmp_path)].count("ok") < len(either.cifar.parts)
+    assert [status for _, status in verify_data(either.cifar.name, tmp_path)].count("ok") < len(either.cifar.parts)
 
 
 @pytest.mark.parametrize("layout", ["binary", "python"])
@@ -143,7 +143,7 @@ def test_a_right_file_is_hashed_once_and_a_changed_one_again(mini, tmp_path, mon
     file.write_bytes(bytes(stat.st_size))
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     load_data("cifar10", data_dir=tmp_path)
-    assert [status == "ok" for _, status in verify("cifar10", tmp_path)] == [True, False, True, True, True, True]
+    assert [status == "ok" for _, status in verify_data("cifar10", tmp_path)] == [True, False, True, True, True, True]
 
 
 def test_a_cache_that_cannot_be_written_does_not_matter(mini, tmp_path):
@@ -158,12 +158,12 @@ def test_places_in_their_order(mini, tmp_path, monkeypatch):
     for folder in (named, cache, own):
         folder.mkdir(parents=True)
     mini.lay(cache, "binary")
-    assert where("cifar10") == cache / "cifar-10-batches-bin"
+    assert find_data("cifar10") == cache / "cifar-10-batches-bin"
     monkeypatch.setenv("SHAKESHAKE_DATA", str(named))
-    assert where("cifar10") == cache / "cifar-10-batches-bin"
+    assert find_data("cifar10") == cache / "cifar-10-batches-bin"
     mini.lay(named, "python")
-    assert where("cifar10") == named / "cifar-10-batches-py"
-    assert where("cifar10", own) is None  # a folder that is given is the only place
+    assert find_data("cifar10") == named / "cifar-10-batches-py"
+    assert find_data("cifar10", own) is None  # a folder that is given is the only place
 
 
 def test_a_folder_that_lacks_a_file_is_not_replaced(mini, tmp_path):
@@ -171,7 +171,7 @@ def test_a_folder_that_lacks_a_file_is_not_replaced(mini, tmp_path):
     (folder / "data_batch_3.bin").unlink()
     with pytest.raises(InputError, match=r"cifar-10-batches-bin lacks the file data_batch_3.bin, expected all 6"):
         load_data("cifar10", data_dir=tmp_path)
-    assert "missing" in {status for _, status in verify("cifar10", tmp_path)}
+    assert "missing" in {status for _, status in verify_data("cifar10", tmp_path)}
     # A complete copy beside it is used instead.
     mini.lay(tmp_path, "python", archived=True)
     assert len(load_data("cifar10", data_dir=tmp_path).train) == 50
@@ -181,7 +181,7 @@ def test_a_folder_that_lacks_a_file_is_not_replaced(mini, tmp_path):
 @pytest.mark.usefixtures("isolated")
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 def test_the_official_files(name):
-    if where(name, REAL) is None:
+    if find_data(name, REAL) is None:
         pytest.skip(f"SHAKESHAKE_DATA has no {name}")
     data = load_data(name, data_dir=REAL)
     assert data.train.images.shape == (50_000, 3, 32, 32)

@@ -112,9 +112,7 @@ def test_concurrent_readers_decode_once(digits, tmp_path, monkeypatch):
 
 def test_two_processes_at_once_load_the_same_images(digits, tmp_path):
     folder = digits(tmp_path / "p", {"cat": 20, "dog": 20})
-    code = (
-        "import sys; from shakeshake.data.registry import load_data; print(load_data(sys.argv[1]).fingerprint)"
-    )
+    code = "import sys; from shakeshake.data.registry import load_data; print(load_data(sys.argv[1]).fingerprint)"
     both = [
         subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from shakeshake.data.cifar import download
-from shakeshake.data.registry import get, load_data, where
+from shakeshake.data.registry import fetch_data, find_data, load_data
 from shakeshake.errors import InputError
 
 ARCHIVE = "/cifar-10-binary.tar.gz"
@@ -57,8 +57,8 @@ def test_download_happens_once_and_reports_progress(mini, served, tmp_path):
 
 
 def test_default_target_is_the_cache(mini, served, tmp_path):
-    assert where("cifar10") is None
-    assert get("cifar10") == where("cifar10") == tmp_path / "xdg" / "shakeshake" / "cifar-10-batches-bin"
+    assert find_data("cifar10") is None
+    assert fetch_data("cifar10") == find_data("cifar10") == tmp_path / "xdg" / "shakeshake" / "cifar-10-batches-bin"
 
 
 @pytest.mark.parametrize("fault", ["cut", "corrupt"])
@@ -70,14 +70,14 @@ def test_failed_download_is_retried_once_and_then_leaves_nothing(mini, served, t
         served.cuts, served.bad = ([60_000] * times, []) if fault == "cut" else ([], [tar_gz(wrong)] * times)
 
     fail(1)
-    get("cifar10", tmp_path / "a")
+    fetch_data("cifar10", tmp_path / "a")
     assert served.requests == [ARCHIVE] * 2
     assert is_complete(mini, tmp_path / "a")
     fail(2)
     with pytest.raises(InputError, match="60000 bytes read" if fault == "cut" else "not have the official MD5"):
-        get("cifar10", tmp_path / "b")
+        fetch_data("cifar10", tmp_path / "b")
     assert [p.name for p in (tmp_path / "b").iterdir()] == [".cifar-10-batches-bin.lock"]
-    assert where("cifar10", tmp_path / "b") is None
+    assert find_data("cifar10", tmp_path / "b") is None
 
 
 def test_killed_download_leaves_nothing_that_is_taken_for_the_data(mini, served, tmp_path):
@@ -90,9 +90,9 @@ def test_killed_download_leaves_nothing_that_is_taken_for_the_data(mini, served,
     process.kill()
     process.communicate()
     assert any(file.stat().st_size for file in folder.glob(".*.new/*")), "killed in the middle"
-    assert where("cifar10", folder) is None
+    assert find_data("cifar10", folder) is None
     served.stall = 0.0
-    get("cifar10", folder)
+    fetch_data("cifar10", folder)
     assert is_complete(mini, folder)
 
 
@@ -123,14 +123,14 @@ def test_offline_error_is_one_line_with_the_fix(either, tmp_path):
 
 def test_missing_file_on_the_server_is_reported(mini, site, tmp_path):
     with pytest.raises(InputError, match=r"127\.0\.0\.1:\d+ answered 404 Not Found"):
-        get("cifar10", tmp_path)
+        fetch_data("cifar10", tmp_path)
 
 
 def test_damaged_file_of_the_user_is_not_overwritten(mini, served, tmp_path):
     file = mini.lay(tmp_path, "binary") / "test_batch.bin"
     file.write_bytes(b"mine")
     with pytest.raises(InputError, match=r"test_batch.bin has 4 bytes, expected 30,730"):
-        get("cifar10", tmp_path)
+        fetch_data("cifar10", tmp_path)
     assert file.read_bytes() == b"mine"
     assert served.requests == []
 
@@ -138,21 +138,21 @@ def test_damaged_file_of_the_user_is_not_overwritten(mini, served, tmp_path):
 def test_only_https_is_accepted_except_on_this_machine(mini, site, tmp_path, monkeypatch):
     site.redirect = "http://example.org/cifar-10-binary.tar.gz"
     with pytest.raises(InputError, match=r"redirect to http://example.org/.*, which is not https"):
-        get("cifar10", tmp_path)
+        fetch_data("cifar10", tmp_path)
     for url in ("http://example.org/", "ftp://localhost/", "file:///etc/"):
         monkeypatch.setenv("SHAKESHAKE_CIFAR_URL", url)
         with pytest.raises(InputError, match=f"SHAKESHAKE_CIFAR_URL: got '{url}', expected an https URL"):
-            get("cifar10", tmp_path)
+            fetch_data("cifar10", tmp_path)
 
 
 def test_unwritable_folder_is_reported(mini, served, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file.* is not writable .*--data-dir"):
-        get("cifar10", tmp_path / "file" / "below")
+        fetch_data("cifar10", tmp_path / "file" / "below")
 
 
 def test_endless_answer_is_cut_off(mini, served, tmp_path, monkeypatch):
     monkeypatch.setattr(download, "MAX_BYTES", 1000)
     monkeypatch.setattr(download, "_CHUNK", 1000)
     with pytest.raises(InputError, match="sends more than 1,000 bytes"):
-        get("cifar10", tmp_path)
+        fetch_data("cifar10", tmp_path)

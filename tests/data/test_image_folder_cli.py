@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shakeshake.data.registry import load_data, where
+from shakeshake.data.registry import find_data, load_data
 from shakeshake.errors import InputError
 from shakeshake.train.fit import fit, resume
 from shakeshake.train.open_run import evaluate_run
@@ -121,7 +121,7 @@ def test_val_is_a_split_of_its_own(digits, tmp_path):
         evaluate_run(tmp_path / "other", split="val", device="cpu")
 
 
-@pytest.mark.skipif(where("cifar10") is None, reason="CIFAR-10 is not here")
+@pytest.mark.skipif(find_data("cifar10") is None, reason="CIFAR-10 is not here")
 def test_photographs_as_files_are_the_same_photographs(tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     cifar = load_data("cifar10")

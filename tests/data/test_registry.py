@@ -1,7 +1,8 @@
-"""Digits, arrays of one's own, subsets and fingerprints; and every mistake is told in one sentence."""
+"""Built-in and registered data, arrays, subsets, fingerprints and their errors."""
 
 from __future__ import annotations
 
+import json
 import struct
 import zipfile
 
@@ -10,7 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shakeshake.data.registry import from_arrays, get, list_data, load_data, stratified_subset, verify, where
+import shakeshake as ss
+from shakeshake.data import registry
+from shakeshake.data.registry import (
+    fetch_data,
+    find_data,
+    from_arrays,
+    list_data,
+    load_data,
+    register_data,
+    verify_data,
+)
+from shakeshake.data.subset import stratified_subset
 from shakeshake.errors import InputError
 
 
@@ -62,7 +74,7 @@ def test_list_data_names_what_can_be_loaded():
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1), (1, 8, 8), (8, 8, 3), (3, 8, 8), (224, 224, 3)])
-def test_npz_in_every_shape_and_as_floats(tmp_path, shape):
+def test_npz_layouts_and_float_dtypes(tmp_path, shape):
     pixels = np.random.default_rng(0).integers(0, 256, (3, *shape), dtype=np.uint8)
     y = np.array([2, 0, 1], np.uint8)
     images = {"x_train": pixels, "y_train": y, "x_test": pixels[:1], "y_test": y[:1, None]}
@@ -77,7 +89,7 @@ def test_npz_in_every_shape_and_as_floats(tmp_path, shape):
         assert (load_data(saved(tmp_path / "f.npz", **images)).train.images == expected).all()
 
 
-def test_a_channel_of_one_value_can_be_normalised(tmp_path):
+def test_constant_channel_has_deviation_one(tmp_path):
     data = load_data(saved(tmp_path / "flat.npz", x_train=np.full((12, 8, 8), 7, np.uint8)))
     assert (data.mean, data.std) == ((7.0,), (1.0,))
 
@@ -119,18 +131,18 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_npz_mistakes(tmp_path, mistake):
+def test_invalid_npz_arrays(tmp_path, mistake):
     changes, *words = MISTAKES[mistake]
     fails(saved(tmp_path / "mine.npz", **changes), str(tmp_path / "mine.npz"), *words)
 
 
-def test_npz_files_that_are_broken(tmp_path):
+def test_damaged_npz_files(tmp_path):
     path = tmp_path / "mine.npz"
     saved(path)
     good = path.read_bytes()
     for broken in (b"", b"PK", b"hello", good[:-30], good[: len(good) // 2]):
         path.write_bytes(broken)
-        fails(str(path), str(path), "not a whole .npz")
+        fails(str(path), str(path), "not a complete .npz")
     at = good.index(arrays()["x_train"].tobytes()[:64])
     path.write_bytes(good[:at] + b"\xff" + good[at + 1 :])
     fails(str(path), str(path), "CRC")
@@ -141,13 +153,13 @@ def test_npz_files_that_are_broken(tmp_path):
     packed[200:300] = b"\xff" * 100  # inside the deflated images
     path.write_bytes(packed)
     fails(str(path), str(path))
-    fails(str(tmp_path / "absent.npz"), "absent.npz", "no file")
+    fails(str(tmp_path / "absent.npz"), "absent.npz", "does not exist")
     (tmp_path / "folder.npz").mkdir()
     fails(str(tmp_path / "folder.npz"), "folder.npz")
 
 
-def test_npz_bombs(tmp_path):
-    """Neither a member that grows a thousandfold nor a header that promises the world takes memory."""
+def test_npz_decompression_bombs_are_rejected(tmp_path):
+    """A member that grows a thousandfold, and a header that claims a terabyte."""
     path = tmp_path / "bomb.npz"
     saved(path)
     with zipfile.ZipFile(path) as archive:
@@ -174,7 +186,7 @@ def test_npz_bombs(tmp_path):
 
 
 @pytest.mark.usefixtures("isolated")
-def test_names_that_are_unknown(tmp_path):
+def test_unknown_names_suggest_close_ones(tmp_path):
     assert "did you mean cifar10" in fails("cifr10", "'cifr10'", "digits, cifar10, cifar100")
     assert "did you mean digits" in fails("Digit")
     assert "did you mean" not in fails("/no/such/thing")
@@ -182,17 +194,17 @@ def test_names_that_are_unknown(tmp_path):
     (tmp_path / "photos.zip").touch()
     fails(str(tmp_path / "photos.zip"), "photos.zip")
     fails(None, "None")
-    for door in (get, verify, where):
-        with pytest.raises(InputError, match="'digits' has no files of its own, expected cifar10 or cifar100"):
-            door("digits")
+    for function in (fetch_data, verify_data, find_data):
+        with pytest.raises(InputError, match="name: got 'digits', expected cifar10 or cifar100"):
+            function("digits")
 
 
 @pytest.mark.parametrize("train_size", [9, 1348, 0, -5, 10.0, True, "10"])
-def test_train_size_mistakes(train_size):
-    fails("digits", "train_size", repr(train_size), "10 (one image of each class) to 1,347", train_size=train_size)
+def test_invalid_train_size(train_size):
+    fails("digits", "train_size", repr(train_size), "10 (one image per class) to 1,347", train_size=train_size)
 
 
-def test_a_subset_is_of_the_training_images_only():
+def test_train_size_draws_a_reproducible_subset_of_the_training_images():
     whole, part = load_data("digits"), load_data("digits", train_size=200, seed=3)
     assert part.train.images.shape == (200, 1, 8, 8)
     np.testing.assert_array_equal(part.test.images, whole.test.images)
@@ -205,8 +217,7 @@ def test_a_subset_is_of_the_training_images_only():
 
 @settings(deadline=None, max_examples=150)
 @given(st.data())
-def test_stratified(draw):
-    """Exact total, no image twice, every class kept, shares within one image where each class has at least one."""
+def test_stratified_subset_has_exact_size_and_class_shares_within_one_image(draw):
     counts = draw.draw(st.lists(st.integers(1, 60), min_size=2, max_size=12))
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
     size = draw.draw(st.integers(len(counts), len(labels)))
@@ -223,7 +234,7 @@ def test_stratified(draw):
     np.testing.assert_array_equal(kept, stratified_subset(labels, size, seed))
 
 
-def test_the_fingerprint_is_of_pixels_labels_and_classes():
+def test_fingerprint_depends_on_pixels_labels_and_classes():
     base = from_arrays(**arrays())
     pixel, label = arrays(), arrays()
     pixel["x_test"][-1, -1, -1] ^= 1
@@ -238,3 +249,76 @@ def test_the_fingerprint_is_of_pixels_labels_and_classes():
     assert len(prints) == 5
     assert all(text.startswith("sha256:") and len(text) == 71 for text in prints)
     assert base.fingerprint == from_arrays(**arrays(), name="other").fingerprint
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """A registry that is restored after the test."""
+    monkeypatch.setattr(registry, "_sources", dict(registry._sources))
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize("kind", ["tuple", "mapping", "ImageData"])
+def test_registered_source_is_loaded_by_name(kind, tmp_path):
+    @register_data("blobs")
+    def blobs(data_dir=None):
+        """Twelve random images."""
+        assert data_dir == tmp_path
+        images = arrays()
+        return tuple(images.values()) if kind == "tuple" else images if kind == "mapping" else from_arrays(**images)
+
+    data = load_data("blobs", data_dir=tmp_path)
+    assert data.fingerprint == from_arrays(**arrays()).fingerprint
+    assert data.name == ("arrays" if kind == "ImageData" else "blobs")
+    assert len(load_data("blobs", data_dir=tmp_path, train_size=6).train) == 6
+    assert ("blobs", "Twelve random images.") in list_data()
+    assert "digits, cifar10, cifar100, blobs" in fails("blob", "did you mean blobs?")
+
+
+@pytest.mark.usefixtures("registered")
+def test_invalid_registrations():
+    for name in ("", "a/b", "my.npz", "a b", 7):
+        with pytest.raises(InputError, match="data: got the name"):
+            register_data(name)
+    with pytest.raises(InputError, match="'digits' is built in, expected another name"):
+        register_data("digits")
+    for _ in range(2):  # a notebook cell that runs again
+
+        @register_data("mine")
+        def mine():
+            return 7
+
+    fails("mine", "mine returned int, expected an ImageData")
+    with pytest.raises(InputError, match=r"'mine' is registered by .*mine, expected another name"):
+        register_data("mine")(lambda: None)
+    with pytest.raises(InputError, match=r"requires path, expected only data, data_dir"):
+        register_data("other")(lambda path: None)
+    register_data("wrong")(lambda: {"x": 1})
+    fails("wrong", "wrong returned wrong arguments of from_arrays")
+
+
+@pytest.mark.usefixtures("registered")
+def test_run_on_registered_data_trains_resumes_and_names_what_is_missing(tmp_path):
+    @register_data("blobs")
+    def blobs():
+        return tuple(arrays().values())
+
+    recipe = ss.Recipe(data="blobs", model="shake_resnet8_2x4d", batch_size=6, epochs=1, crop_padding=1, device="cpu")
+    ss.fit(recipe, tmp_path / "run", quiet=True)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["data_fingerprint"] == load_data("blobs").fingerprint
+    (tmp_path / "run" / "result.json").unlink()  # as if it was killed after its last checkpoint
+    from shakeshake.train.fit import resume
+
+    resume(tmp_path / "run", quiet=True)
+    assert json.loads((tmp_path / "run" / "result.json").read_text()) == result
+    (tmp_path / "run" / "result.json").unlink()
+    del registry._sources["blobs"]
+    with pytest.raises(InputError, match=r"'blobs' is neither registered .* import the module that registers it"):
+        resume(tmp_path / "run", quiet=True)
+
+
+def test_repr_is_short():
+    data = load_data("digits")
+    assert repr(data) == "ImageData(digits, 1,347 train, 450 test, 10 classes, 8x8x1)"
+    assert repr(data.train) == "Split(1,347 images, 8x8x1)"

@@ -169,5 +169,5 @@ def test_own_images_are_planned_for_this_machine(tmp_path):
     assert two[0] == two[1]
     with pytest.raises(InputError, match=r"budget: 5m with 2 processes"):
         planned(data, {}, budget="5m", group=Group(size=2))
-    with pytest.raises(InputError, match=r"data: there is no file"):
+    with pytest.raises(InputError, match=r"data: the file .* does not exist"):
         planned(str(tmp_path / "gone.npz"), {})

@@ -83,7 +83,7 @@ def test_a_run_without_its_images_says_so(tmp_path):
     command = [sys.executable, "-m", "shakeshake", "resume", str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "80"})
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert "there is no file" in done.stderr
+    assert "does not exist" in done.stderr
     assert "images.npz" in done.stderr
 
 
@@ -169,7 +169,7 @@ def test_labels_that_are_strings():
 
 
 def test_one_data_set_is_not_enough():
-    with pytest.raises(ss.InputError, match="no test data set, expected train and test"):
+    with pytest.raises(ss.InputError, match="got no test data set, expected train and test"):
         ss.from_datasets(Photos(4))
 
 

@@ -1,4 +1,4 @@
-"""Makes images of other libraries' data sets: any torch.utils.data.Dataset, and those of Hugging Face."""
+"""Data sets of other libraries: torch.utils.data.Dataset and Hugging Face."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .dataset import MAX_SIZE, MIN_SIZE, ImageData, checked_images, from_arrays
 from .image_folder.decode import quiet, square
 from .image_folder.decode_files import side_for
 
-_SAMPLE = 64  # images that are looked at for their size
+_SAMPLE = 64  # images whose dimensions decide the default image size
 _NAMED = {"train": ("train",), "test": ("test", "validation", "val"), "val": ("validation", "val")}
 
 
@@ -27,18 +27,23 @@ def from_datasets(
     image_size: int | None = None,
     name: str = "dataset",
 ) -> ImageData:
-    """Images from data sets of (image, label) pairs, read once and held in memory as bytes.
+    """Read data sets of (image, label) pairs into memory.
 
-    train, test, val: a torch Dataset (anything with a length and items, or that can be iterated), or one of Hugging
-        Face's, whose columns of images and labels are found by their kinds. In place of train and test one mapping of
-        them, as ``datasets.load_dataset`` returns it.
-    classes: names of the labels, by default those that the data set knows, else the labels.
-    image_size: pixels of a side that PIL images become, as photos do (the square in the middle); by default by their
-        own sizes.
+    An image is a PIL image, or an array or tensor (H, W), (C, H, W) or (H, W, C), uint8 or floats in [0, 1]; a label
+    is an integer from 0 or a string. Leave random transforms and normalisation to the recipe: here they would be
+    applied once, before training.
 
-    An image is a PIL image or an array or tensor (H, W), (C, H, W) or (H, W, C), uint8 or floats in [0, 1]; a label is
-    an integer from 0 or a string. Random transforms would be drawn once for all epochs and Normalize has no place
-    here: leave both to the recipe. Raises InputError for anything else, naming the first item that is wrong.
+    Args:
+        train: A torch Dataset (anything with length and items, or an iterable), or a Hugging Face data set with one
+            Image and one label column. Or a mapping with both splits, as ``datasets.load_dataset`` returns it.
+        test: Test data set, unless ``train`` is a mapping.
+        val: Optional validation data set.
+        classes: Class names by label; default those of the data set, else the labels.
+        image_size: Side in pixels to which PIL images are cropped and resized; default chosen from their sizes.
+        name: Name of the data set.
+
+    Raises:
+        InputError: Items of another form; the message names the first one.
     """
     if test is None and isinstance(train, Mapping):
         given = train
@@ -49,7 +54,7 @@ def from_datasets(
         found = {"train": train, "test": test, "val": val}
     for part in ("train", "test"):
         if found[part] is None:
-            raise InputError(f"data: there is no {part} data set, expected train and test, or a mapping with both")
+            raise InputError(f"data: got no {part} data set, expected train and test, or a mapping with both")
     if image_size is None:
         image_size = _side(found["train"])
     elif not isinstance(image_size, int) or not MIN_SIZE <= image_size <= MAX_SIZE:
@@ -67,7 +72,7 @@ def from_datasets(
 
 
 def _read(part: str, dataset: Any, size: int) -> tuple[np.ndarray, list[Any]]:
-    """All images (N, C, H, W) uint8 of a data set, and their labels."""
+    """Return all images (N, C, H, W) uint8 and labels."""
     images: list[np.ndarray] = []
     labels = []
     with quiet():
@@ -76,7 +81,7 @@ def _read(part: str, dataset: Any, size: int) -> tuple[np.ndarray, list[Any]]:
             pixels = _pixels(image, size, where)
             if images and pixels.shape != images[0].shape:
                 raise InputError(
-                    f"data: {where} is {_said(pixels)}, expected {_said(images[0])} as item 0; "
+                    f"data: {where} is {_describe(pixels)}, expected {_describe(images[0])} as item 0; "
                     "resize or convert them all in the data set's transform"
                 )
             images.append(pixels)
@@ -111,9 +116,9 @@ def _pairs(part: str, dataset: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _columns(part: str, dataset: Any) -> tuple[str, str] | None:
-    """Where a Hugging Face data set has its images and their labels; its features say so. None for another one."""
+    """Return the image and label columns of a Hugging Face data set, or None for other data sets."""
     features = getattr(dataset, "features", None)
-    if not isinstance(features, Mapping):  # of a torch data set it may be anything
+    if not isinstance(features, Mapping):  # a torch data set may have any attribute of that name
         return None
     kinds = {column: type(feature).__name__ for column, feature in features.items()}
     images = [column for column, kind in kinds.items() if kind == "Image"]
@@ -122,13 +127,13 @@ def _columns(part: str, dataset: Any) -> tuple[str, str] | None:
     if len(images) != 1 or len(labels) != 1:
         raise InputError(
             f"data: the {part} data set has the columns {', '.join(f'{c} ({k})' for c, k in kinds.items()) or 'none'}, "
-            "expected one Image and one ClassLabel; choose them by select_columns()"
+            "expected one Image and one ClassLabel; choose them with select_columns()"
         )
     return images[0], labels[0]
 
 
 def _classes(dataset: Any) -> list[str] | None:
-    """The names that a data set knows for its labels: Hugging Face's features, torchvision's ``classes``."""
+    """Return the class names of a data set: Hugging Face's features or torchvision's ``classes``."""
     columns = _columns("train", dataset)
     if columns is not None:
         return getattr(dataset.features[columns[1]], "names", None)
@@ -139,7 +144,7 @@ def _classes(dataset: Any) -> list[str] | None:
 
 
 def _side(dataset: Any) -> int:
-    """Pixels of a side for PIL images, by the rule for photos; of no meaning for arrays."""
+    """Choose the image size for PIL images as for image folders; unused for arrays."""
     if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")) or not len(dataset):
         return side_for([])
     every = max(1, len(dataset) // _SAMPLE)
@@ -159,7 +164,7 @@ def _pixels(image: Any, size: int, where: str) -> np.ndarray:
     if isinstance(image, Image.Image):
         pixels = square(image, size)
     else:
-        if hasattr(image, "detach"):  # a tensor, whose kinds numpy doesn't all know
+        if hasattr(image, "detach"):  # a tensor; numpy lacks some of its dtypes
             image = image.detach().cpu()
             image = image.float().numpy() if image.is_floating_point() else image.numpy()
         pixels = np.asarray(image)
@@ -171,7 +176,7 @@ def _pixels(image: Any, size: int, where: str) -> np.ndarray:
     return checked_images("the image", pixels[None], where)[0]
 
 
-def _said(pixels: np.ndarray) -> str:
+def _describe(pixels: np.ndarray) -> str:
     c, h, w = pixels.shape
     return f"{h} x {w} pixels and {c} channel{'s' if c > 1 else ''}"
 

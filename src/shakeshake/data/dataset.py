@@ -1,4 +1,4 @@
-"""Knows what a usable set of images is; makes one of the arrays of an .npz or of a caller, or says what is wrong."""
+"""Image data sets in memory, made from arrays or .npz files and validated."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ import numpy as np
 
 from ..errors import InputError
 
-MIN_SIZE, MAX_SIZE = 8, 224  # pixels of a side
-_NO_ARRAY = (ValueError, TypeError, SyntaxError, OverflowError, MemoryError, tokenize.TokenError)  # of numpy's reader
+MIN_SIZE, MAX_SIZE = 8, 224  # side of an image in pixels
+_ARRAY_ERRORS = (ValueError, TypeError, SyntaxError, OverflowError, MemoryError, tokenize.TokenError)  # numpy's
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
-_MORE = ("classes", "x_val", "y_val")  # an .npz may have these, too
-_PLAIN = 1 << 28  # bytes up to which an .npz may be as compressible as it likes
+_OPTIONAL = ("classes", "x_val", "y_val")
+_SMALL = 1 << 28  # bytes; larger .npz files must not be compressed more than _RATIO times
 _RATIO = 100
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Split:
-    """images (N, C, H, W) uint8, contiguous, or MemmapRows if they are too many for memory; labels (N,) int64.
+    """Images and labels.
 
-    pixels_hash: what stands for the pixels in a fingerprint, where it is known already.
+    Attributes:
+        images: (N, C, H, W) uint8, contiguous, or MemmapRows if they do not fit into memory.
+        labels: (N,) int64.
+        pixels_hash: Replaces the pixels in the fingerprint, where it is known already.
     """
 
     images: np.ndarray
@@ -39,13 +42,23 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        return f"Split({len(self):,} images, {_dimensions(self.images)})"
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class ImageData:
-    """Everything a run is trained and tested on. ``mean`` and ``std`` are per channel, in units of 0..255.
+    """A data set for image classification.
 
-    val: images for choices beside the training, such as calibration, where the data have such a split. They are
-    neither trained nor tested on. record: of a folder, what a run keeps to have the same images again.
+    Attributes:
+        name: Its name in messages and files.
+        train: Training images.
+        test: Test images.
+        classes: Class names, by label.
+        mean: Mean of each channel of the training images, on the scale 0 to 255.
+        std: Standard deviation of each channel, on the same scale.
+        val: Images for other choices, such as the calibration temperature; neither trained nor tested on.
+        record: For an image folder, what a run saves to load exactly these images again.
     """
 
     name: str
@@ -67,12 +80,12 @@ class ImageData:
 
     @property
     def image_size(self) -> int:
-        """The side of the square images, in pixels."""
+        """Side of the square images in pixels."""
         return self.train.images.shape[2]
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256:... over shapes, pixels and labels of the splits and the class names: exactly what is trained on."""
+        """``sha256:...`` of the shapes, pixels and labels of all splits and of the class names."""
         digest = hashlib.sha256()
         for split in (self.train, self.test, *([self.val] if self.val is not None else [])):
             digest.update(repr(split.images.shape).encode())
@@ -84,12 +97,25 @@ class ImageData:
         digest.update(repr(self.classes).encode())
         return f"sha256:{digest.hexdigest()}"
 
+    def __repr__(self) -> str:
+        splits = {"train": self.train, "val": self.val, "test": self.test}
+        counts = ", ".join(f"{len(split):,} {name}" for name, split in splits.items() if split is not None)
+        return f"ImageData({self.name}, {counts}, {self.num_classes} classes, {_dimensions(self.train.images)})"
+
+
+def _dimensions(images: np.ndarray) -> str:
+    _, c, h, w = images.shape
+    return f"{h}x{w}x{c}"
+
 
 def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of (N, C, H, W) uint8, from exact integer sums.
+    """Return mean and standard deviation per channel, from exact integer sums.
 
-    A channel of one single value has deviation 0, by which nothing can be divided; 1 is given instead, so that the
-    channel becomes zeros instead of not-a-numbers.
+    Args:
+        images: (N, C, H, W) uint8.
+
+    Returns:
+        Two tuples of C floats. The deviation of a constant channel is given as 1, so that normalisation gives zeros.
     """
     n, c, h, w = images.shape
     sums, squares = np.zeros(c, np.int64), np.zeros(c, np.int64)
@@ -99,43 +125,43 @@ def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[flo
         squares += (block * block).sum(axis=(0, 2, 3))
     count = n * h * w
     mean = sums / count
-    # The variance from whole numbers: a difference of two large floats would lose its digits.
+    # Integers, because the difference of two large floats would lose its digits.
     variance = [(count * int(q) - int(s) ** 2) / count**2 for q, s in zip(squares, sums, strict=True)]
     return tuple(mean.tolist()), tuple(v**0.5 if v > 0 else 1.0 for v in variance)
 
 
 def load_npz(path: Path) -> ImageData:
-    """The images of an .npz: arrays by the names and of the kinds that from_arrays takes; no pickle is ever read."""
-    return from_arrays(**read_npz(path, _MORE), name=path.stem, source=str(path))
+    """Load an .npz with the arguments of `from_arrays` as arrays. Pickles are never read."""
+    return from_arrays(**read_npz(path, _OPTIONAL), name=path.stem, source=str(path))
 
 
-def read_npz(path: Path, more: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
-    """The four arrays of an .npz, and those of ``more`` that are there. Raises InputError for what is no such file."""
+def read_npz(path: Path, optional: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+    """Read the four required arrays of an .npz and those of ``optional`` that it has. Raises InputError."""
     if not path.is_file():
-        raise InputError(f"data: there is no file {path}, expected an .npz with {', '.join(_KEYS)}")
+        raise InputError(f"data: the file {path} does not exist, expected an .npz with {', '.join(_KEYS)}")
     try:
         with zipfile.ZipFile(path) as archive:
-            return _checked_arrays(path, archive, more)
+            return _read_arrays(path, archive, optional)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise InputError(
-            f"data: {path} is not a whole .npz file ({error}), expected one written by numpy.savez"
+            f"data: {path} is not a complete .npz file ({error}), expected one written by numpy.savez"
         ) from error
     except OSError as error:
-        raise InputError(f"data: {path} cannot be read ({error.strerror or error}), expected an .npz") from error
+        raise InputError(f"data: {path} is not readable ({error.strerror or error}), expected an .npz") from error
 
 
-def _checked_arrays(path: Path, archive: zipfile.ZipFile, more: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """The arrays, each read only after its header has promised plain values and a believable size."""
+def _read_arrays(path: Path, archive: zipfile.ZipFile, optional: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Read arrays, each only after its header has been checked for plain values and a plausible size."""
     members = {info.filename: info for info in archive.infolist()}
     missing = [key for key in _KEYS if f"{key}.npy" not in members]
     if missing:
-        there = ", ".join(sorted(name.removesuffix(".npy") for name in members)) or "nothing"
-        raise InputError(f"data: {path} has no {', '.join(missing)}, expected {', '.join(_KEYS)} (it has {there})")
-    wanted = {key: members[f"{key}.npy"] for key in (*_KEYS, *more) if f"{key}.npy" in members}
+        present = ", ".join(sorted(name.removesuffix(".npy") for name in members)) or "nothing"
+        raise InputError(f"data: {path} has no {', '.join(missing)}, expected {', '.join(_KEYS)} (it has {present})")
+    wanted = {key: members[f"{key}.npy"] for key in (*_KEYS, *optional) if f"{key}.npy" in members}
     unpacked, packed = sum(i.file_size for i in wanted.values()), sum(i.compress_size for i in wanted.values())
-    if unpacked > _PLAIN and unpacked > _RATIO * packed:
+    if unpacked > _SMALL and unpacked > _RATIO * packed:
         raise InputError(
-            f"data: {path} would grow from {packed:,} to {unpacked:,} bytes, "
+            f"data: {path} would grow from {packed:,} to {unpacked:,} bytes when unpacked, "
             f"expected images, which do not compress a hundredfold"
         )
     arrays = {}
@@ -143,7 +169,7 @@ def _checked_arrays(path: Path, archive: zipfile.ZipFile, more: tuple[str, ...])
         with archive.open(info) as stream:
             try:
                 arrays[key] = np.lib.format.read_array(stream, allow_pickle=False)
-            except _NO_ARRAY as error:  # an object array, or a header that is none
+            except _ARRAY_ERRORS as error:  # an object array or an invalid header
                 raise InputError(
                     f"data: {key} in {path} is not a plain array ({_sentence(error)}), "
                     f"expected numbers, or strings as classes"
@@ -167,13 +193,25 @@ def from_arrays(
     name: str = "arrays",
     source: str = "the arrays",
 ) -> ImageData:
-    """Images from arrays: x (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats in [0, 1]; y (N,) integers from 0.
+    """Make a data set from arrays.
 
-    classes: the names of the labels from 0 on, by default the labels themselves. x_val, y_val: images for choices
-    beside the training. source: how a message of InputError calls the place where the arrays came from.
+    Args:
+        x_train: Training images (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels and H = W from 8 to 224,
+            uint8 or floats in [0, 1].
+        y_train: (N,) integers from 0; every class must occur.
+        x_test: Test images of the same size and channels.
+        y_test: (N,) integers.
+        classes: Class names by label; default the labels.
+        x_val: Images for other choices, such as the calibration temperature.
+        y_val: (N,) integers.
+        name: Name of the data set.
+        source: Name of the arrays' origin in error messages.
+
+    Raises:
+        InputError: Arrays of another shape, dtype or range; the message names the array.
     """
     if (x_val is None) != (y_val is None):
-        raise InputError(f"data: {source} has one of x_val and y_val, expected both or none")
+        raise InputError(f"data: {source} has one of x_val and y_val, expected both or neither")
     given = {"train": (x_train, y_train), "test": (x_test, y_test)}
     if x_val is not None and y_val is not None:
         given["val"] = (x_val, y_val)
@@ -214,7 +252,7 @@ def _shape(split: Split) -> str:
 
 
 def checked_images(key: str, x: np.ndarray, source: str) -> np.ndarray:
-    """The images as (N, C, H, W) uint8, contiguous. Raises InputError as from_arrays, calling them ``key``."""
+    """Return images as contiguous (N, C, H, W) uint8. Raises InputError as `from_arrays`, naming them ``key``."""
     x = np.asarray(x)
     if x.ndim == 3:
         x = x[:, None]
@@ -237,7 +275,7 @@ def checked_images(key: str, x: np.ndarray, source: str) -> np.ndarray:
     if x.dtype.kind != "f":
         raise InputError(f"data: {key} in {source} is {x.dtype}, expected uint8 (0 to 255) or floats (0 to 1)")
     out = np.empty(x.shape, np.uint8)
-    for start in range(0, n, 1024):  # in blocks, since floats take four or eight times the room
+    for start in range(0, n, 1024):  # in blocks, because floats take four or eight times the memory
         block = x[start : start + 1024].astype(np.float64)
         if not np.isfinite(block).all():
             raise InputError(f"data: {key} in {source} has values that are not finite, expected floats from 0 to 1")
@@ -252,7 +290,7 @@ def checked_images(key: str, x: np.ndarray, source: str) -> np.ndarray:
 
 def _labels(key: str, y: np.ndarray, source: str) -> np.ndarray:
     y = np.asarray(y)
-    if y.ndim == 2 and y.shape[1] == 1:  # as Keras hands out CIFAR
+    if y.ndim == 2 and y.shape[1] == 1:  # as in Keras
         y = y[:, 0]
     if y.ndim != 1:
         raise InputError(f"data: {key} in {source} has the shape {y.shape}, expected (N,)")
@@ -266,9 +304,9 @@ def _labels(key: str, y: np.ndarray, source: str) -> np.ndarray:
 
 
 def is_name(text: str) -> bool:
-    """Whether it can be the name of a class: something to read, which JSON and UTF-8 can hold."""
-    seen = any(unicodedata.category(c) not in ("Cc", "Cf", "Zl", "Zp", "Zs") for c in text)
-    return seen and text == text.encode("utf-8", "replace").decode()
+    """Whether a text can name a class: it has visible characters and is valid Unicode."""
+    visible = any(unicodedata.category(c) not in ("Cc", "Cf", "Zl", "Zp", "Zs") for c in text)
+    return visible and text == text.encode("utf-8", "replace").decode()
 
 
 def _classes(classes: Sequence[str] | np.ndarray | None, labels: np.ndarray, source: str) -> tuple[str, ...]:
@@ -283,7 +321,7 @@ def _classes(classes: Sequence[str] | np.ndarray | None, labels: np.ndarray, sou
             )
         names = tuple(array.tolist())
         if len(set(names)) != len(names) or not all(map(is_name, names)):
-            raise InputError(f"data: classes in {source} has empty or repeated names, expected a text for each class")
+            raise InputError(f"data: classes in {source} has empty or repeated names, expected distinct visible names")
         if highest >= len(names):
             raise InputError(
                 f"data: y_train in {source} has the label {highest}, expected 0 to {len(names) - 1} as classes has "

@@ -1,4 +1,4 @@
-"""RandAugment (Cubuk et al., 2020) on batches, through kornia: the one file that knows kornia."""
+"""RandAugment (Cubuk et al., 2020) on batches, with kornia."""
 
 from __future__ import annotations
 
@@ -6,41 +6,44 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..utils.extras import require
 
-OPERATIONS = 2  # one after the other, as in the paper's recipe for CIFAR-10
-GROUP = 8  # images that share their two operations: kornia draws them for a batch, the paper for an image
-_STREAM = 2  # apart from the other random numbers of an epoch
+OPERATIONS = 2  # in sequence, as in the paper for CIFAR-10
+GROUP = 8  # images that share their two operations; kornia draws them per batch, the paper per image
+_STREAM = 2  # separate random stream, so that the other augmentation stays unchanged
 
 
 class RandAugment:
-    """``policy(images, seed)``: two operations for every eight images, of a strength that was given.
+    """Two random operations per group of eight images.
 
-    magnitude: 1 to 29, of 30. Raises InputError when kornia is not installed.
+    Args:
+        magnitude: Strength of the operations, 1 to 29 (of 30).
+
+    Raises:
+        InputError: kornia is not installed.
     """
 
     def __init__(self, magnitude: int) -> None:
-        try:
-            from kornia.augmentation.auto import RandAugment as Policy
-        except ImportError:
-            raise InputError(
-                f"randaugment: kornia is not installed here, expected it for randaugment {magnitude}; "
-                "pip install 'shakeshake[augment]'"
-            ) from None
-        self._policy = Policy(n=OPERATIONS, m=magnitude)
+        auto = require("kornia.augmentation.auto", "augment")
+        self._policy = auto.RandAugment(n=OPERATIONS, m=magnitude)
 
     @torch.no_grad()
     def __call__(self, images: Tensor, seed: tuple[int, int, int]) -> Tensor:
-        """images: (N, C, H, W) uint8. seed: (seed, epoch, step), which alone decide what is done.
+        """Augment a batch.
 
-        Returns (N, C, H, W) float32, from 0 to 255, rounded to whole numbers as files of the images would be.
+        Args:
+            images: (N, C, H, W) uint8.
+            seed: (seed, epoch, step), which alone determine the operations.
+
+        Returns:
+            (N, C, H, W) float32, integers from 0 to 255.
         """
         groups = images.float().div(255.0).split(GROUP)
         seeds = np.random.SeedSequence((*seed, _STREAM)).generate_state(len(groups), np.uint64)
         changed = []
-        with torch.random.fork_rng(devices=[]):  # kornia draws from torch's generator of the CPU
+        with torch.random.fork_rng(devices=[]):  # kornia draws from torch's CPU generator
             for group, number in zip(groups, seeds, strict=True):
                 torch.random.default_generator.manual_seed(int(number >> np.uint64(1)))
-                colours = group.expand(-1, 3, -1, -1)  # grey: some operations know three channels alone
+                colours = group.expand(-1, 3, -1, -1)  # some operations need three channels
                 changed.append(self._policy(colours)[:, : group.shape[1]])
         return torch.cat(changed).mul(255.0).round_().clamp_(0.0, 255.0)

@@ -1,43 +1,122 @@
-"""Knows which data sets there are and gives any of them as checked arrays in memory: the one door to images."""
+"""Data sources by name or path: load them, list them, and register your own."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..errors import InputError
+from ..utils.extras import require
 from ..utils.files import expand_user
+from ..utils.progress import ProgressCallback
 from .cifar import layouts
 from .cifar.layouts import Cifar
 from .cifar.spec import CIFAR
 from .dataset import ImageData, Split, channel_statistics, from_arrays, load_npz
 from .subset import stratified_subset
 
-__all__ = ["ImageData", "Split", "from_arrays", "get", "list_data", "load_data", "verify", "where"]
+__all__ = [
+    "ImageData",
+    "Split",
+    "fetch_data",
+    "find_data",
+    "from_arrays",
+    "list_data",
+    "load_data",
+    "register_data",
+    "verify_data",
+]
 
-DIGITS_TEST = 450  # of the 1,797; the same images whatever the seed, so that runs can be compared
+BUILTIN = ("digits", "cifar10", "cifar100")
+DIGITS_TEST = 450  # of 1,797 images; fixed, so that runs are comparable
+
+Loader = TypeVar("Loader", bound=Callable[..., Any])
+_NAME = re.compile(r"[A-Za-z0-9_][\w.+-]*", re.ASCII)
+_OPTIONS = ("data", "data_dir", "image_size", "split_seed", "record", "progress")  # what a loader may take
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSource:
+    """A kind of data that `load_data` accepts.
+
+    Attributes:
+        name: Its name; for paths only part of messages.
+        description: One line for listings.
+        load: Returns ImageData or arguments of `from_arrays`; takes any of the arguments in ``_OPTIONS``.
+        matches: Whether the source loads a given name or path.
+        fixed_statistics: Keep channel means and deviations for subsets, as published for CIFAR.
+    """
+
+    name: str
+    description: str
+    load: Callable[..., Any]
+    matches: Callable[[str], bool]
+    fixed_statistics: bool = False
+
+
+_sources: dict[str, DataSource] = {}  # named ones; paths are in _PATHS
+
+
+def register_data(name: str) -> Callable[[Loader], Loader]:
+    """Register a data source under a name that `load_data` and recipes accept.
+
+        @register_data("blobs")
+        def blobs():
+            return x_train, y_train, x_test, y_test
+
+    The function returns an `ImageData`, or the arguments of `from_arrays` as a tuple or a mapping, and the same images
+    at every call: a run resumes only with the images it began with. It may take ``data_dir``, ``image_size``,
+    ``split_seed`` and ``progress``, with which `load_data` was called.
+
+    Args:
+        name: Letters, digits and ``_ . + -``.
+
+    Returns:
+        A decorator that returns the function unchanged. Repeating a definition replaces it.
+
+    Raises:
+        InputError: The name is invalid, built in, or registered by another function, or the function has other
+            required arguments.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or name.lower().endswith(".npz"):
+        raise InputError(f"data: got the name {name!r}, expected letters, digits and _ . + -, such as my_data")
+    if name in BUILTIN:
+        raise InputError(f"data: {name!r} is built in, expected another name")
+
+    def register(load: Loader) -> Loader:
+        old, origin = _sources.get(name), _origin(load)
+        if old is not None and _origin(old.load) != origin:
+            raise InputError(f"data: {name!r} is registered by {_origin(old.load)}, expected another name")
+        optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        required = [p for p in inspect.signature(load).parameters.values() if p.default is p.empty]
+        if wrong := [p.name for p in required if p.name not in _OPTIONS and p.kind not in optional]:
+            raise InputError(f"data: {origin} requires {', '.join(wrong)}, expected only {', '.join(_OPTIONS)}")
+        description = (inspect.getdoc(load) or f"registered by {origin}").split("\n")[0]
+        _sources[name] = DataSource(name, description, load, name.__eq__)
+        return load
+
+    return register
+
+
+def _origin(load: Callable[..., Any]) -> str:
+    return f"{getattr(load, '__module__', '?')}.{getattr(load, '__qualname__', type(load).__name__)}"
 
 
 def list_data() -> list[tuple[str, str]]:
-    """(name, description) of the data sets that have a name."""
-    return [
-        (
-            "digits",
-            "1,347 training and 450 test images of handwritten digits, 8 x 8 grey, 10 classes; bundled, no network",
-        ),
-        ("cifar10", "50,000 training and 10,000 test photographs, 32 x 32 colour, 10 classes; downloaded if absent"),
-        ("cifar100", "50,000 training and 10,000 test photographs, 32 x 32 colour, 100 classes; downloaded if absent"),
-    ]
+    """Return (name, description) of the data sets that have a name."""
+    return [(source.name, source.description) for source in _sources.values()]
 
 
 def load_data(
-    data: str | ImageData,
+    data: str | os.PathLike[str] | ImageData,
     *,
     data_dir: str | Path | None = None,
     train_size: int | None = None,
@@ -45,64 +124,89 @@ def load_data(
     image_size: int | None = None,
     split_seed: int = 0,
     record: dict[str, Any] | None = None,
-    progress: Callable[[str, int, int | None], None] | None = None,
+    progress: ProgressCallback | None = None,
 ) -> ImageData:
-    """The images of ``data``: ``digits``, ``cifar10``, ``cifar100``, a folder of photos or the path of an ``.npz``.
+    """Load images.
 
-    Images that are there already (an ImageData) are returned, or as many of them as ``train_size`` says.
+    Args:
+        data: ``digits``, ``cifar10``, ``cifar100``, the name of a registered source, an image folder (one folder per
+            class, or these in ``train/``, ``test/`` and optionally ``val/``), or an ``.npz`` with the arrays of
+            `from_arrays`. An ImageData is returned as it is, or as a subset.
+        data_dir: The only folder searched for CIFAR, and its download target; default ``$SHAKESHAKE_DATA``, then the
+            user's cache. With ``record``, or for an ``.npz``: where the data are now.
+        train_size: Use a stratified subset of this many training images; test images stay.
+        seed: Seed of the subset.
+        image_size: Side in pixels, for image folders; default chosen from the images' sizes.
+        split_seed: Seed of the test split, for image folders without ``test/`` and ``val/``.
+        record: ``ImageData.record`` of an earlier load of an image folder, to get exactly its images.
+        progress: Called with (task, done, total or None), in bytes for downloads and files for image folders; default
+            a bar on stderr.
 
-    data_dir    the one place where CIFAR lies or is downloaded to; default $SHAKESHAKE_DATA, then the user's cache
-    train_size  so many training images only, with the classes in proportion, drawn by ``seed``; the test images stay
-    image_size  of photos: pixels of a side; default by their own sizes (see reading.default_size)
-    split_seed  of photos: draws the test images where the folder has neither test/ nor val/
-    record      of photos: the ``record`` of data that were loaded before, to have the very same images, as they are
-                in the cache or in ``data_dir`` (if they have moved) or ``data``
-    progress    called with (what, bytes here, bytes in all or None) in a download and with (what, files read, files)
-                of photos; default a bar on a terminal
-
-    A folder has one for each class, ``photos/cat/*.jpg``, or these in ``train/`` and perhaps ``val/`` and ``test/``.
-    Raises InputError, in one sentence, for anything that the user can mend.
+    Raises:
+        InputError: The data do not exist, cannot be downloaded or are not as described above.
     """
     if isinstance(data, ImageData):
-        return _adapted(data, train_size, seed, image_size)
+        return _adapt(data, train_size, seed, image_size)
     if not isinstance(data, str | os.PathLike):
-        raise InputError(f"data: {data!r} is not a name or a path, expected {_EXPECTED}")
+        raise InputError(f"data: got {data!r}, expected {_expected()}")
     data = os.fspath(data)
-    if data == "digits":
-        images = _digits()
-    elif data in CIFAR:
-        images = _load_cifar(CIFAR[data], data_dir, progress)
-    elif record is not None:
-        from .image_folder.dataset import load_recorded
-
-        images = load_recorded(expand_user(data_dir if data_dir is not None else data), record, progress)
-    elif expand_user(data).is_dir():
-        from .image_folder.dataset import load_image_folder
-
-        folder = expand_user(data)
-        images = load_image_folder(folder, image_size=image_size, split_seed=split_seed, progress=progress)
-    else:
-        images = _load_path(_moved(data, data_dir))
-    return _adapted(images, train_size, seed, image_size, published=data in CIFAR)
+    options = {
+        "data": data,
+        "data_dir": data_dir,
+        "image_size": image_size,
+        "split_seed": split_seed,
+        "record": record,
+        "progress": progress,
+    }
+    source = _source_of(data, is_folder=record is not None)
+    parameters = inspect.signature(source.load).parameters
+    images = source.load(**{key: value for key, value in options.items() if key in parameters})
+    return _adapt(_as_image_data(images, source.name), train_size, seed, image_size, source.fixed_statistics)
 
 
-def _moved(data: str, data_dir: str | Path | None) -> str:
-    """An .npz where it is, or by its name in ``data_dir``, or that itself: what is in it is known by a digest."""
-    if data_dir is None or expand_user(data).exists():
-        return data
-    there = expand_user(data_dir)
-    return str(there / Path(data).name if there.is_dir() else there)
+def _source_of(data: str, is_folder: bool) -> DataSource:
+    for source in (*_sources.values(), *_PATHS):
+        if source.matches(data) or (is_folder and source is _FOLDER):
+            return source
+    if expand_user(data).exists():
+        raise InputError(f"data: got the file {data}, expected {_expected()}")
+    close = difflib.get_close_matches(data.lower(), list(_sources), cutoff=0.5)
+    hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+    raise InputError(
+        f"data: {data!r} is neither registered nor an existing path{hint}, expected {_expected()}; if it is your own "
+        "source, import the module that registers it"
+    )
 
 
-def get(name: str, data_dir: str | Path | None = None) -> Path:
-    """Where the data set lies, after a download if it was nowhere; its md5s are known to be right."""
-    found = _present(_cifar(name), data_dir)
+def _expected() -> str:
+    return f"{', '.join(_sources)}, an image folder or an .npz file"
+
+
+def _as_image_data(images: Any, name: str) -> ImageData:
+    if isinstance(images, ImageData):
+        return images
+    try:
+        if isinstance(images, Mapping):
+            return from_arrays(**{"name": name, "source": name, **images})
+        if isinstance(images, tuple):
+            return from_arrays(*images, name=name, source=name)
+    except TypeError as error:
+        raise InputError(f"data: {name} returned wrong arguments of from_arrays: {error}") from None
+    raise InputError(
+        f"data: {name} returned {type(images).__name__}, expected an ImageData, or arguments of from_arrays as a tuple "
+        "or a mapping"
+    )
+
+
+def fetch_data(name: str, data_dir: str | Path | None = None) -> Path:
+    """Return the folder or archive of ``cifar10`` or ``cifar100``, verified, after a download if needed."""
+    found = _find_or_download(_cifar(name), data_dir)
     layouts.read(_cifar(name), found)
     return found.path
 
 
-def where(name: str, data_dir: str | Path | None = None) -> Path | None:
-    """The folder or archive with a complete copy, or None; nothing is downloaded and no md5 is checked."""
+def find_data(name: str, data_dir: str | Path | None = None) -> Path | None:
+    """Return the folder or archive with a complete copy of CIFAR, or None; neither downloads nor verifies."""
     try:
         found, _ = layouts.locate(_cifar(name), layouts.places(data_dir))
     except OSError:
@@ -110,39 +214,36 @@ def where(name: str, data_dir: str | Path | None = None) -> Path | None:
     return found.path if found else None
 
 
-def verify(name: str, data_dir: str | Path | None = None) -> list[tuple[str, str]]:
-    """(file, "ok" or what is wrong) for each official file, by its md5 and not by what is remembered of it."""
-    cifar = _cifar(name)
-    return layouts.verify(cifar, layouts.places(data_dir))
-
-
-_EXPECTED = f"{', '.join(name for name, _ in list_data())}, a folder of photos or the path of an .npz"
+def verify_data(name: str, data_dir: str | Path | None = None) -> list[tuple[str, str]]:
+    """Return (file, "ok" or the problem) for each official file of CIFAR, comparing MD5s of all bytes."""
+    return layouts.verify(_cifar(name), layouts.places(data_dir))
 
 
 def _cifar(name: str) -> Cifar:
     if name not in CIFAR:
-        raise InputError(f"name: {name!r} has no files of its own, expected {' or '.join(CIFAR)}")
+        raise InputError(f"name: got {name!r}, expected {' or '.join(CIFAR)}; other data have no official files")
     return CIFAR[name]
 
 
-def _present(cifar: Cifar, data_dir: str | Path | None, progress: Callable | None = None) -> layouts.Found:
+def _find_or_download(
+    cifar: Cifar, data_dir: str | Path | None, progress: ProgressCallback | None = None
+) -> layouts.Found:
     places = layouts.places(data_dir)
     if found := layouts.find(cifar, places):
         return found
     from .cifar.download import obtain
 
-    return obtain(cifar, places[0], progress=progress)
+    return obtain(cifar, places[0], progress)
 
 
-def _load_cifar(cifar: Cifar, data_dir: str | Path | None, progress: Callable | None) -> ImageData:
-    arrays = layouts.read(cifar, _present(cifar, data_dir, progress))
+def _load_cifar(data: str, data_dir: str | Path | None, progress: ProgressCallback | None) -> ImageData:
+    cifar = CIFAR[data]
+    arrays = layouts.read(cifar, _find_or_download(cifar, data_dir, progress))
     return ImageData(cifar.name, Split(*arrays[False]), Split(*arrays[True]), cifar.classes, cifar.mean, cifar.std)
 
 
-def _digits() -> ImageData:
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
+def _load_digits() -> ImageData:
+    bunch = require("sklearn.datasets", "train").load_digits()
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
     labels = bunch.target.astype(np.int64)
     is_test = np.zeros(len(labels), bool)
@@ -151,43 +252,83 @@ def _digits() -> ImageData:
     return ImageData("digits", train, test, tuple("0123456789"), *channel_statistics(train.images))
 
 
-def _load_path(data: str) -> ImageData:
+def _load_folder(
+    data: str,
+    data_dir: str | Path | None,
+    image_size: int | None,
+    split_seed: int,
+    record: dict[str, Any] | None,
+    progress: ProgressCallback | None,
+) -> ImageData:
+    from .image_folder.dataset import load_image_folder, load_recorded
+
+    if record is not None:
+        return load_recorded(expand_user(data if data_dir is None else data_dir), record, progress)
+    return load_image_folder(expand_user(data), image_size=image_size, split_seed=split_seed, progress=progress)
+
+
+def _load_npz(data: str, data_dir: str | Path | None) -> ImageData:
+    """Load an .npz, by its name in ``data_dir`` (or that path itself) if it has moved."""
     path = expand_user(data)
-    if path.suffix.lower() == ".npz":
-        return load_npz(path)
-    if path.exists():
-        raise InputError(f"data: the file {data} has a kind that is not known, expected {_EXPECTED}")
-    close = difflib.get_close_matches(data.lower(), [name for name, _ in list_data()], cutoff=0.5)
-    hint = f" (did you mean {' or '.join(close)}?)" if close else ""
-    raise InputError(f"data: {data!r} is neither a data set nor a file{hint}, expected {_EXPECTED}")
+    if data_dir is not None and not path.exists():
+        moved = expand_user(data_dir)
+        path = moved / path.name if moved.is_dir() else moved
+    return load_npz(path)
 
 
-def _adapted(
-    images: ImageData, train_size: int | None, seed: int, image_size: int | None, published: bool = False
+for _source in (
+    DataSource(
+        "digits",
+        "1,347 training and 450 test images of handwritten digits, 8 x 8 grey, 10 classes; bundled with scikit-learn",
+        _load_digits,
+        "digits".__eq__,
+    ),
+    *(
+        DataSource(
+            name,
+            f"50,000 training and 10,000 test photographs, 32 x 32 colour, {len(CIFAR[name].classes)} classes; "
+            "downloaded if absent",
+            _load_cifar,
+            name.__eq__,
+            fixed_statistics=True,
+        )
+        for name in ("cifar10", "cifar100")
+    ),
+):
+    _sources[_source.name] = _source
+
+_FOLDER = DataSource("folder", "an image folder", _load_folder, lambda data: expand_user(data).is_dir())
+_NPZ = DataSource("npz", "an .npz file", _load_npz, lambda data: data.lower().endswith(".npz"))
+_PATHS = (_FOLDER, _NPZ)
+
+
+def _adapt(
+    images: ImageData, train_size: int | None, seed: int, image_size: int | None, fixed_statistics: bool = False
 ) -> ImageData:
     if image_size not in (None, images.image_size):
         raise InputError(
-            f"image_size: got {image_size}, expected None for {images.name}, whose images have {images.image_size} pixels"
+            f"image_size: got {image_size}, expected None for {images.name}, whose images have {images.image_size} "
+            "pixels"
         )
-    return images if train_size is None else _with_fewer(images, train_size, seed, published)
+    return images if train_size is None else _subset(images, train_size, seed, fixed_statistics)
 
 
-def _with_fewer(images: ImageData, train_size: int, seed: int, published: bool) -> ImageData:
-    here, classes = len(images.train), images.num_classes
-    if (
-        isinstance(train_size, bool)
-        or not isinstance(train_size, int | np.integer)
-        or not classes <= train_size <= here
-    ):
+def _subset(images: ImageData, train_size: int, seed: int, fixed_statistics: bool) -> ImageData:
+    available, classes = len(images.train), images.num_classes
+    if not _is_integer(train_size) or not classes <= train_size <= available:
         raise InputError(
-            f"train_size: {train_size!r} for {images.name}, expected a whole number from {classes} (one image of each "
-            f"class) to {here:,} (all training images)"
+            f"train_size: got {train_size!r}, expected an integer from {classes} (one image per class) to "
+            f"{available:,} (all training images) for {images.name}"
         )
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise InputError(f"seed: {seed!r}, expected a whole number from 0")
-    kept = stratified_subset(images.train.labels, int(train_size), int(seed))
-    train = Split(np.ascontiguousarray(images.train.images[kept]), images.train.labels[kept])
-    if published:  # the mean and deviation of CIFAR are constants, whatever is trained on
+    if not _is_integer(seed) or seed < 0:
+        raise InputError(f"seed: got {seed!r}, expected an integer from 0")
+    rows = stratified_subset(images.train.labels, int(train_size), int(seed))
+    train = Split(np.ascontiguousarray(images.train.images[rows]), images.train.labels[rows])
+    if fixed_statistics:
         return dataclasses.replace(images, train=train)
     mean, std = channel_statistics(train.images)
     return dataclasses.replace(images, train=train, mean=mean, std=std)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""Knows how images that a caller gave are kept in a file of the run, so that it finds the very same ones again."""
+"""Snapshot of in-memory images as a file of the run, so that it resumes with exactly these images."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from ..errors import InputError
 from .dataset import ImageData, Split, from_arrays, read_npz
 from .memmap_rows import MemmapRows
 
-_FACTS = ("mean", "std", "name")  # what from_arrays would not find again
+_FACTS = ("mean", "std", "name")  # what from_arrays would not reproduce
 
 
 def in_memory(data: ImageData) -> ImageData:
-    """The same images as plain arrays, known by their pixels: what a file can hold.
+    """Return the data as plain arrays without a record, ready for `to_bytes`.
 
-    Raises InputError for what is no ImageData, and for images that are too many for memory.
+    Raises:
+        InputError: Not an ImageData, or memory-mapped because it is too large for memory.
     """
     if not isinstance(data, ImageData):
         raise InputError(
@@ -27,7 +28,7 @@ def in_memory(data: ImageData) -> ImageData:
     for split in (data.train, data.test, data.val):
         if split is not None and isinstance(split.images, MemmapRows):
             raise InputError(
-                f"data: {data.name} is larger than memory may be, expected its folder as the recipe's data"
+                f"data: {data.name} is too large to copy into the run, expected its folder as the recipe's data"
             )
     train, test = Split(data.train.images, data.train.labels), Split(data.test.images, data.test.labels)
     val = None if data.val is None else Split(data.val.images, data.val.labels)
@@ -35,28 +36,30 @@ def in_memory(data: ImageData) -> ImageData:
 
 
 def to_bytes(data: ImageData) -> memoryview:
-    """The images as an .npz, which load_data reads as well; not compressed, for photographs hardly become smaller."""
+    """Return the images as an uncompressed .npz, which `load_data` reads, too (photographs hardly compress)."""
     splits = {"train": data.train, "test": data.test, "val": data.val}
-    there = {which: split for which, split in splits.items() if split is not None}
+    present = {which: split for which, split in splits.items() if split is not None}
     content = BytesIO()
     np.savez(
         content,
         allow_pickle=False,
-        **{f"x_{which}": split.images for which, split in there.items()},
-        **{f"y_{which}": split.labels for which, split in there.items()},
+        **{f"x_{which}": split.images for which, split in present.items()},
+        **{f"y_{which}": split.labels for which, split in present.items()},
         **{key: np.array(getattr(data, key)) for key in ("classes", *_FACTS)},
     )
     return content.getbuffer()
 
 
-def load_kept(path: Path) -> ImageData:
-    """The images of to_bytes. Raises InputError when the file is gone or is no such file."""
+def load_snapshot(path: Path) -> ImageData:
+    """Load a file written from `to_bytes`. Raises InputError if it is missing or damaged."""
     arrays = read_npz(path, ("classes", "x_val", "y_val", *_FACTS))
     missing = [name for name in _FACTS if name not in arrays]
     if missing:
-        raise InputError(f"data: {path} has no {', '.join(missing)}, expected the images that the run was given")
+        raise InputError(f"data: {path} has no {', '.join(missing)}, expected the snapshot that fit() wrote")
     mean, std = (tuple(arrays.pop(key).astype(np.float64).tolist()) for key in ("mean", "std"))
     data = from_arrays(**arrays | {"name": str(arrays["name"])}, source=str(path))  # type: ignore[arg-type]
     if not len(mean) == len(std) == data.channels:
-        raise InputError(f"data: mean and std in {path} are not of {data.channels} channels, expected one for each")
+        raise InputError(
+            f"data: mean and std in {path} have {len(mean)} and {len(std)} values, expected {data.channels} each"
+        )
     return dataclasses.replace(data, mean=mean, std=std)

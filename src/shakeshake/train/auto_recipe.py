@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..data.image_folder.summary import in_brief
-from ..data.registry import list_data
+from ..data.registry import BUILTIN
 from ..errors import InputError
 from .auto_config import Facts, choose, seconds_of
 from .distributed import ALONE, Group
@@ -31,7 +31,7 @@ def planned(
     of them and for data that cannot be read.
     """
     typed = started_from(typed)
-    own = data not in {known for known, _ in list_data()}
+    own = data not in BUILTIN
     if budget is None and (name is not None or not own):
         return preset(name or "quick", data).replace(**typed), []
     seconds = seconds_of(budget or (OWN_BUDGET if group.size == 1 else "none"))

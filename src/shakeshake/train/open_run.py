@@ -11,7 +11,7 @@ from torch import nn
 
 from ..data.loader import Loader
 from ..data.registry import ImageData, Split, load_data
-from ..data.snapshot import load_kept
+from ..data.snapshot import load_snapshot
 from ..data.splits import with_fold
 from ..errors import InputError
 from ..models.model import load
@@ -63,7 +63,7 @@ def load_images(
     given: the images that the recipe's data stands for, where a caller has them.
     """
     if record is not None and "kept" in record:
-        given, record = load_kept(Path(record["kept"])), None
+        given, record = load_snapshot(Path(record["kept"])), None
     data = load_data(
         recipe.data if given is None else given,
         data_dir=data_dir or recipe.data_dir,
