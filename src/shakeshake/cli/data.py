@@ -47,7 +47,7 @@ def list_data() -> int:
 def get(name: str, data_dir: str | None) -> int:
     from ..data import registry
 
-    print(registry.get(name, data_dir))
+    print(registry.fetch_data(name, data_dir))
     return EXIT_OK
 
 
@@ -57,7 +57,7 @@ def get(name: str, data_dir: str | None) -> int:
 def verify(name: str, data_dir: str | None) -> int:
     from ..data import registry
 
-    checked = registry.verify(name, data_dir)
+    checked = registry.verify_data(name, data_dir)
     for file, status in checked:
         print(f"{status:<10} {file}")
     return EXIT_OK if all(status == "ok" for _, status in checked) else EXIT_FAILURE
