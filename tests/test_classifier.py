@@ -57,7 +57,7 @@ def test_it_does_what_fit_does(digits, tmp_path):
     assert opened.data.classes == tuple(estimator.classes_) == tuple(f"no. {k}" for k in range(10))
     assert np.array_equal(opened.data.train.images[:, 0], x)
     assert np.array_equal(opened.data.test.images[:, 0], x_test)
-    assert 100 * (1 - estimator.score(x_test, y_test)) == pytest.approx(estimator.result_["last_error"])
+    assert 100 * (1 - estimator.score(x_test, y_test)) == pytest.approx(estimator.result_.last_error)
     p = estimator.predict_proba(x_test)
     expected = ss.load(estimator.run_).predict(torch.from_numpy(x_test[:, None].copy())).numpy()
     assert np.allclose(p, expected, atol=1e-6)

@@ -238,7 +238,7 @@ def test_what_a_run_consists_of_is_not_written_over(finished, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("result.json", "{}", "result.json is damaged or not ours: last_error is None"),
+        ("result.json", "{}", "result.json is damaged: last_error: is missing"),
         ("result.json", "[]", "result.json holds a list, expected an object"),
         ("recipe.json", "[" * 100_000, "recipe.json cannot be read"),
     ],

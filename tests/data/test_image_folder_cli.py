@@ -100,7 +100,7 @@ def test_a_run_goes_on_with_the_images_it_began_with(digits, tmp_path, cache):
     (run / "result.json").unlink()  # as if it had been broken off after its last checkpoint
     digits(folder, {"cat": 10, "dog": 10}, skip=20)
     shutil.rmtree(cache)
-    assert resume(run, quiet=True)["data_fingerprint"] == whole["data_fingerprint"]
+    assert resume(run, quiet=True).data_fingerprint == whole.data_fingerprint
     assert RunDirectory(run).images_record() == record
     assert evaluate_run(run, device="cpu")["images"] == 8
     (run / "result.json").unlink()

@@ -47,7 +47,7 @@ def test_a_night_asleep(stopped):
     state = checkpoint.load(stopped)
     state["trainer"]["seconds"] = 1e6
     checkpoint.save(stopped, state)
-    assert resume(stopped, quiet=True)["seconds"] >= 1e6
+    assert resume(stopped, quiet=True).seconds >= 1e6
 
 
 def test_started_again_after_the_end(finished, monkeypatch):
@@ -57,7 +57,7 @@ def test_started_again_after_the_end(finished, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     before = sorted(entry.stat().st_mtime_ns for entry in finished.iterdir())
     for out in (finished, None):
-        assert fit(TINY, out, quiet=True)["epochs"] == 2
+        assert fit(TINY, out, quiet=True).epochs == 2
     assert run_path(TINY, Group(restarts=1)).absolute() == finished
     assert sorted(entry.stat().st_mtime_ns for entry in finished.iterdir()) == before
 
@@ -78,7 +78,7 @@ def test_no_epoch_after_the_last(tmp_path, monkeypatch):
 
     def append(run, row):
         written(run, row)
-        if row["epoch"] == TINY.epochs:
+        if row.epoch == TINY.epochs:
             signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(RunDirectory, "append_metrics", append)
@@ -103,7 +103,7 @@ def test_the_damaged_checkpoint_never_takes_the_place_of_the_good_one(stopped, m
         resume(stopped, minutes=1e-9, quiet=True)
     monkeypatch.undo()
     assert (stopped / checkpoint.PREVIOUS).read_bytes() == good
-    assert resume(stopped, quiet=True)["epochs"] == 2
+    assert resume(stopped, quiet=True).epochs == 2
 
 
 ROWS = {
@@ -126,8 +126,8 @@ def test_rows_that_are_harmed(finished, tmp_path, harm):
     rows = (run / "metrics.jsonl").read_text().splitlines()
     (run / "metrics.jsonl").write_text("".join(row + "\n" for row in ROWS[harm](rows)))
     again = resume(run, quiet=True)
-    assert again["last_error"] == result["last_error"]
-    assert again["epochs"] == 2
+    assert again.last_error == result["last_error"]
+    assert again.epochs == 2
     kept = [json.loads(row)["epoch"] for row in (run / "metrics.jsonl").read_text().splitlines()]
     assert kept == [1, 2]
 
@@ -137,7 +137,7 @@ def test_rows_that_are_lost(finished, tmp_path, capsys):
     for name in ("result.json", checkpoint.PREVIOUS):
         (run / name).unlink()
     (run / "metrics.jsonl").write_text((run / "metrics.jsonl").read_text().splitlines()[1] + "\n")
-    assert resume(run, quiet=True)["epochs"] == 2
+    assert resume(run, quiet=True).epochs == 2
     assert "metrics.jsonl lacks epoch 1; the run goes on without" in capsys.readouterr().err
 
 
@@ -152,7 +152,7 @@ def test_nothing_makes_a_result(finished, tmp_path):
 @pytest.mark.parametrize("content", ["{", "[]", '{"resumed": 3}'])
 def test_a_record_of_machines_that_is_harmed(stopped, content):
     (stopped / "environment.json").write_text(content)
-    assert resume(stopped, quiet=True)["epochs"] == 2
+    assert resume(stopped, quiet=True).epochs == 2
     assert "torch" in (stopped / "environment.json").read_text()
 
 
@@ -210,7 +210,7 @@ def test_a_run_that_is_moved_while_it_trains(tmp_path, monkeypatch, anew):
     assert not anew or [entry.name for entry in run.glob("*.pt")] == []
     assert len((there / "metrics.jsonl").read_text().splitlines()) == 1
     monkeypatch.undo()
-    assert resume(there, quiet=True)["epochs"] == 2
+    assert resume(there, quiet=True).epochs == 2
 
 
 def test_a_full_disk_is_told_once(tmp_path, monkeypatch):

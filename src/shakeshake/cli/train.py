@@ -35,6 +35,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..train.distributed import Group
+    from ..train.schema import FitResult
 
 
 class _TrainCommand(Command):
@@ -133,16 +134,16 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise InputError(f"config: {escape(path)}: {error}") from None
 
 
-def _finished(run: Path, result: dict[str, Any], group: Group) -> int:
+def _finished(run: Path, result: FitResult, group: Group) -> int:
     """Print the result of a run and write its report."""
     if not group.leads:
         return EXIT_OK
-    balanced = result.get("last_balanced_error")
-    differs = balanced is not None and abs(balanced - result["last_error"]) >= 0.005
+    balanced = result.last_balanced_error
+    differs = balanced is not None and abs(balanced - result.last_error) >= 0.005
     also = f", balanced {balanced:.2f} %," if differs else ""
     print(
-        f"test error {result['last_error']:.2f} %{also} at the last epoch (best {result['best_error']:.2f} % at epoch "
-        f"{result['best_epoch']}), train error {result['last_train_error']:.2f} %, {result['seconds'] / 60:.1f} min\n"
+        f"test error {result.last_error:.2f} %{also} at the last epoch (best {result.best_error:.2f} % at epoch "
+        f"{result.best_epoch}), train error {result.last_train_error:.2f} %, {result.seconds / 60:.1f} min\n"
         f"model {run / 'model.safetensors'}",
         flush=True,
     )

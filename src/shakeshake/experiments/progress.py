@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from ..train.run_directory import RunDirectory
-from .tables import read_result
 
 
 class RunsProgress:
@@ -66,7 +65,7 @@ class RunsProgress:
         if reason is not None:
             outcome = f"failed: {reason}"
         else:
-            result = read_result(RunDirectory(path))
+            result = RunDirectory(path).result()
             outcome = f"{result.last_error:.2f} % test error, {result.seconds / 60:.1f} min"
         line = f"[{self.done}/{self.total}] {path.name}: {outcome}"
         if self.bar.disable:

@@ -8,7 +8,6 @@ import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -107,15 +106,9 @@ def to_csv(table: Table) -> str:
     return text.getvalue()
 
 
-def read_result(run: RunDirectory) -> Any:
-    """The result of a run, with attributes also where RunDirectory.result() still returns a dict."""
-    result: Any = run.result()
-    return SimpleNamespace(**{"last_balanced_error": None, **result}) if isinstance(result, dict) else result
-
-
 def has_other_images(run: RunDirectory, fingerprint: str | None) -> bool:
     """Whether a finished run was trained on other images than those with the fingerprint."""
-    return fingerprint is not None and run.finished and read_result(run).data_fingerprint != fingerprint
+    return fingerprint is not None and run.finished and run.result().data_fingerprint != fingerprint
 
 
 def wrong_images(cell: TableCell, folder: Path) -> dict[int, np.ndarray]:
@@ -166,7 +159,7 @@ def _collect_run(run: RunDirectory, recipe: Recipe, seed: int, fold: int, finger
         raise InputError(
             f"was trained on other images: {recipe.data} has changed since the comparison began; use a new --out"
         )
-    result, analysis = read_result(run), _read_analysis(run)
+    result, analysis = run.result(), _read_analysis(run)
     return TableRun(
         seed=seed,
         fold=fold,

@@ -78,9 +78,9 @@ image, resized to {data.image_size} x {data.image_size} pixels.
 | | |
 |---|---|
 | test error | {measured.error:.2f} % of {measured.images:,} images |
-| training error, as it was seen (augmented, shaken) | {result["last_train_error"]:.2f} % |
-| epochs | {result["epochs"]:,} |
-| parameters | {result["parameters"]:,} |
+| training error, as it was seen (augmented, shaken) | {result.last_train_error:.2f} % |
+| epochs | {result.epochs:,} |
+| parameters | {result.parameters:,} |
 
 The error is that of the last epoch. Images that differ from those above in kind (other cameras, other framing, classes
 that are not in the list) were not measured; the network names one of its classes for any image.

@@ -95,7 +95,7 @@ class Keeper:
         self._count_seconds()
         self.trained = self.trainer.seconds
 
-    def timing(self) -> dict[str, float | None]:
+    def timing(self) -> dict[str, Any]:
         """Seconds of the epoch, its test included, training images by second of training, most memory so far in MiB."""
         self._count_seconds()
         memory = peak_memory(self.trainer.device)

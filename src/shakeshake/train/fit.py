@@ -34,6 +34,7 @@ from .open_run import load_images
 from .progress import Progress, TensorBoard
 from .recipe import Recipe
 from .run_directory import RunDirectory, last_run_path, new_run_path
+from .schema import EpochMetrics, FitResult
 from .trainer import Trainer
 
 
@@ -45,7 +46,7 @@ def fit(
     minutes: float | None = None,
     quiet: bool = False,
     told: bool = False,
-) -> dict[str, Any]:
+) -> FitResult:
     """Train as the recipe says and write the run directory ``out`` (by default a new folder under ``runs/``).
 
     data: images to train on in place of the recipe's, as from_arrays() and from_datasets() return them. They are kept
@@ -76,7 +77,7 @@ def _fit(
     minutes: float | None,
     quiet: bool,
     told: bool,
-) -> dict[str, Any]:
+) -> FitResult:
     run = RunDirectory(Path(out) if out is not None else run_path(recipe, group))
     if group.restarts and run.holds(recipe):
         return _resume(run, group, minutes=minutes, quiet=quiet)
@@ -111,7 +112,7 @@ def run_path(recipe: Recipe, group: Group) -> Path:
 
 def resume(
     path: str | Path, *, data_dir: str | None = None, minutes: float | None = None, quiet: bool = False
-) -> dict[str, Any]:
+) -> FitResult:
     """Go on with a run exactly where its last whole checkpoint left it; of a finished run, return the result.
 
     data_dir: where the images are now, if they have moved. Raises as fit() does, and InputError for a folder that is
@@ -129,7 +130,7 @@ def _check_minutes(minutes: float | None) -> None:
 
 def _resume(
     run: RunDirectory, group: Group, *, data_dir: str | None = None, minutes: float | None, quiet: bool
-) -> dict[str, Any]:
+) -> FitResult:
     if run.finished:
         return run.result()
     with _locked(run, group):
@@ -154,7 +155,7 @@ def _resume(
 
 def _lacks(run: RunDirectory, recipe: Recipe, state: dict[str, Any]) -> int:
     """0: its epochs all have a row; 1: some have none; 2: the last of the run, which makes the result, has none."""
-    missing = run.lacking(state["trainer"]["epoch"])
+    missing = run.missing_epochs(state["trainer"]["epoch"])
     return 0 if not missing else 1 if recipe.epochs not in missing else 2
 
 
@@ -169,7 +170,7 @@ def _images(
     return data if led == data.record else load_images(recipe, record=led)
 
 
-def _train(run: RunDirectory, trainer: Trainer, *, minutes: float | None, quiet: bool) -> dict[str, Any]:
+def _train(run: RunDirectory, trainer: Trainer, *, minutes: float | None, quiet: bool) -> FitResult:
     """The loop, and what a full disk and a lost process mean to it."""
     try:
         with trainer.group.losses_told():
@@ -183,7 +184,7 @@ def _train(run: RunDirectory, trainer: Trainer, *, minutes: float | None, quiet:
         ) from None
 
 
-def _loop(run: RunDirectory, trainer: Trainer, *, minutes: float | None, quiet: bool) -> dict[str, Any]:
+def _loop(run: RunDirectory, trainer: Trainer, *, minutes: float | None, quiet: bool) -> FitResult:
     leads = trainer.group.leads
     trainer.group.lead(lambda: _note_beginning(run, trainer))
     trainer.group.lead(lambda: _keep_metrics(run, trainer))
@@ -199,7 +200,7 @@ def _loop(run: RunDirectory, trainer: Trainer, *, minutes: float | None, quiet: 
                 progress.step()
                 keeper.tick()
             keeper.test_begins()
-            row = trainer.finish_epoch(keeper.tick) | keeper.timing()
+            row = EpochMetrics(**trainer.finish_epoch(keeper.tick), **keeper.timing())
             if leads:
                 run.append_metrics(row)
                 board.write(row)
@@ -213,7 +214,7 @@ def _loop(run: RunDirectory, trainer: Trainer, *, minutes: float | None, quiet: 
 
 def _keep_metrics(run: RunDirectory, trainer: Trainer) -> None:
     """The rows of the epochs that are trained. What is lost of them is no reason to lose the training."""
-    if missing := run.lacking(trainer.epoch):
+    if missing := run.missing_epochs(trainer.epoch):
         where = f"{run.path / 'metrics.jsonl'} lacks epoch {', '.join(map(str, missing))}"
         if trainer.recipe.epochs in missing:
             raise RunError(
@@ -221,29 +222,30 @@ def _keep_metrics(run: RunDirectory, trainer: Trainer) -> None:
                 f"{checkpoint.PREVIOUS} to train anew"
             )
         log_stderr(f"shakeshake: warning: {escape(where)}; the run goes on without")
-    run.keep_metrics(trainer.epoch)
+    run.truncate_metrics(trainer.epoch)
 
 
 def _finish(run: RunDirectory, trainer: Trainer) -> None:
     """Write the model, and last of all the result: it is what makes a run finished."""
     recipe, data, rows = trainer.recipe, trainer.data, run.metrics()
-    tested = [row for row in rows if row["test_error"] is not None]
-    best = min(tested, key=lambda row: row["test_error"])
-    result = {
-        "last_error": rows[-1]["test_error"],
-        "last_balanced_error": rows[-1].get("test_balanced_error"),  # of a run that is older than it: unknown
-        "best_error": best["test_error"],
-        "best_epoch": best["epoch"],
-        "last_train_error": rows[-1]["train_error"],
-        "epochs": recipe.epochs,
-        "steps": trainer.step,
-        "seconds": round(sum(row["seconds"] for row in rows), 1),
-        "train_images": len(data.train.labels),
-        "test_images": len(data.test.labels),
-        "parameters": sum(p.numel() for p in trainer.network.parameters()),
-        "precision": trainer.precision,
-        "data_fingerprint": data.fingerprint,
-    }
+    best_error, best_epoch = min((row.test_error, row.epoch) for row in rows if row.test_error is not None)
+    last = rows[-1]
+    assert last.test_error is not None
+    result = FitResult(
+        last_error=last.test_error,
+        last_balanced_error=last.test_balanced_error,
+        best_error=best_error,
+        best_epoch=best_epoch,
+        last_train_error=last.train_error,
+        epochs=recipe.epochs,
+        steps=trainer.step,
+        seconds=round(sum(row.seconds for row in rows), 1),
+        train_images=len(data.train.labels),
+        test_images=len(data.test.labels),
+        parameters=sum(p.numel() for p in trainer.network.parameters()),
+        precision=trainer.precision,
+        data_fingerprint=data.fingerprint,
+    )
     weights = weights_as_bytes(trainer.tested_network)
     config = make_config(
         recipe.model,
@@ -254,14 +256,14 @@ def _finish(run: RunDirectory, trainer: Trainer) -> None:
         mean=data.mean,
         std=data.std,
         data=recipe.data,
-        test_error=result["last_error"],
+        test_error=result.last_error,
         weights_sha256=sha256(weights),
         **calibrated(trainer.tested_network, data, trainer.device),
     )
     run.check_held()
     atomic_write(run.path / WEIGHTS, weights)
     run.write_json(CONFIG, config)
-    run.write_json("result.json", result)
+    run.write_json("result.json", result.to_dict())
 
 
 @contextlib.contextmanager

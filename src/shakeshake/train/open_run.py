@@ -92,7 +92,7 @@ def open_run(
         result = run.result() if run.finished else None
         data = load_images(recipe, data_dir, run.images_record())
         if result is not None:
-            _check_same(run, data, result["data_fingerprint"])
+            _check_same(run, data, result.data_fingerprint)
         return TrainedRun(run, recipe, data, network, at, recipe.epochs, True)
     state = checkpoint.load(run.path)
     if state is None:

@@ -6,13 +6,13 @@ import functools
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from ..utils.console import escape, log_stderr
+from .schema import EpochMetrics
 from .trainer import Trainer
 
 TAGS = {  # metric -> name in TensorBoard
@@ -35,7 +35,7 @@ class Progress:
         self.console = Console(stderr=True)
         self.bar: Bar | None = None
         self.shown = 0.0
-        self.last_row: dict[str, Any] = {}
+        self.last_test_error: float | None = None
         self.started, self.first_step, self.speed = time.perf_counter(), trainer.step, ""
 
     def __enter__(self) -> Progress:
@@ -86,8 +86,8 @@ class Progress:
         if index:
             parts.append(f"loss {float(trainer.losses[:index].mean()):.3f}")
             parts.append(f"train error {100 * float(trainer.wrong[:index].sum()) / (index * recipe.batch_size):.1f} %")
-        if self.last_row.get("test_error") is not None:
-            parts.append(f"test error {self.last_row['test_error']:.2f} %")
+        if self.last_test_error is not None:
+            parts.append(f"test error {self.last_test_error:.2f} %")
         if index and (steps := trainer.step - self.first_step):
             self.speed = f"{steps * recipe.batch_size / (self.shown - self.started):.0f} images/s"
         parts.append(self.speed)
@@ -99,21 +99,17 @@ class Progress:
             state="  ".join(parts),
         )
 
-    def epoch(self, row: dict[str, Any], tested: float) -> None:
+    def epoch(self, row: EpochMetrics, tested: float) -> None:
         """tested: seconds that the epoch's test took, which are none of training."""
-        self.last_row = row
+        self.last_test_error = row.test_error
         self.started += tested
         if self.bar is None and not self.quiet:
-            test = (
-                ""
-                if row["test_error"] is None
-                else f"  test loss {row['test_loss']:.4f} error {row['test_error']:.2f} %"
-            )
-            left = (self.trainer.recipe.epochs - row["epoch"]) * row["seconds"]
+            test = "" if row.test_error is None else f"  test loss {row.test_loss:.4f} error {row.test_error:.2f} %"
+            left = (self.trainer.recipe.epochs - row.epoch) * row.seconds
             log_stderr(
-                f"epoch {row['epoch']}/{self.trainer.recipe.epochs}  lr {row['lr']:.4f}  "
-                f"train loss {row['train_loss']:.4f} error {row['train_error']:.2f} %{test}  "
-                f"{row['images_per_second']:.0f} images/s  {left / 60:.0f} min left"
+                f"epoch {row.epoch}/{self.trainer.recipe.epochs}  lr {row.lr:.4f}  "
+                f"train loss {row.train_loss:.4f} error {row.train_error:.2f} %{test}  "
+                f"{row.images_per_second:.0f} images/s  {left / 60:.0f} min left"
             )
 
 
@@ -139,10 +135,12 @@ class TensorBoard:
         if self.path is not None:
             self.writer.close()
 
-    def write(self, row: dict[str, Any]) -> None:
+    def write(self, row: EpochMetrics) -> None:
+        if self.path is None:
+            return
         for name, tag in TAGS.items():
-            if row[name] is not None:
-                self.writer.add_scalar(tag, row[name], row["step"])
+            if (value := getattr(row, name)) is not None:
+                self.writer.add_scalar(tag, value, row.step)
         self.writer.flush()
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
-import math
 import os
 import re
 from collections.abc import Iterator
@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from ..errors import InputError, RunError
 from ..utils.files import atomic_write, expand_user, last_number, new_numbered_dir
 from .recipe import Recipe
+from .schema import EpochMetrics, FitResult
 
 
 def write_results(path: Path, values: dict[str, Any]) -> Path:
@@ -41,13 +42,6 @@ def check_target(path: Path) -> None:
     made = any(all((path.parent / name).exists() for name in names) for names in marks)
     if made and OWN.fullmatch(path.name):
         raise InputError(f"out: {path} is a file that {path.parent} itself consists of, expected another name")
-
-
-# What every result has, whatever the version that wrote it.
-RESULT: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("last_error", "best_error", "last_train_error", "seconds"), (int, float)),
-    **{"best_epoch": int, "epochs": int, "parameters": int, "precision": str, "data_fingerprint": str},
-}
 
 
 class RunBusy(InputError):
@@ -155,15 +149,17 @@ class RunDirectory:
             raise InputError(f"run: {self.path / name} holds a {type(values).__name__}, expected an object")
         return values
 
-    def result(self) -> dict[str, Any]:
-        """What result.json holds. Raises InputError for one that was damaged or is not ours."""
-        result = self.read_json("result.json")
-        for name, kind in RESULT.items():
-            if not isinstance(result.get(name), kind):
-                raise InputError(
-                    f"run: {self.path / 'result.json'} is damaged or not ours: {name} is {result.get(name)!r}"
-                )
-        return result
+    def result(self) -> FitResult:
+        """Read ``result.json``.
+
+        Raises:
+            InputError: The file cannot be read, or a field is missing or has the wrong type.
+        """
+        try:
+            result = FitResult.from_dict(self.read_json("result.json"))
+        except InputError as error:
+            raise InputError(f"run: {self.path / 'result.json'} is damaged: {error}") from None
+        return dataclasses.replace(result, path=self.path)
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
         self.check_held()
@@ -179,31 +175,30 @@ class RunDirectory:
         if record is not None and not (self.path / "data.json").exists():
             atomic_write(self.path / "data.json", json.dumps(record) + "\n")
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl by epoch, of two the later one; lines that are no rows are passed over."""
+    def metrics(self) -> list[EpochMetrics]:
+        """The valid lines of ``metrics.jsonl``, by epoch. The last line of an epoch counts."""
         rows = {}
         with contextlib.suppress(FileNotFoundError):
             for line in (self.path / "metrics.jsonl").read_text(errors="replace").splitlines():
-                with contextlib.suppress(ValueError, RecursionError):
-                    row = json.loads(line)
-                    if _is_row(row):
-                        rows[row["epoch"]] = row
+                with contextlib.suppress(ValueError, RecursionError):  # InputError is a ValueError
+                    row = EpochMetrics.from_dict(json.loads(line))
+                    rows[row.epoch] = row
         return [rows[epoch] for epoch in sorted(rows)]
 
-    def lacking(self, epochs: int) -> list[int]:
-        """Those of the first ``epochs`` epochs that have no row."""
-        return sorted(set(range(1, epochs + 1)) - {row["epoch"] for row in self.metrics()})
+    def missing_epochs(self, epochs: int) -> list[int]:
+        """Those of the first ``epochs`` epochs that have no line in ``metrics.jsonl``."""
+        return sorted(set(range(1, epochs + 1)) - {row.epoch for row in self.metrics()})
 
-    def append_metrics(self, row: dict[str, Any]) -> None:
+    def append_metrics(self, row: EpochMetrics) -> None:
         self.check_held()
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
+            file.write(json.dumps(row.to_dict(), allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
-    def keep_metrics(self, epochs: int) -> None:
-        """Drop what was written after the checkpoint that a run goes on from: it will be written again."""
-        kept = [row for row in self.metrics() if row["epoch"] <= epochs]
+    def truncate_metrics(self, epochs: int) -> None:
+        """Drop lines of epochs after ``epochs``: a resumed run writes them again."""
+        kept = [row.to_dict() for row in self.metrics() if row.epoch <= epochs]
         if (self.path / "metrics.jsonl").exists():
             atomic_write(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
 
@@ -215,16 +210,6 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _is_row(row: Any) -> bool:
-    """Whether it has what a result is made of."""
-    if not isinstance(row, dict) or type(row.get("epoch")) is not int:
-        return False
-    numbers = [row.get("train_error"), row.get("seconds")]
-    if row.get("test_error", "") is not None:  # in epochs without a test it is
-        numbers.append(row.get("test_error"))
-    return all(isinstance(x, int | float) and math.isfinite(x) for x in numbers)
 
 
 def is_rubbish(entry: Path) -> bool:
