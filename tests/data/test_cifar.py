@@ -1,4 +1,4 @@
-"""CIFAR is read right from every layout, wrong files are named, and no pickle is executed."""
+"""CIFAR in every layout: read correctly, verified, and without executing a pickle."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def test_every_layout_gives_the_same_images(either, tmp_path, layout, archived):
         assert (split.images.dtype, split.labels.dtype) == (np.uint8, np.int64)
     assert find_data(either.cifar.name, tmp_path) == place
     assert {status for _, status in verify_data(either.cifar.name, tmp_path)} == {"ok"}
-    # The folder or archive itself may be named as well as the folder that it lies in.
+    # data_dir may also be the folder or archive itself.
     assert load_data(either.cifar.name, data_dir=place).fingerprint == data.fingerprint
 
 
-def test_an_archive_in_another_order_and_with_other_members(mini, tmp_path, tar_gz):
+def test_archive_members_in_another_order_and_extra_members(mini, tmp_path, tar_gz):
     path = mini.lay(tmp_path, "binary", archived=True)
     before = load_data("cifar10", data_dir=tmp_path).fingerprint
     turned = {f"./{name}": content for name, content in reversed(mini.files("binary").items())}
@@ -49,16 +49,16 @@ def test_an_archive_in_another_order_and_with_other_members(mini, tmp_path, tar_
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == [path.name]  # nothing was extracted
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # numpy.core, the module of the time, has moved
-def test_the_python_layout_is_decoded_as_unpickling_would(python2_pickle):
-    """More than 1,000 images, so that the lists come in chunks; the pickles of Python 2 and of every protocol since."""
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # numpy.core has moved
+def test_python_layout_decodes_as_unpickling_does(python2_pickle):
+    """For Python 2's pickles, whose lists come in chunks of 1,000, and every protocol since."""
     n = 1001
     random = np.random.default_rng(1)
     pixels = random.integers(0, 256, (n, 3072), dtype=np.uint8)
     coarse, fine = random.integers(0, 20, n).tolist(), random.integers(0, 100, n).tolist()
     expected = np.column_stack([np.array([coarse, fine], np.uint8).T, pixels])
     stream = python2_pickle({"fine_labels": fine, "coarse_labels": coarse}, pixels.tobytes(), n)
-    unpickled = pickle.loads(stream, encoding="latin1")  # noqa: S301 - made here, to prove that it is a faithful stream
+    unpickled = pickle.loads(stream, encoding="latin1")  # noqa: S301 - made here
     assert (unpickled["data"] == pixels).all()
     assert unpickled["fine_labels"] == fine
     np.testing.assert_array_equal(decode(stream, n, ("coarse_labels", "fine_labels")), expected)
@@ -76,23 +76,23 @@ class Hostile:
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 5])
-def test_a_hostile_pickle_is_inert(mini, tmp_path, monkeypatch, protocol):
+def test_malicious_pickle_is_not_executed(mini, tmp_path, monkeypatch, protocol):
     mark = tmp_path / "was_here"
     monkeypatch.setenv("SHAKESHAKE_HOSTILE", str(mark))
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     folder = mini.lay(tmp_path, "python")
     stream = pickle.dumps([Hostile()], protocol)
-    pickle.loads(stream)  # noqa: S301 - the stream does its deed when it is unpickled
+    pickle.loads(stream)  # noqa: S301 - it works when it is unpickled
     assert mark.exists()
     mark.unlink()
     (folder / "data_batch_1").write_bytes(stream)
-    with pytest.raises(InputError, match=r"data_batch_1 of .* bytes is not a whole batch"):
+    with pytest.raises(InputError, match=r"data_batch_1 of .* bytes is not a complete batch"):
         load_data("cifar10", data_dir=tmp_path)
     assert not mark.exists()
 
 
 @pytest.mark.parametrize(("layout", "archived"), LAYOUTS)
-def test_a_truncated_file_is_named_and_left_alone(either, tmp_path, layout, archived):
+def test_truncated_file_is_reported_and_not_modified(either, tmp_path, layout, archived):
     path = either.lay(tmp_path, layout, archived)
     file = path if archived else path / getattr(either.cifar.parts[-1], layout)
     content = file.read_bytes()
@@ -108,7 +108,7 @@ def test_a_truncated_file_is_named_and_left_alone(either, tmp_path, layout, arch
 
 @pytest.mark.parametrize("layout", ["binary", "python"])
 @pytest.mark.parametrize("what", ["pixel", "label"])
-def test_one_altered_byte_is_found(mini, tmp_path, layout, what):
+def test_single_changed_byte_is_detected(mini, tmp_path, layout, what):
     file = mini.lay(tmp_path, layout) / getattr(mini.cifar.parts[2], layout)
     content = bytearray(file.read_bytes())
     rows = np.frombuffer(mini.content[mini.cifar.parts[2].binary], np.uint8).reshape(-1, 3073)
@@ -121,13 +121,13 @@ def test_one_altered_byte_is_found(mini, tmp_path, layout, what):
     at = places[layout, what]
     content[at] ^= 1
     file.write_bytes(content)
-    expected = rf"{file.name} are not the official ones \(md5 .*expected {mini.cifar.parts[2].md5}"
+    expected = rf"{file.name} are not the official ones \(MD5 .*expected {mini.cifar.parts[2].md5}"
     with pytest.raises(InputError, match=expected):
         load_data("cifar10", data_dir=tmp_path)
     assert file.read_bytes() == content
 
 
-def test_a_right_file_is_hashed_once_and_a_changed_one_again(mini, tmp_path, monkeypatch):
+def test_verified_files_are_hashed_again_only_if_they_change(mini, tmp_path, monkeypatch):
     file = mini.lay(tmp_path, "binary") / "data_batch_2.bin"
     load_data("cifar10", data_dir=tmp_path)
     hashed = []
@@ -138,7 +138,7 @@ def test_a_right_file_is_hashed_once_and_a_changed_one_again(mini, tmp_path, mon
     os.utime(file)
     load_data("cifar10", data_dir=tmp_path)
     assert hashed == ["data_batch_2.bin"]
-    # Neither size nor time betrays this change: `verify` reads every byte all the same.
+    # Size and time are unchanged, but verify_data() reads every byte.
     stat = file.stat()
     file.write_bytes(bytes(stat.st_size))
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -146,14 +146,14 @@ def test_a_right_file_is_hashed_once_and_a_changed_one_again(mini, tmp_path, mon
     assert [status == "ok" for _, status in verify_data("cifar10", tmp_path)] == [True, False, True, True, True, True]
 
 
-def test_a_cache_that_cannot_be_written_does_not_matter(mini, tmp_path):
+def test_unwritable_cache_is_ignored(mini, tmp_path):
     (tmp_path / "xdg").write_text("a file where the cache folder should be")
     mini.lay(tmp_path, "binary")
     for _ in range(2):
         assert len(load_data("cifar10", data_dir=tmp_path).train) == 50
 
 
-def test_places_in_their_order(mini, tmp_path, monkeypatch):
+def test_search_order_of_folders(mini, tmp_path, monkeypatch):
     named, cache, own = tmp_path / "named", tmp_path / "xdg" / "shakeshake", tmp_path / "own"
     for folder in (named, cache, own):
         folder.mkdir(parents=True)
@@ -163,16 +163,16 @@ def test_places_in_their_order(mini, tmp_path, monkeypatch):
     assert find_data("cifar10") == cache / "cifar-10-batches-bin"
     mini.lay(named, "python")
     assert find_data("cifar10") == named / "cifar-10-batches-py"
-    assert find_data("cifar10", own) is None  # a folder that is given is the only place
+    assert find_data("cifar10", own) is None  # data_dir excludes all others
 
 
-def test_a_folder_that_lacks_a_file_is_not_replaced(mini, tmp_path):
+def test_incomplete_folder_is_not_replaced(mini, tmp_path):
     folder = mini.lay(tmp_path, "binary")
     (folder / "data_batch_3.bin").unlink()
     with pytest.raises(InputError, match=r"cifar-10-batches-bin lacks the file data_batch_3.bin, expected all 6"):
         load_data("cifar10", data_dir=tmp_path)
     assert "missing" in {status for _, status in verify_data("cifar10", tmp_path)}
-    # A complete copy beside it is used instead.
+    # A complete copy next to it is used instead.
     mini.lay(tmp_path, "python", archived=True)
     assert len(load_data("cifar10", data_dir=tmp_path).train) == 50
 
@@ -197,7 +197,7 @@ def test_the_official_files(name):
 
 
 @needs_real
-def test_an_official_batch_survives_the_python_layout(python2_pickle):
+def test_official_batch_round_trips_through_the_python_layout(python2_pickle):
     cifar = CIFAR["cifar10"]
     part = cifar.parts[-1]
     file = Path(REAL, cifar.binary, part.binary)

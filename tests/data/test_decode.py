@@ -1,4 +1,4 @@
-"""One file into a square of pixels: every format and mode against Pillow's own slow way, and what is no image."""
+"""Decoding one file: every format and mode against Pillow's slow way, and unreadable files."""
 
 import io
 import os
@@ -38,7 +38,7 @@ def middle(pixels: np.ndarray, size: int) -> np.ndarray:
     ],
 )
 @pytest.mark.parametrize("shape", [(64, 64), (192, 64), (64, 320)])
-def test_the_middle_square_resized(tmp_path, name, options, shape):
+def test_central_square_is_resized(tmp_path, name, options, shape):
     pixels = smooth(*shape)
     Image.fromarray(pixels).save(tmp_path / name, **options)
     ours = read_image(tmp_path / name, 16)
@@ -49,13 +49,13 @@ def test_the_middle_square_resized(tmp_path, name, options, shape):
     assert np.array_equal(ours, read_image(tmp_path / name, 16))
 
 
-def test_an_image_of_the_size_keeps_its_pixels(tmp_path):
+def test_image_of_the_right_size_keeps_its_pixels(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     assert np.array_equal(read_image(tmp_path / "a.png", 32), pixels)
 
 
-def test_modes(tmp_path):
+def test_all_pillow_modes(tmp_path):
     colour = smooth(32, 32)
     image = Image.fromarray(colour)
     grey = np.asarray(image.convert("L"))
@@ -85,18 +85,18 @@ def png_of_16_bit_colours(pixels: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
-def test_colours_of_16_bits(tmp_path):
+def test_16_bit_values_use_the_upper_byte(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 1 << 16, (8, 8, 3), dtype=np.uint16)
     (tmp_path / "a.png").write_bytes(png_of_16_bit_colours(pixels))
     assert np.array_equal(read_image(tmp_path / "a.png", 8), pixels >> 8)
 
 
-def test_transparency_is_white(tmp_path):
+def test_transparent_pixels_become_white(tmp_path):
     """In all four ways of saying it, and a hidden colour does not bleed into the edge when resized."""
     alpha = np.zeros((32, 32), np.uint8)
     alpha[:, 16:] = 255
     colours = np.full((32, 32, 3), (200, 0, 0), np.uint8)
-    colours[:, :16] = (0, 0, 200)  # nobody sees it
+    colours[:, :16] = (0, 0, 200)  # outside the central square
     rgba = Image.fromarray(np.dstack([colours, alpha]))
     rgba.save(tmp_path / "rgba.png")
     rgba.save(tmp_path / "rgba.webp", lossless=True)
@@ -111,7 +111,7 @@ def test_transparency_is_white(tmp_path):
     assert (read_image(tmp_path / "keyed.png", 8) == WHITE).all()
 
 
-def test_a_transparent_grey_of_16_bits_is_white(tmp_path):
+def test_transparent_16_bit_grey_becomes_white(tmp_path):
     values = np.full((8, 8), 7 << 8, np.uint16)
     values[:, :4] = 1234
     values[0, 0] += 1  # the same upper byte is not the same grey
@@ -136,13 +136,13 @@ def test_exif_orientation(tmp_path, orientation, kind):
     assert dimensions(path.read_bytes()) == upright.size
 
 
-def test_a_gif_gives_its_first_frame(tmp_path):
+def test_gif_gives_its_first_frame(tmp_path):
     red, blue = Image.new("RGB", (16, 16), "red"), Image.new("RGB", (16, 16), "blue")
     red.save(tmp_path / "a.gif", save_all=True, append_images=[blue])
     assert (read_image(tmp_path / "a.gif", 16) == (255, 0, 0)).all()
 
 
-def test_a_panorama_of_20_000_pixels(tmp_path):
+def test_large_panorama_is_decoded(tmp_path):
     pixels = np.zeros((1000, 20_000, 3), np.uint8)
     pixels[:, 9400:10_600] = 200
     Image.fromarray(pixels).save(tmp_path / "a.jpg")
@@ -156,7 +156,7 @@ def bomb() -> bytes:
     return b"GIF89a" + struct.pack("<HH", 65535, 65535) + b"\0\0\0,\0\0\0\0\xff\xff\xff\xff\0\2\2\x4c\1\0;"
 
 
-def test_what_is_no_image_is_named(tmp_path):
+def test_unreadable_images_are_reported(tmp_path):
     buffer = io.BytesIO()
     Image.fromarray(smooth(64, 64)).save(buffer, "JPEG")
     jpeg = buffer.getvalue()
@@ -183,7 +183,7 @@ def test_what_is_no_image_is_named(tmp_path):
         assert told.value.path == path
 
 
-def test_what_is_no_file(tmp_path):
+def test_paths_that_are_not_files_are_reported(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
     for path in (tmp_path, tmp_path / "pipe.jpg", tmp_path / "loop.jpg", tmp_path / "absent.jpg", Path("a\0b")):

@@ -1,4 +1,4 @@
-"""A folder of photos on the command line, as a process: check, train, and a run that keeps its images."""
+"""An image folder on the command line: check, train, and runs that resume with their images."""
 
 import json
 import shutil
@@ -43,7 +43,7 @@ def shakeshake(*arguments: object, code: int = 0, cwd: Path | None = None) -> tu
     return done.stdout, done.stderr
 
 
-def test_check_says_what_it_found(digits, tmp_path):
+def test_check_lists_findings(digits, tmp_path):
     folder = digits(tmp_path / "my [b]photos\N{CAT FACE}", {"cat\n<i>'\"": 12, "dog": 30})
     (folder / "dog" / "bad\n.jpg").write_bytes(b"\xff\xd8\xff")
     told, _ = shakeshake("data", "check", folder)
@@ -57,8 +57,7 @@ def test_check_says_what_it_found(digits, tmp_path):
     assert found["classes"][1] == {"name": "dog", "train": 24, "val": 0, "test": 6}
 
 
-def test_check_of_what_cannot_be_trained_on(digits, tmp_path):
-    """All that was found is told, and then the mistake."""
+def test_check_of_unusable_folders_lists_findings_and_the_error(digits, tmp_path):
     folder = digits(tmp_path / "p", {"cat": 12})
     told, mistake = shakeshake("data", "check", folder, code=2)
     assert "12 images in 1 class" in told
@@ -71,7 +70,7 @@ def test_check_of_what_cannot_be_trained_on(digits, tmp_path):
     assert "no image that is in only one class" in mistake
 
 
-def test_train_says_what_it_found_and_eval_finds_the_images_again(digits, tmp_path):
+def test_train_reports_findings_and_eval_works_without_the_folder(digits, tmp_path):
     folder = digits(tmp_path / "photos", {"cat": 30, "dog": 30}, side=20, kind="jpg")
     (folder / "cat" / "bad.jpg").write_bytes(b"no image")
     _, told = shakeshake("train", folder, *TINY, "--recipe", "quick", "--out", tmp_path / "run")
@@ -92,12 +91,12 @@ def recipe(folder: Path, **more: object) -> Recipe:
     return base.replace(device="cpu", **more)
 
 
-def test_a_run_goes_on_with_the_images_it_began_with(digits, tmp_path, cache):
-    """Files that come later are not its; when some of its own are gone, or changed, it says so."""
+def test_resume_uses_exactly_the_images_the_run_began_with(digits, tmp_path, cache):
+    """New files are ignored; changed or missing files are an error."""
     folder, run = digits(tmp_path / "photos", {"cat": 20, "dog": 20}), tmp_path / "run"
     whole = fit(recipe(folder), run, quiet=True)
     record = RunDirectory(run).images_record()
-    (run / "result.json").unlink()  # as if it had been broken off after its last checkpoint
+    (run / "result.json").unlink()  # as if killed after the last checkpoint
     digits(folder, {"cat": 10, "dog": 10}, skip=20)
     shutil.rmtree(cache)
     assert resume(run, quiet=True).data_fingerprint == whole.data_fingerprint
@@ -111,7 +110,7 @@ def test_a_run_goes_on_with_the_images_it_began_with(digits, tmp_path, cache):
         resume(run, quiet=True)
 
 
-def test_val_is_a_split_of_its_own(digits, tmp_path):
+def test_eval_on_the_val_split(digits, tmp_path):
     for part, count, skip in (("train", 10, 0), ("val", 3, 10), ("test", 4, 20)):
         digits(tmp_path / "p" / part, {"cat": count, "dog": count}, skip)
     fit(recipe(tmp_path / "p"), tmp_path / "run", quiet=True)
@@ -122,7 +121,7 @@ def test_val_is_a_split_of_its_own(digits, tmp_path):
 
 
 @pytest.mark.skipif(find_data("cifar10") is None, reason="CIFAR-10 is not here")
-def test_photographs_as_files_are_the_same_photographs(tmp_path, monkeypatch):
+def test_cifar_images_saved_as_files_load_unchanged(tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     cifar = load_data("cifar10")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -139,7 +138,7 @@ def test_photographs_as_files_are_the_same_photographs(tmp_path, monkeypatch):
     assert np.bincount(data.train.labels).sum() == 200
 
 
-def test_what_was_found_is_told_once_and_before_what_was_picked(digits, tmp_path, monkeypatch):
+def test_findings_are_printed_once_and_before_the_suggestions(digits, tmp_path, monkeypatch):
     folder = digits(tmp_path / "photos", {"cat": 20, "dog": 60})
     _, told = shakeshake("train", folder, "--budget", "none", *TINY, "--out", tmp_path / "run")
     assert told.count("2 classes (cat 16, dog 48)") == 1

@@ -18,8 +18,8 @@ def split():
     return Split(rng.integers(0, 256, (50, 3, 8, 8), dtype=np.uint8), np.arange(50, dtype=np.int64))
 
 
-def test_augmentation_against_loops(split):
-    """Normalise first, then flip, then pad with zeros: the border has the mean colour (not black)."""
+def test_augmentation_matches_loops_over_pixels(split):
+    """Normalise, flip, then pad with zeros: the border has the mean colour, not black."""
     images = torch.from_numpy(split.images[:4])
     mirrored = torch.tensor([True, False, True, False])
     top, left, pad = torch.tensor([0, 2, 4, 1]), torch.tensor([4, 2, 0, 3]), 2
@@ -53,7 +53,7 @@ def labels(batches: list[Batch]) -> list[int]:
     return [int(label) for batch in batches for label in batch.labels]
 
 
-def test_an_epoch_is_a_function_of_seed_and_epoch(split):
+def test_epoch_depends_only_on_seed_and_epoch_and_can_start_at_any_step(split):
     how = Augmentation(flip=True, crop_padding=2, cutout_size=3, mixup_alpha=0.5)
 
     def loader(seed):
@@ -63,13 +63,13 @@ def test_an_epoch_is_a_function_of_seed_and_epoch(split):
     assert [len(b.labels) for b in whole] == [16, 16, 16, 2], "the short last batch is kept"
     assert sorted(labels(whole)) == list(range(50)), "each image once"
     for batch, again in zip(whole[2:], loader(7).epoch(3, first_step=2), strict=True):
-        assert torch.equal(batch.images, again.images), "an epoch can begin at any step"
+        assert torch.equal(batch.images, again.images), "an epoch can start at any step"
         assert torch.equal(batch.labels_b, again.labels_b)
     assert labels(loader(7).epoch(4)) != labels(whole)
     assert labels(loader(8).epoch(3)) != labels(whole)
 
 
-def test_flips_and_positions_are_uniform(split):
+def test_flips_and_crops_are_uniformly_random(split):
     big = Split(np.zeros((20_000, 1, 8, 8), np.uint8), np.zeros(20_000, np.int64))
     big.images[:, :, 3, 2] = 255  # one bright pixel tells where each image went
     (batch,) = Loader(
@@ -84,14 +84,14 @@ def test_flips_and_positions_are_uniform(split):
     assert abs((columns >= 5).mean() - 0.3) < 0.02, "half of the images are mirrored"
 
 
-def test_plain_is_every_image_once_unchanged(split):
+def test_eval_batches_yield_every_image_once_without_augmentation(split):
     batches = list(Loader(split, MEAN, STD, batch_size=16).eval_batches(batch_size=20))
     assert labels(batches) == list(range(50))
     expected = (split.images[0].astype(np.float32) - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))
     assert np.allclose(batches[0].images[0], expected, atol=1e-6)
 
 
-def test_parts_are_equal_and_whole(split):
+def test_microbatches_are_equal_and_complete(split):
     (batch, *_) = Loader(split, MEAN, STD, batch_size=40).epoch(0)
     parts = batch.microbatches(16)
     assert [len(p.labels) for p in parts] == [14, 13, 13]

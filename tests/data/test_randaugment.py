@@ -24,7 +24,7 @@ def batches(first: int = 0, channels: int = 3, magnitude: int = 9, **more) -> li
     return list(Loader(split(channels), mean, mean, batch_size=20, augmentation=how, **more).epoch(2, first))
 
 
-def test_it_is_a_function_of_seed_epoch_and_step():
+def test_randaugment_depends_only_on_seed_epoch_and_step():
     torch.manual_seed(1)
     whole = batches()
     torch.manual_seed(2)
@@ -45,14 +45,14 @@ def test_it_is_a_function_of_seed_epoch_and_step():
     assert float(whole[0].images.max()) <= 1.55 + 1e-6
 
 
-def test_processes_share_what_one_would_get():
+def test_shards_of_processes_make_up_the_batch():
     for batch, one, other in zip(batches(), batches(rank=0, size=2), batches(rank=1, size=2), strict=True):
         assert torch.equal(batch.images, torch.cat([one.images, other.images]))
         assert one.total == len(batch.labels)
 
 
 @pytest.mark.parametrize("magnitude", [1, 29])
-def test_every_operation_takes_grey_images(magnitude):
+def test_every_operation_accepts_grey_images(magnitude):
     for epoch in range(6):
         loader = Loader(split(1), (100.0,), (100.0,), batch_size=50, augmentation=Augmentation(randaugment=magnitude))
         for batch in loader.epoch(epoch):
@@ -60,7 +60,7 @@ def test_every_operation_takes_grey_images(magnitude):
             assert torch.isfinite(batch.images).all()
 
 
-def test_without_kornia_it_is_one_sentence(monkeypatch):
+def test_missing_kornia_is_reported_with_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "kornia.augmentation.auto", None)
     with pytest.raises(InputError, match=r"kornia is not installed; .*shakeshake\[augment\]"):
         batches()

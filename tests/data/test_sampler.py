@@ -1,4 +1,4 @@
-"""Uneven classes: an order that is even, weights that are, and both the same however a step is cut."""
+"""Class imbalance: balanced order and class weights, the same however a step is split."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def split(labels: np.ndarray = LABELS) -> Split:
     return Split(images, labels)
 
 
-def test_each_class_comes_as_often_and_each_image_of_it_too():
+def test_balanced_order_draws_classes_and_their_images_equally_often():
     shown = np.zeros(len(LABELS), int)
     for epoch in range(400):
         order = balanced_order(LABELS, (3, epoch))
@@ -37,7 +37,7 @@ def test_each_class_comes_as_often_and_each_image_of_it_too():
     assert (balanced_order(LABELS, (3, 1)) == balanced_order(LABELS, (3, 1))).all()
 
 
-def test_an_even_epoch_goes_on_at_any_step_and_is_shared_by_processes():
+def test_balanced_epoch_can_start_at_any_step_and_is_sharded():
     def batches(first: int = 0, **more) -> list:
         how = Augmentation(flip=True, crop_padding=1, mixup_alpha=0.5)
         return list(
@@ -54,7 +54,7 @@ def test_an_even_epoch_goes_on_at_any_step_and_is_shared_by_processes():
     assert set(np.bincount(torch.cat([batch.labels for batch in whole]))) == {22, 23}
 
 
-def test_weights_against_their_definition():
+def test_class_weights_match_their_definition():
     weights = class_weights(LABELS, 5)
     assert weights[4] == 0, "a class that is not there"
     for label, count in enumerate((60, 25, 4, 1)):
@@ -80,7 +80,7 @@ def data(labels: np.ndarray = LABELS):
 
 
 @pytest.mark.parametrize("mixup", [0.0, 0.4])
-def test_a_weighted_step_is_the_gradient_of_the_weighted_mean(mixup):
+def test_weighted_loss_is_the_weighted_mean_however_the_batch_is_split(mixup):
     """Whether the batch goes through whole or in parts, as ghost batches and processes cut it."""
     trainer = Trainer(recipe(balance="weight", mixup_alpha=mixup, label_smoothing=0.1), data())
     batch = next(iter(trainer.loader.epoch(0)))
@@ -120,8 +120,8 @@ def test_balanced_error_is_the_mean_over_classes():
     assert found["balanced_error"] == pytest.approx(100 * np.mean([wrong[labels == k].mean() for k in range(4)]))
 
 
-def test_balance_leaves_everything_else_as_it_was():
-    """The order is drawn from a stream of its own: augmentation is what it is without balance."""
+def test_balancing_leaves_augmentation_unchanged():
+    """The order has a separate random stream."""
     plain, even = (Trainer(recipe(balance=how, crop_padding=2, flip=True), data()).loader for how in ("none", "sample"))
     one, other = next(iter(plain.epoch(0))), next(iter(even.epoch(0)))
     assert not torch.equal(one.labels, other.labels)

@@ -1,4 +1,4 @@
-"""Folds: every image in one part, every class in all of them, the same parts whoever asks."""
+"""Folds: stratified, reproducible, and each image tested once."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from shakeshake.errors import InputError
 LABELS = np.repeat(np.arange(4), (31, 17, 7, 5))[np.random.default_rng(0).permutation(60)]
 
 
-def test_parts_are_stratified_and_of_one_size():
+def test_folds_are_stratified_and_of_equal_size():
     place = fold_ids(LABELS, 5)
     assert (place == fold_ids(LABELS, 5)).all()
     assert set(np.bincount(place)) == {12}
@@ -20,7 +20,7 @@ def test_parts_are_stratified_and_of_one_size():
     assert (place != np.arange(60) % 5).any(), "not in the order of the files"
 
 
-def test_a_fold_is_tested_and_the_others_are_trained_on():
+def test_each_fold_is_tested_once_and_the_others_are_trained_on():
     images = np.random.default_rng(1).integers(0, 256, (60, 8, 8), dtype=np.uint8)
     data = from_arrays(images, LABELS, images[:4], LABELS[:4] * 0)
     seen = []

@@ -131,7 +131,7 @@ def load_data(
     Args:
         data: ``digits``, ``cifar10``, ``cifar100``, the name of a registered source, an image folder (one folder per
             class, or these in ``train/``, ``test/`` and optionally ``val/``), or an ``.npz`` with the arrays of
-            `from_arrays`. An ImageData is returned as it is, or as a subset.
+            `from_arrays`. An ImageData is returned unchanged, or as a subset.
         data_dir: The only folder searched for CIFAR, and its download target; default ``$SHAKESHAKE_DATA``, then the
             user's cache. With ``record``, or for an ``.npz``: where the data are now.
         train_size: Use a stratified subset of this many training images; test images stay.

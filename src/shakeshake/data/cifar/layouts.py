@@ -1,4 +1,4 @@
-"""Knows what the official CIFAR files are and how to read them, checked, in any of the layouts people have on disk."""
+"""The official CIFAR files: found, read and verified as folders or archives, in the binary or python layout."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import InputError
+from ...utils.cache import cache_dir
 from ...utils.files import expand_user
-from .checksum_cache import Checked, cache_dir
+from .checksum_cache import ChecksumCache
 from .pickle_layout import PIXELS, decode
 
 BINARY, PYTHON = "binary", "python"
@@ -22,7 +23,15 @@ BINARY, PYTHON = "binary", "python"
 
 @dataclass(frozen=True)
 class Part:
-    """One official file: ``binary`` and ``python`` are its names in the two layouts, ``md5`` that of the binary one."""
+    """One official file.
+
+    Attributes:
+        binary: Its name in the binary layout.
+        python: Its name in the python layout.
+        images: Number of images.
+        md5: MD5 of the binary file.
+        is_test: Whether it has test images.
+    """
 
     binary: str
     python: str
@@ -33,7 +42,19 @@ class Part:
 
 @dataclass(frozen=True)
 class Cifar:
-    """What is official about one data set. ``labels`` are the label bytes of a record; the last one is used."""
+    """Constants of one data set; see `spec`.
+
+    Attributes:
+        name: "cifar10" or "cifar100".
+        binary: Folder name in the binary layout.
+        python: Folder name in the python layout.
+        parts: The official files.
+        labels: Names of the label bytes of a record; the last one is used.
+        classes: Class names.
+        mean: Published channel means, on the scale 0 to 255.
+        std: Published channel standard deviations.
+        archive_md5: MD5 of the official binary archive.
+    """
 
     name: str
     binary: str
@@ -47,12 +68,8 @@ class Cifar:
 
     @property
     def archives(self) -> dict[str, str]:
-        """The names of the official archives, by layout."""
-        return {BINARY: f"{self.name_on_site}-binary.tar.gz", PYTHON: f"{self.name_on_site}-python.tar.gz"}
-
-    @property
-    def name_on_site(self) -> str:
-        return self.name.replace("cifar", "cifar-")
+        """Names of the official archives, by layout."""
+        return {layout: f"{self.name.replace('cifar', 'cifar-')}-{layout}.tar.gz" for layout in (BINARY, PYTHON)}
 
     @property
     def record(self) -> int:
@@ -60,25 +77,26 @@ class Cifar:
         return len(self.labels) + PIXELS
 
     def folder(self, layout: str) -> str:
+        """Folder name in a layout."""
         return self.binary if layout == BINARY else self.python
 
 
 @dataclass(frozen=True)
 class Found:
-    """Where a data set lies: a folder or an archive, in one of the two layouts."""
+    """A copy of a data set: a folder or an archive, in one of the two layouts."""
 
     path: Path
     layout: str
     is_archive: bool
 
     def files(self, cifar: Cifar) -> list[Path]:
-        """One path per part: the file, or its name inside the archive written as archive/folder/file."""
+        """Return the path of each part; inside an archive it is archive/folder/file."""
         base = self.path / cifar.folder(self.layout) if self.is_archive else self.path
         return [base / getattr(part, self.layout) for part in cifar.parts]
 
 
 def places(data_dir: str | Path | None) -> list[Path]:
-    """Where to look, in this order; a download goes to the first. A ``data_dir`` that is given is the only place."""
+    """Return the folders to search, in order; downloads go to the first. ``data_dir`` excludes all others."""
     if data_dir is not None:
         return [expand_user(data_dir)]
     named = os.environ.get("SHAKESHAKE_DATA")
@@ -86,16 +104,16 @@ def places(data_dir: str | Path | None) -> list[Path]:
 
 
 def locate(cifar: Cifar, among: Sequence[Path]) -> tuple[Found | None, Found | None]:
-    """The first complete copy, and the first folder with an official name that lacks some of its files."""
+    """Return the first complete copy, and the first folder with an official name that is incomplete."""
     incomplete = None
     for place in among:
         for layout in (BINARY, PYTHON):
             for folder in (place / cifar.folder(layout), place):
                 found = Found(folder, layout, is_archive=False)
-                there = [file.is_file() for file in found.files(cifar)]
-                if all(there):
+                exists = [file.is_file() for file in found.files(cifar)]
+                if all(exists):
                     return found, None
-                if any(there) and folder.name == cifar.folder(layout) and incomplete is None:
+                if any(exists) and folder.name == cifar.folder(layout) and incomplete is None:
                     incomplete = found
         for layout in (BINARY, PYTHON):
             for archive in (place / cifar.archives[layout], place):
@@ -105,35 +123,35 @@ def locate(cifar: Cifar, among: Sequence[Path]) -> tuple[Found | None, Found | N
 
 
 def find(cifar: Cifar, among: Sequence[Path]) -> Found | None:
-    """The first complete copy, or None; a folder with only a part of the files is the user's to mend."""
+    """Return the first complete copy, or None. Raises InputError for an incomplete folder instead of replacing it."""
     try:
         found, incomplete = locate(cifar, among)
     except OSError as error:
-        raise InputError(f"data_dir: {error.filename} cannot be read ({error.strerror}), expected a folder") from error
+        raise InputError(f"data_dir: {error.filename} is not readable ({error.strerror}), expected a folder") from error
     if found is None and incomplete is not None:
         missing = next(file for file in incomplete.files(cifar) if not file.is_file())
         raise InputError(
             f"{cifar.name}: {incomplete.path} lacks the file {missing.name}, expected all "
-            f"{len(cifar.parts)} official files: complete the folder, or move it away to have it downloaded"
+            f"{len(cifar.parts)} official files; complete the folder, or move it away to download it again"
         )
     return found
 
 
 def records(cifar: Cifar, found: Found) -> Iterator[tuple[Part, np.ndarray]]:
-    """Each part with its records, (images, labels + 3072) uint8, in any layout; sizes are checked, md5s are not."""
+    """Yield each part with its records (images, labels + 3072) uint8. Sizes are checked, MD5s are not."""
     try:
         if found.is_archive:
             yield from _archive_records(cifar, found)
         else:
             for part, file in zip(cifar.parts, found.files(cifar), strict=True):
-                # The size is asked first: a wrong file of any size is then not read at all.
+                # The size is checked first, so that a wrong file is not read at all.
                 yield part, _records(cifar, part, found.layout, file, file.stat().st_size, file)
     except OSError as error:
-        raise InputError(f"{cifar.name}: {found.path} cannot be read ({error.strerror or error})") from error
+        raise InputError(f"{cifar.name}: {found.path} is not readable ({error.strerror or error})") from error
 
 
 def _archive_records(cifar: Cifar, found: Found) -> Iterator[tuple[Part, np.ndarray]]:
-    """Members are read in memory by their exact names, in the order in which they come; nothing is extracted."""
+    """Read members by their exact names in memory, in archive order; nothing is extracted."""
     names = {f"{cifar.folder(found.layout)}/{getattr(part, found.layout)}": part for part in cifar.parts}
     try:
         with tarfile.open(found.path, "r|gz") as archive:
@@ -143,14 +161,14 @@ def _archive_records(cifar: Cifar, found: Found) -> Iterator[tuple[Part, np.ndar
                 if part is None or stream is None:
                     continue
                 file = found.path / member.name
-                # A member as large as several batches is not read: a batch of the python layout also has names in it.
+                # Oversized members are not read; batches of the python layout contain file names, too.
                 content = stream.read() if member.size <= 4 * part.images * cifar.record else b""
                 yield part, _records(cifar, part, found.layout, file, member.size, content)
     except (tarfile.TarError, zlib.error, EOFError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(_broken_archive(cifar, found, error)) from error
-    except OSError as error:  # gzip's own has no errno, that of an unreadable file has one
+    except OSError as error:  # of gzip; errors of the disk have an errno
         if error.errno is not None:
             raise
         raise InputError(_broken_archive(cifar, found, error)) from error
@@ -177,65 +195,63 @@ def _records(cifar: Cifar, part: Part, layout: str, file: Path, size: int, sourc
         return decode(stream, part.images, cifar.labels)
     except OSError:
         raise
-    except Exception as error:  # a damaged stream fails in any way inside the walk, and it is the file's fault
+    except Exception as error:  # damaged streams fail in any way
         raise InputError(
-            f"{cifar.name}: {file} of {size:,} bytes is not a whole batch of the python layout ({error}), "
+            f"{cifar.name}: {file} of {size:,} bytes is not a complete batch of the python layout ({error}), "
             f"expected the official file"
         ) from error
 
 
 def check(cifar: Cifar, part: Part, content: np.ndarray, file: Path) -> None:
-    """Raises unless these records are, byte for byte, those of the official binary file."""
+    """Raise InputError unless the records equal those of the official binary file."""
     md5 = hashlib.md5(np.ascontiguousarray(content).data, usedforsecurity=False).hexdigest()
     if md5 != part.md5:
         raise InputError(
             f"{cifar.name}: the images and labels of {file} are not the official ones "
-            f"(md5 {md5} as {part.binary}, expected {part.md5})"
+            f"(MD5 as {part.binary}: got {md5}, expected {part.md5})"
         )
 
 
 def read(cifar: Cifar, found: Found) -> dict[bool, tuple[np.ndarray, np.ndarray]]:
-    """{is_test: (images (N, 3, 32, 32) uint8, labels (N,) int64)}, checked against the official md5s."""
+    """Return {is_test: (images (N, 3, 32, 32) uint8, labels (N,) int64)}, verified by the official MD5s."""
     parts = {is_test: [part for part in cifar.parts if part.is_test is is_test] for is_test in (False, True)}
     counts = {is_test: sum(part.images for part in of) for is_test, of in parts.items()}
     arrays = {t: (np.empty((n, 3, 32, 32), np.uint8), np.empty(n, np.int64)) for t, n in counts.items()}
-    checked = Checked()
+    checksums = ChecksumCache()
     files = dict(zip(cifar.parts, found.files(cifar), strict=True))
-    passed: dict[Path, list[str]] = {}
-    is_news = False
+    verified: dict[Path, list[str]] = {}
+    is_new = False
     for part, content in records(cifar, found):
         on_disk = found.path if found.is_archive else files[part]
-        if not checked.knows(on_disk, part.md5):
+        if not checksums.is_verified(on_disk, part.md5):
             check(cifar, part, content, files[part])
-            is_news = True
-        passed.setdefault(on_disk, []).append(part.md5)
+            is_new = True
+        verified.setdefault(on_disk, []).append(part.md5)
         images, labels = arrays[part.is_test]
         before = parts[part.is_test][: parts[part.is_test].index(part)]
         start = sum(other.images for other in before)
         rows = slice(start, start + part.images)
         images[rows] = content[:, len(cifar.labels) :].reshape(-1, 3, 32, 32)
         labels[rows] = content[:, len(cifar.labels) - 1]
-    if is_news:
-        checked.remember(passed)
+    if is_new:
+        checksums.add(verified)
     return arrays
 
 
 def verify(cifar: Cifar, among: Sequence[Path]) -> list[tuple[str, str]]:
-    """(file, "ok" or what is wrong) for each part of the copy that would be used; every byte is read again."""
+    """Return (file, "ok" or the problem) for each part of the copy in use; all bytes are read."""
     try:
         found, incomplete = locate(cifar, among)
         used = found or incomplete
         if used is None:
-            raise InputError(
-                f"{cifar.name}: it is not in {' or '.join(map(str, among))}, expected it there to verify it"
-            )
+            raise InputError(f"{cifar.name}: got no copy in {' or '.join(map(str, among))}, expected one to verify")
         if used.is_archive:
             return _verify_archive(cifar, used)
         return [
             (str(f), _status(cifar, p, used.layout, f)) for p, f in zip(cifar.parts, used.files(cifar), strict=True)
         ]
     except OSError as error:
-        raise InputError(f"{cifar.name}: {error.filename} cannot be read ({error.strerror})") from error
+        raise InputError(f"{cifar.name}: {error.filename} is not readable ({error.strerror})") from error
 
 
 def _status(cifar: Cifar, part: Part, layout: str, file: Path) -> str:

@@ -1,4 +1,4 @@
-"""Knows how to read the pickled ("python") layout of CIFAR without unpickling: opcodes are walked, nothing is run."""
+"""The pickled ("python") layout of CIFAR, read opcode by opcode without executing the pickle."""
 
 from __future__ import annotations
 
@@ -11,18 +11,28 @@ PIXELS = 3 * 32 * 32
 _TEXT = {"STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
 _BYTES = {"SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"}
 _INTEGERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"}
-# Python 3 writes bytes under protocols 0 to 2 as a call of _codecs.encode(text, "latin1"); that word is not a key.
+# In protocols 0 to 2 Python 3 writes bytes as _codecs.encode(text, "latin1"); that string is not a key.
 _NOT_A_KEY = "latin1"
 
 
 def decode(stream: bytes, images: int, label_names: tuple[str, ...]) -> np.ndarray:
-    """The records of the binary layout, (images, labels + 3072) uint8, from one pickled batch.
+    """Convert one pickled batch to the records of the binary layout.
 
-    A batch is a dictionary of ``data``, one string of images * 3072 bytes inside a numpy array, and lists of integers
-    under ``label_names``. ``pickletools.genops`` names the opcodes of the stream one by one and neither imports nor
-    calls anything, so a stream that would run a command when unpickled is only read. What is picked out is: the one
-    string of the right length, and the integers that follow the name of a list until the next string. Whether those are
-    the official images is for the md5 of the records to say. Raises ``ValueError`` with what is missing.
+    A batch is a dictionary with ``data``, an array of images * 3072 bytes, and lists of integers under
+    ``label_names``. ``pickletools.genops`` only names the opcodes and neither imports nor calls anything. The pixels
+    are the one string of the right length; labels are the integers between the name of a list and the next string. The
+    caller verifies the records by MD5.
+
+    Args:
+        stream: The pickle.
+        images: Expected number of images.
+        label_names: Keys of the label lists.
+
+    Returns:
+        (images, labels + 3072) uint8.
+
+    Raises:
+        ValueError: Pixels or labels are missing or have the wrong size.
     """
     pixels: bytes | None = None
     longest = 0
@@ -49,5 +59,5 @@ def _column(name: str, values: list[int], images: int) -> np.ndarray:
     if len(values) != images:
         raise ValueError(f"it has {len(values):,} {name}, expected {images:,}")
     if min(values) < 0 or max(values) > 255:
-        raise ValueError(f"its {name} reach from {min(values)} to {max(values)}, expected 0 to 255")
+        raise ValueError(f"its {name} range from {min(values)} to {max(values)}, expected 0 to 255")
     return np.array(values, np.uint8).reshape(images, 1)

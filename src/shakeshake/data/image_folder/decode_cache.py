@@ -59,7 +59,7 @@ def digest(content: bytes | memoryview) -> str:
 
 
 def file_state(path: Path) -> tuple[int, int] | None:
-    """Return (bytes, mtime_ns), which change when a file does; None if there is no file."""
+    """Return (bytes, mtime_ns), which change when a file does; None if it is missing."""
     try:
         state = os.stat(path)
     except (OSError, ValueError):

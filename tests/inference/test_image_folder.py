@@ -1,4 +1,4 @@
-"""From a folder of photos to a page, predictions and an exported model, each by its command."""
+"""From an image folder to a report, predictions and an exported model, by commands."""
 
 import re
 
@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
     return top
 
 
-def test_the_whole_way(folder, tmp_path, shakeshake):
+def test_image_folder_from_training_to_export(folder, tmp_path, shakeshake):
     run = tmp_path / "run"
     options = [
         "--model",
