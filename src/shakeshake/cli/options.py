@@ -298,10 +298,10 @@ def register_user_code(fields: Mapping[str, Any], *, only: bool = False) -> dict
 
 def _register(field: str, name: str, loaded: Any) -> None:
     if field == "model":
-        from ..models.registry import register_model
+        from ..models.registry import register_module
 
-        register_model(name)(loaded)
+        register_module(loaded, name)
     else:
         from ..layers.rules import register_rule
 
-        register_rule(name)(loaded)
+        register_rule(name, replace=True)(loaded)

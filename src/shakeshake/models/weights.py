@@ -1,4 +1,4 @@
-"""Weights in the safetensors format: written, read, and put into a network that they are of."""
+"""Read and write weights in the safetensors format, and load them into networks."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ from ..errors import InputError
 from ..utils.console import escape
 from .registry import create_model, model_info
 
-HEAD = ("fc.weight", "fc.bias")  # the last layer of every network here: as many outputs as classes
+HEAD = ("fc.weight", "fc.bias")  # the last layer of every network of this package
 STEM = "stem.conv.weight"
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def weights_as_bytes(network: nn.Module, *, half: bool = False) -> bytes:
-    """The network's parameters and buffers in the safetensors format; ``half``: in float16, which halves the file."""
+    """Serialize the network's parameters and buffers in the safetensors format.
+
+    Args:
+        network: The network.
+        half: Whether to store floats as float16, which halves the size.
+    """
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     if half:
         state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
@@ -31,14 +36,20 @@ def weights_as_bytes(network: nn.Module, *, half: bool = False) -> bytes:
 
 
 def sha256(content: bytes) -> str:
+    """Return the SHA-256 as 64 hex digits."""
     return hashlib.sha256(content).hexdigest()
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
-    """The tensors of a safetensors file, floats as float32, and the SHA-256 of the file.
+    """Read a safetensors file.
 
-    Raises InputError for a file that is not there, damaged, or of another format: no other one is read, because those
-    that torch.save writes can do anything when they are opened.
+    No other format is read: files of torch.save can execute code when they are opened.
+
+    Returns:
+        The tensors, floats as float32, and the SHA-256 of the file.
+
+    Raises:
+        InputError: If the file is missing, damaged, in another format, or has values that are not finite.
     """
     try:
         content = path.read_bytes()
@@ -61,16 +72,24 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
 
 
 def network_of(tensors: Mapping[str, Tensor], model: str, source: object, **options: Any) -> nn.Module:
-    """The network that ``model`` and ``options`` (create_model's) specify, with these tensors as its weights.
+    """Build a network with these tensors as its weights.
 
-    No memory is taken for more than the tensors that are there, whatever the name asks for. Raises InputError, naming
-    the first tensor, when they are those of another network.
+    A network of this package takes no memory beyond the tensors, whatever its name specifies.
+
+    Args:
+        tensors: All parameters and buffers.
+        model: Name of the network.
+        source: Where the tensors come from, for error messages.
+        **options: Arguments of create_model.
+
+    Raises:
+        InputError: If the tensors belong to another network; names the first one that differs.
     """
     info = model_info(model)
     if max(info.numbers.get("depth", 1), info.branches or 1) > len(tensors):
         raise InputError(f"weights: {escape(source)} has {len(tensors)} tensors, too few for a {model}")
     with torch.device("meta" if info.family else "cpu"):  # a user's factory may need values
-        network = create_model(model, **options).float()  # whatever torch's default is
+        network = create_model(model, **options).float()  # whatever torch's default dtype is
     check_same(tensors, network, source, model)
     network.load_state_dict(dict(tensors), assign=True)
     return network
@@ -79,13 +98,24 @@ def network_of(tensors: Mapping[str, Tensor], model: str, source: object, **opti
 def load_for_finetuning(
     network: nn.Module, tensors: Mapping[str, Tensor], source: object, model: str, *, other_classes: bool = False
 ) -> bool:
-    """Put the tensors into a network that is there; for other classes, or another number, it keeps its own last layer.
+    """Load weights into an existing network, except its last layer ``fc`` if the classes differ.
 
-    Returns whether it did. Raises InputError, as check_same(), for weights of another network, which then is as it was.
+    Args:
+        network: The network to change.
+        tensors: The weights.
+        source: Where they come from, for error messages.
+        model: The network's name, for error messages.
+        other_classes: Whether the weights distinguish other classes. A different number is noticed without it.
+
+    Returns:
+        Whether the last layer kept its own weights.
+
+    Raises:
+        InputError: If the weights belong to another network, which then stays unchanged.
     """
     own = network.state_dict()
     _check_images(tensors, own, source)
-    theirs = [tensors[name].shape for name in HEAD if name in tensors]
+    theirs = [tensors[name].shape for name in HEAD if name in tensors and name in own]
     fits = len(theirs) == len(HEAD) and theirs[0][1:] == own[HEAD[0]].shape[1:]
     new_head = fits and (other_classes or theirs[1] != own[HEAD[1]].shape)
     found = {**tensors, **{name: own[name] for name in HEAD}} if new_head else dict(tensors)
@@ -95,27 +125,27 @@ def load_for_finetuning(
 
 
 def _check_images(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], source: object) -> None:
-    """Grey or colour, and a stem that strides or not: what the images decide, and not the network's name."""
-    if STEM not in tensors or tensors[STEM].dim() != 4:
-        return  # told by check_same()
-    (_, channels, *kernel), (_, wanted, *here) = tensors[STEM].shape, own[STEM].shape
+    """Check what depends on the images and not on the network's name: their channels and the stride of the stem."""
+    if STEM not in own or STEM not in tensors or tensors[STEM].dim() != 4:
+        return  # check_same() reports it
+    (_, channels, *kernel), (_, wanted, *expected) = tensors[STEM].shape, own[STEM].shape
     if channels != wanted:
         kinds = {1: "grey", 3: "colour"}
         raise InputError(
             f"weights: {escape(source)} was trained on images of {channels} channels, expected {wanted} "
             f"({kinds[wanted]}), as these images have"
         )
-    if kernel != here:
+    if kernel != expected:
         raise InputError(
             f"weights: {escape(source)} was trained on images of another size, with a stem of {kernel[0]} x "
-            f"{kernel[1]} pixels, expected {here[0]} x {here[1]} as for these images"
+            f"{kernel[1]} pixels, expected {expected[0]} x {expected[1]} as for these images"
         )
 
 
 def check_same(tensors: Mapping[str, Tensor], network: nn.Module, source: object, model: str) -> None:
-    """Raise InputError unless the tensors have the names, shapes and kinds of the network's."""
+    """Raise InputError unless the tensors have the names, shapes and dtypes of the network's."""
     wanted = network.state_dict()
-    where = f"weights: {escape(source)} is of another network than {model}"
+    where = f"weights: {escape(source)} belongs to another network than {model}"
     for name, value in wanted.items():
         if name not in tensors:
             raise InputError(f"{where}: it has no {name}")
