@@ -133,16 +133,16 @@ def test_kill_while_adding_images_leaves_the_old_cache(digits, tmp_path, cache, 
         if step == "index":
             decode_cache.atomic_write = kill
         else:
-            real, calls = decode_cache.IndexWriter.add, []
+            real, calls = decode_cache.FolderIndex.add, []
 
-            def add(writer, *args):
-                real(writer, *args)
-                writer.file.flush()
+            def add(index, *args):
+                real(index, *args)
+                index._file.flush()
                 calls.append(1)
                 if len(calls) == 4:
                     kill()
 
-            decode_cache.IndexWriter.add = add
+            decode_cache.FolderIndex.add = add
         load_image_folder(folder)
 
     process = multiprocessing.get_context("fork").Process(target=work)

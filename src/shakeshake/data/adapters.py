@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..errors import InputError
 from ..utils.console import escape
-from .dataset import MAX_SIZE, MIN_SIZE, ImageData, checked_images, from_arrays
+from .dataset import MAX_SIZE, MIN_SIZE, ImageData, checked_images, describe_shape, from_arrays
 from .image_folder.decode import quiet, square
 from .image_folder.decode_files import side_for
 
@@ -81,7 +81,7 @@ def _read(part: str, dataset: Any, size: int) -> tuple[np.ndarray, list[Any]]:
             pixels = _pixels(image, size, where)
             if images and pixels.shape != images[0].shape:
                 raise InputError(
-                    f"data: {where} is {_describe(pixels)}, expected {_describe(images[0])} as item 0; "
+                    f"data: {where} is {describe_shape(pixels)}, expected {describe_shape(images[0])} as item 0; "
                     "resize or convert them all in the data set's transform"
                 )
             images.append(pixels)
@@ -174,11 +174,6 @@ def _pixels(image: Any, size: int, where: str) -> np.ndarray:
                 "or an array or tensor (H, W), (C, H, W) or (H, W, C)"
             )
     return checked_images("the image", pixels[None], where)[0]
-
-
-def _describe(pixels: np.ndarray) -> str:
-    c, h, w = pixels.shape
-    return f"{h} x {w} pixels and {c} channel{'s' if c > 1 else ''}"
 
 
 def _label(label: Any, where: str) -> int | str:

@@ -228,7 +228,8 @@ def from_arrays(
             )
         if train.images.shape[1:] != split.images.shape[1:]:
             raise InputError(
-                f"data: x_{which} in {source} has images of {_shape(split)}, expected those of x_train, {_shape(train)}"
+                f"data: x_{which} in {source} has images of {describe_shape(split.images)}, expected those of x_train, "
+                f"{describe_shape(train.images)}"
             )
     names = _classes(classes, train.labels, source)
     absent = sorted(set(range(len(names))) - set(np.unique(train.labels).tolist()))
@@ -246,8 +247,9 @@ def from_arrays(
     return ImageData(name, train, splits["test"], names, *channel_statistics(train.images), splits.get("val"))
 
 
-def _shape(split: Split) -> str:
-    _, c, h, w = split.images.shape
+def describe_shape(images: np.ndarray) -> str:
+    """Return the size and channels of images (..., C, H, W) in words."""
+    c, h, w = images.shape[-3:]
     return f"{h} x {w} pixels and {c} channel{'s' if c > 1 else ''}"
 
 

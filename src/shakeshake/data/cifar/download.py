@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from ...errors import InputError
 from ...utils.extras import require
+from ...utils.files import atomic_write
 from ...utils.progress import ProgressCallback, progress_bar
 from .layouts import BINARY, Cifar, Found, check, find, records
 
@@ -95,10 +96,7 @@ def _unpack(cifar: Cifar, archive: Path, folder: Path) -> Found:
     new.mkdir()
     for part, content in records(cifar, Found(archive, BINARY, is_archive=True)):
         check(cifar, part, content, new / part.binary)
-        with open(new / part.binary, "wb") as file:
-            file.write(np.ascontiguousarray(content).data)
-            file.flush()
-            os.fsync(file.fileno())  # a power cut after the rename must not leave empty files
+        atomic_write(new / part.binary, np.ascontiguousarray(content).data)  # on the disk before the rename below
     new.replace(folder)
     return Found(folder, BINARY, is_archive=False)
 

@@ -137,13 +137,15 @@ def find(cifar: Cifar, among: Sequence[Path]) -> Found | None:
     return found
 
 
-def records(cifar: Cifar, found: Found) -> Iterator[tuple[Part, np.ndarray]]:
-    """Yield each part with its records (images, labels + 3072) uint8. Sizes are checked, MD5s are not."""
+def records(cifar: Cifar, found: Found, parts: Sequence[Part] | None = None) -> Iterator[tuple[Part, np.ndarray]]:
+    """Yield parts (default all) with records (images, labels + 3072) uint8. Sizes are checked, MD5s are not."""
     try:
         if found.is_archive:
             yield from _archive_records(cifar, found)
         else:
             for part, file in zip(cifar.parts, found.files(cifar), strict=True):
+                if parts is not None and part not in parts:
+                    continue
                 # The size is checked first, so that a wrong file is not read at all.
                 yield part, _records(cifar, part, found.layout, file, file.stat().st_size, file)
     except OSError as error:
@@ -241,40 +243,27 @@ def read(cifar: Cifar, found: Found) -> dict[bool, tuple[np.ndarray, np.ndarray]
 def verify(cifar: Cifar, among: Sequence[Path]) -> list[tuple[str, str]]:
     """Return (file, "ok" or the problem) for each part of the copy in use; all bytes are read."""
     try:
-        found, incomplete = locate(cifar, among)
-        used = found or incomplete
-        if used is None:
-            raise InputError(f"{cifar.name}: got no copy in {' or '.join(map(str, among))}, expected one to verify")
-        if used.is_archive:
-            return _verify_archive(cifar, used)
-        return [
-            (str(f), _status(cifar, p, used.layout, f)) for p, f in zip(cifar.parts, used.files(cifar), strict=True)
-        ]
+        used = next(filter(None, locate(cifar, among)), None)
     except OSError as error:
         raise InputError(f"{cifar.name}: {error.filename} is not readable ({error.strerror})") from error
+    if used is None:
+        raise InputError(f"{cifar.name}: got no copy in {' or '.join(map(str, among))}, expected one to verify")
+    files = dict(zip(cifar.parts, used.files(cifar), strict=True))
+    statuses = dict.fromkeys(cifar.parts, "not reached")
+    # A broken archive ends the reading; a broken file of a folder leaves the others.
+    for parts in [cifar.parts] if used.is_archive else [(part,) for part in cifar.parts]:
+        try:
+            for part, content in records(cifar, used, parts):
+                statuses[part] = _status(cifar, part, content, files[part])
+        except InputError as error:
+            first = next((part for part in parts if statuses[part] == "not reached"), parts[-1])
+            statuses[first] = str(error) if used.is_archive or files[first].is_file() else "missing"
+    return [(str(files[part]), status) for part, status in statuses.items()]
 
 
-def _status(cifar: Cifar, part: Part, layout: str, file: Path) -> str:
-    if not file.is_file():
-        return "missing"
+def _status(cifar: Cifar, part: Part, content: np.ndarray, file: Path) -> str:
     try:
-        check(cifar, part, _records(cifar, part, layout, file, file.stat().st_size, file), file)
+        check(cifar, part, content, file)
     except InputError as error:
         return str(error)
     return "ok"
-
-
-def _verify_archive(cifar: Cifar, found: Found) -> list[tuple[str, str]]:
-    files = dict(zip(cifar.parts, found.files(cifar), strict=True))
-    statuses = dict.fromkeys(cifar.parts, "not reached")
-    try:
-        for part, content in records(cifar, found):
-            try:
-                check(cifar, part, content, files[part])
-                statuses[part] = "ok"
-            except InputError as error:
-                statuses[part] = str(error)
-    except InputError as error:
-        first = next((part for part, status in statuses.items() if status == "not reached"), cifar.parts[-1])
-        statuses[first] = str(error)
-    return [(str(files[part]), status) for part, status in statuses.items()]

@@ -15,7 +15,6 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -76,6 +75,7 @@ class FolderIndex:
         self.row_bytes = 3 * size * size
         self.entries: dict[str, Entry] = {}
         self.rows = 0  # of the array, including those of files that have changed since
+        self._file: BinaryIO
 
     @staticmethod
     @contextlib.contextmanager
@@ -124,33 +124,24 @@ class FolderIndex:
         return entry is not None and (entry.size, entry.mtime_ns) == state
 
     @contextlib.contextmanager
-    def writer(self) -> Iterator[IndexWriter]:
-        """Add images; they are saved together at the end, or not at all."""
+    def changing(self) -> Iterator[None]:
+        """Save what `add` and `remove` do inside the block at its end, or nothing if it raises."""
         self.path.mkdir(exist_ok=True)
+        saved, rows = dict(self.entries), self.rows
         try:
-            with open_pixels(self.path / "pixels") as file:
-                file.seek(self.rows * self.row_bytes)
-                writer = IndexWriter(file, dict(self.entries), self.rows)
-                yield writer
-                file.flush()
-                os.fsync(file.fileno())
-            if writer.entries != self.entries:
-                stored = {"format": FORMAT, "folder": self.folder, "rows": writer.rows, "files": writer.entries}
+            with open_pixels(self.path / "pixels") as self._file:
+                self._file.seek(rows * self.row_bytes)
+                yield
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            if self.entries != saved:
+                stored = {"format": FORMAT, "folder": self.folder, "rows": self.rows, "files": self.entries}
                 atomic_write(self.path / "index.json", json.dumps(stored))
-                self.entries, self.rows = writer.entries, writer.rows
         except BaseException:
+            self.entries, self.rows = saved, rows
             with contextlib.suppress(OSError):
-                os.truncate(self.path / "pixels", self.rows * self.row_bytes)
+                os.truncate(self.path / "pixels", rows * self.row_bytes)
             raise
-
-
-@dataclass
-class IndexWriter:
-    """Rows and entries being added to a `FolderIndex`."""
-
-    file: BinaryIO
-    entries: dict[str, Entry]
-    rows: int
 
     def add(
         self, path: str, state: tuple[int, int] | None, content_digest: str, pixels: np.ndarray, sides: tuple[int, int]
@@ -162,8 +153,12 @@ class IndexWriter:
             return
         pixels = np.ascontiguousarray(pixels)
         self.entries[path] = Entry(*state, content_digest, self.rows, digest(pixels.data), *sides)
-        self.file.write(pixels.data)
+        self._file.write(pixels.data)
         self.rows += 1
+
+    def remove(self, path: str) -> None:
+        """Remove a file that is not readable any more."""
+        self.entries.pop(path, None)
 
 
 def open_pixels(path: Path) -> BinaryIO:

@@ -126,12 +126,12 @@ def _decode(folder: Path, paths: Sequence[str], index: FolderIndex, progress: Pr
         return digest(content), pixels.transpose(2, 0, 1), sides
 
     if todo := [path for path in paths if not index.is_current(path, states[path])]:
-        with index.writer() as writer:
+        with index.changing():
             for path, outcome in parallel_map(work, todo, f"reading {escape(folder)}", progress):
                 try:
-                    writer.add(path, states[path], *outcome())
+                    index.add(path, states[path], *outcome())
                 except UnreadableImage as error:
-                    writer.entries.pop(path, None)
+                    index.remove(path)
                     if is_meant_as_image(folder / path):
                         bad[path] = error.reason
                     else:
