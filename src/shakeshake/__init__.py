@@ -73,7 +73,15 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_EXPORTS[name]}", __name__), name)
+    try:
+        value = getattr(importlib.import_module(f".{_EXPORTS[name]}", __name__), name)
+    except ModuleNotFoundError as error:
+        from .errors import InputError
+        from .utils.extras import missing_extra
+
+        if (message := missing_extra(error)) is None:
+            raise
+        raise InputError(message) from None
     globals()[name] = value
     return value
 

@@ -85,3 +85,37 @@ def check(folder: Path, image_size: int | None, split_seed: int, as_json: bool) 
     if photos.error is not None:
         raise InputError(photos.error)
     return EXIT_OK
+
+
+@click.group(
+    cls=Group,
+    invoke_without_command=True,
+    help="Show or clear the cache of decoded images. Without a command: info.",
+)
+@click.pass_context
+def cache(ctx: click.Context) -> int | None:
+    return print_cache() if ctx.invoked_subcommand is None else None
+
+
+@cache.command(help="Show the location of the cache and how much space each folder of images takes.")
+def info() -> int:
+    return print_cache()
+
+
+def print_cache() -> int:
+    """Print the location of the cache and its contents."""
+    from ..data.image_folder.decode_cache import cache_info, cache_path
+
+    print(cache_path())
+    for entry in cache_info():
+        print(f"{entry.bytes / 2**20:>10.1f} MiB  {entry.images:>8,} images of {entry.image_size} x {entry.image_size}")
+        print(f"{'':>16}{escape(entry.folder)}")
+    return EXIT_OK
+
+
+@cache.command(help="Delete all cached images. They are decoded again when they are needed.")
+def clear() -> int:
+    from ..data.image_folder.decode_cache import clear_cache
+
+    print(f"{clear_cache() / 2**20:.1f} MiB freed")
+    return EXIT_OK

@@ -37,6 +37,7 @@ COMMANDS = {
     "report": ("experiments", "Write one HTML page about runs and experiments."),
     "models": ("tools", "List networks and their sizes."),
     "data": ("data", "List, download or verify data sets; check a folder of images."),
+    "cache": ("data", "Show or clear the cache of decoded images."),
     "doctor": ("tools", "Show the installation and the device, and suggest improvements."),
     "bench": ("tools", "Measure training and inference speed."),
     "demo": ("tools", "Train a small network with and without shaking (one minute)."),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,17 +16,18 @@ FOLDS = 5
 
 def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """softmax(logits / temperature) in float64. logits: (N, classes)."""
-    from scipy.special import softmax
-
-    return softmax(logits.astype(np.float64) / temperature, axis=1)
+    return np.exp(_log_softmax(logits, temperature))
 
 
 def loss(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> float:
     """Mean cross-entropy of labels (N,)."""
-    from scipy.special import log_softmax
+    return -float(_log_softmax(logits, temperature)[np.arange(len(labels)), labels].mean())
 
-    scaled = log_softmax(logits.astype(np.float64) / temperature, axis=1)
-    return -float(scaled[np.arange(len(labels)), labels].mean())
+
+def _log_softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
+    scaled = logits.astype(np.float64) / temperature
+    scaled -= scaled.max(axis=1, keepdims=True)
+    return scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True))
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -34,17 +37,30 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     them right, it keeps T from becoming 0 and the network from being certain of everything. The order of classes, and
     so every prediction, stays. Raises InputError for logits that are not finite.
     """
-    from scipy.optimize import minimize_scalar
-
     if not len(labels) or not np.isfinite(logits).all():
         raise InputError("logits: expected finite ones, of one image or more")
-    found = minimize_scalar(
-        lambda t: len(labels) * loss(logits, labels, np.exp(t)) + t**2 / 2,
-        bounds=(np.log(LOWEST), np.log(HIGHEST)),
-        method="bounded",
-        options={"xatol": 1e-6},
-    )
-    return float(np.exp(found.x))
+
+    def objective(log_temperature: float) -> float:
+        return len(labels) * loss(logits, labels, math.exp(log_temperature)) + log_temperature**2 / 2
+
+    return math.exp(_minimize(objective, math.log(LOWEST), math.log(HIGHEST)))
+
+
+def _minimize(objective: Callable[[float], float], low: float, high: float, tolerance: float = 1e-7) -> float:
+    """Minimum of a unimodal function by golden-section search."""
+    ratio = (math.sqrt(5.0) - 1.0) / 2.0
+    left, right = high - ratio * (high - low), low + ratio * (high - low)
+    at_left, at_right = objective(left), objective(right)
+    while high - low > tolerance:
+        if at_left < at_right:
+            high, right, at_right = right, left, at_left
+            left = high - ratio * (high - low)
+            at_left = objective(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + ratio * (high - low)
+            at_right = objective(right)
+    return (low + high) / 2.0
 
 
 def cross_fitted(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
