@@ -1,4 +1,4 @@
-"""How fast this machine trains and uses a network, beside what torch's convolutions alone would allow."""
+"""`shakeshake bench`: training and inference speed, compared with torch's convolutions alone."""
 
 from __future__ import annotations
 
@@ -30,8 +30,16 @@ WARM_UP = 2
 
 
 def interleaved(steps: dict[str, Step], rounds: int, device: torch.device) -> dict[str, list[float]]:
-    """Seconds of each step in each round. All run in every round, in an order that changes, so that what slows the
-    machine for a while slows all of them."""
+    """Time steps in turn, so that a temporary slowdown of the machine affects all of them.
+
+    Args:
+        steps: Functions by name. Each runs once per round, in an order that changes between rounds.
+        rounds: Number of measured rounds, after two rounds of warm-up.
+        device: Device to synchronise with.
+
+    Returns:
+        Seconds of each round, by name.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(-WARM_UP, rounds):
         for name in random.Random(number).sample(list(steps), len(steps)):
@@ -53,9 +61,22 @@ def measure(
     rounds: int = 10,
     device: str = "auto",
 ) -> dict[str, Any]:
-    """Training step, torch's convolutions alone, the data pipeline, inference as it is and fused: seconds and images/s.
+    """Measure a training step, torch's convolutions alone, the data pipeline, and plain and fused inference.
 
-    Everything runs in this process, interleaved. Raises InputError for sizes below 1, and as create_model().
+    Args:
+        model: Name of the network.
+        rule: Shake rule.
+        batch_size: Images per training step, 32 x 32 pixels.
+        test_batch_size: Images per batch of inference; batches of one image are measured as well.
+        rounds: Number of measurements; their medians are reported.
+        device: Device: auto, cpu, cuda, cuda:N or mps.
+
+    Returns:
+        The measurements (``rows``), the fraction of a training step that torch's convolutions (``share_of_limit``)
+        and the data pipeline (``share_of_data``) would take, and the environment.
+
+    Raises:
+        InputError: If a size is below 1 or the model, rule or device is invalid.
     """
     for name, value in (("batch_size", batch_size), ("test_batch_size", test_batch_size), ("rounds", rounds)):
         if value < 1:
@@ -100,9 +121,15 @@ def measure(
 def training_speed(
     model: str = "shake_resnet20_2x16d", *, batch_size: int = 32, budget: float = 3.0
 ) -> dict[str, float]:
-    """Images a second in training by precision, on the device that --device auto takes: a measurement of a few seconds.
+    """Measure training speed on the device that ``--device auto`` chooses.
 
-    The medians of interleaved steps of a small network on images of 32 x 32 pixels. budget: seconds beyond the warm-up.
+    Args:
+        model: Name of the network.
+        batch_size: Images per step, 32 x 32 pixels.
+        budget: Seconds of measurement after the warm-up.
+
+    Returns:
+        Images per second by precision, from the median step.
     """
     at = choose_device("auto")
     steps = {p: training_step(trainer_on_noise(model, "S-S-I", batch_size, p, str(at))) for p in PRECISIONS}
@@ -113,23 +140,23 @@ def training_speed(
 
 
 def as_lines(measured: dict[str, Any]) -> Iterator[str]:
-    """What measure() found, as a table."""
+    """Format the result of `measure` as a table."""
     yield f"{measured['model']} {measured['rule']}, {measured['environment']['device']}, {measured['rounds']} rounds"
     yield f"{'':<30}{'batch':>7}{'ms':>11}{'images/s':>11}"
     for row in measured["rows"]:
         yield f"{row['name']:<30}{row['images']:>7}{row['milliseconds']:>11.2f}{row['images_per_second']:>11.1f}"
     for precision in PRECISIONS:
         yield (
-            f"{precision}: torch's convolutions alone would take {measured['share_of_limit'][precision]:.0%} of a "
-            f"training step, the data take {measured['share_of_data'][precision]:.1%}"
+            f"{precision}: torch's convolutions alone take {measured['share_of_limit'][precision]:.0%} of the time of a "
+            f"training step, the data pipeline {measured['share_of_data'][precision]:.1%}"
         )
 
 
 def convolutions(network: nn.Module, batch: int, precision: str, device: torch.device) -> Step:
-    """A step of the network's convolutions and nothing else, by torch: forward, gradients of the input and the weight.
+    """A function that runs torch's convolutions of a training step and nothing else.
 
-    In channels_last, the memory format that training uses; the first one needs no gradient of its input. A training
-    step that has these convolutions takes at least as long; one with convolutions of its own may take less.
+    Forward, gradient of the input (except for the first one) and of the weight, in channels_last, the memory format of
+    training. A training step with these convolutions takes at least as long; the fused kernels may take less.
     """
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     seen: list[tuple[nn.Conv2d, Tensor]] = []
@@ -159,7 +186,7 @@ def convolutions(network: nn.Module, batch: int, precision: str, device: torch.d
 
 
 def trainer_on_noise(model: str, rule: str, batch: int, precision: str, device: str, group: Group = ALONE) -> Trainer:
-    """A trainer whose data are one batch of noise, 32 x 32 pixels: for steps that are timed, not for learning."""
+    """A trainer on one batch of noise, 32 x 32 pixels, to time its steps."""
     drawn = np.random.default_rng(0)
     some = Split(drawn.integers(0, 256, (batch, 3, 32, 32), dtype=np.uint8), drawn.integers(0, 10, batch))
     data = ImageData("noise", some, some, tuple("0123456789"), (127.5,) * 3, (64.0,) * 3)
@@ -169,7 +196,7 @@ def trainer_on_noise(model: str, rule: str, batch: int, precision: str, device: 
 
 
 def training_step(trainer: Trainer) -> Step:
-    """The one step of its epoch, again and again."""
+    """A function that repeats the only step of the trainer's epoch."""
     (batch,) = trainer.loader.epoch(0)
 
     def step() -> None:
@@ -180,7 +207,7 @@ def training_step(trainer: Trainer) -> Step:
 
 
 def _data_step(trainer: Trainer) -> Step:
-    """Shuffling, normalising, flipping and cropping a batch that lies on the device."""
+    """A function that shuffles, normalises, flips and crops a batch on the device."""
 
     def step() -> None:
         for _ in trainer.loader.epoch(0):

@@ -1,4 +1,4 @@
-"""What `shakeshake doctor` finds: versions, extras, device, precision, data, speed, and what would help."""
+"""`shakeshake doctor`: versions, extras, device, precision, data and speed of this installation, and suggestions."""
 
 from __future__ import annotations
 
@@ -6,143 +6,141 @@ import os
 import platform
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from importlib import metadata
-from pathlib import Path
 
 from . import __version__
+from .utils.environment import cpu_count, cpu_name
 
-# What an extra is there for. Which packages it has is in the metadata of the installation.
-GIVES = {
-    "augment": "RandAugment (--randaugment)",
-    "datasets": "Hugging Face's data sets, from Python",
-    "docs": "these docs as a site (make docs)",
-    "hub": "models from and to the Hugging Face hub",
+# Extra -> what it adds. The packages of each are in the metadata of the installation.
+EXTRA_DESCRIPTIONS = {
+    "train": "images from files, bundled digits, downloads, progress bars",
+    "report": "HTML reports, charts and confidence intervals",
+    "tensorboard": "TensorBoard events",
+    "sklearn": "ShakeShakeClassifier",
     "onnx": "export to ONNX",
-    "ray": "experiments on many machines (--engine ray)",
+    "hub": "models from and to the Hugging Face hub",
+    "datasets": "data sets of Hugging Face, from Python",
+    "augment": "RandAugment (--randaugment)",
+    "ray": "experiments on a cluster (--engine ray)",
 }
-BUSY = 0.25  # of the cores taken by other programs, from which a measurement says little
-CROWDED = 0.45  # of them likewise, from which a thread for every core is slower than fewer (docs/log.md)
+BUSY_LOAD = 0.5  # load average per core above which a speed measurement is unreliable
+MIN_FREE_BYTES = 2**30
 
 
 def examine(*, measure: bool = True) -> Iterator[tuple[str, str]]:
-    """(name, finding) pairs, at the end what would help. measure: also how fast this machine trains, for seconds."""
+    """Examine the installation and the machine.
+
+    Args:
+        measure: Also measure training speed, which takes a few seconds.
+
+    Yields:
+        Pairs of a name and a finding; the last ones are suggestions, named "suggestion".
+    """
     import torch
 
-    from .data import registry
-    from .kernels import build
+    from .data.registry import find_data
+    from .kernels.build import unavailable_reason
     from .train.device import choose_device, choose_precision, describe_device
-    from .utils.environment import cpu_name
 
-    device, cores = choose_device("auto"), len(os.sched_getaffinity(0)) if _linux() else os.cpu_count() or 1
+    device, cores, threads = choose_device("auto"), cpu_count(), torch.get_num_threads()
     yield "shakeshake", __version__
     yield "python", platform.python_version()
     yield "torch", torch.__version__
-    absent = []
-    for extra, packages in extras().items():
-        versions = {name: _version(name) for name in packages}
-        missing = [name for name, version in versions.items() if version is None]
-        absent += [extra] if missing else []
-        found = ", ".join(f"{name} {version}" for name, version in versions.items() if version is not None)
-        yield f"extra {extra}", (f"without {', '.join(missing)}" if missing else found) + f": {GIVES[extra]}"
-    yield "cpu", f"{cpu_name()}, {cores} cores"
-    yield "device", f"{describe_device(device)} (what --device auto takes)"
+    missing_extras = []
+    for extra, packages in installed_extras().items():
+        missing = [name for name, version in packages.items() if version is None]
+        if missing:
+            missing_extras.append(extra)
+        found = ", ".join(f"{name} {version}" for name, version in packages.items())
+        yield f"extra {extra}", f"missing {', '.join(missing)}" if missing else found
+    yield "cpu", f"{cpu_name()}, {cores} cores, {threads} threads used by torch"
+    yield "device", f"{describe_device(device)} (chosen by --device auto)"
     precision = choose_precision("auto", device)
-    why = "the device computes in it" if precision == "bf16" else "the device has no bf16 instructions"
-    yield "precision", f"{precision} (what --precision auto takes: {why})"
-    lacking = build.unavailable_reason()
-    yield "kernels", f"none: {lacking}" if lacking else "fused, for the CPU"
+    reason = "native bf16 instructions" if precision == "bf16" else "no native bf16 instructions"
+    yield "precision", f"{precision} (chosen by --precision auto: {reason})"
+    no_kernels = unavailable_reason()
+    yield "kernels", f"unavailable: {no_kernels}" if no_kernels else "fused CPU kernels"
     for name in ("cifar10", "cifar100"):
-        place = registry.find_data(name)
-        yield name, str(place) if place else f"not here; `shakeshake data get {name}` downloads it"
+        path = find_data(name)
+        yield name, str(path) if path else f"not found; `shakeshake data get {name}` downloads it"
     free = shutil.disk_usage(".").free
     yield "disk", f"{free / 2**30:.1f} GiB free in this folder"
 
-    load = taken_by_others()
+    load = os.getloadavg()[0] / cores if hasattr(os, "getloadavg") else 0.0
     speed: dict[str, float] = {}
     if measure:
         from .bench import training_speed
 
         speed = training_speed()
-        told = ", ".join(f"{number:,.0f} in {name}" for name, number in speed.items())
-        yield "speed", f"training images/s of shake_resnet20_2x16d, 32 x 32 pixels: {told}"
-    threads = torch.get_num_threads()
-    for advice in what_would_help(
+        rates = ", ".join(f"{rate:,.0f} in {name}" for name, rate in speed.items())
+        yield "speed", f"training images/s of shake_resnet20_2x16d, 32 x 32 pixels: {rates}"
+    for suggestion in suggestions(
         on_cpu=device.type == "cpu",
-        kernels=lacking,
+        no_kernels=no_kernels,
         precision=precision,
         speed=speed,
         threads=threads,
         cores=cores,
         load=load,
         free=free,
-        absent=absent,
+        missing_extras=missing_extras,
     ):
-        yield "would help", advice
+        yield "suggestion", suggestion
 
 
-def taken_by_others(seconds: float = 0.3) -> float:
-    """The part of this process's cores that others use now; where the system does not tell, its load in a minute."""
-    try:
-        before, own = _busy_seconds(), time.process_time()
-        time.sleep(seconds)
-        others = _busy_seconds() - before - (time.process_time() - own)
-        return max(0.0, others / (len(os.sched_getaffinity(0)) * seconds))
-    except (OSError, ValueError, AttributeError):
-        return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 0.0
-
-
-def _busy_seconds() -> float:
-    """Of these cores since the start: /proc/stat has user, nice, system, idle, iowait, irq, softirq, steal of each."""
-    mine = {f"cpu{number}" for number in os.sched_getaffinity(0)}
-    lines = (line.split() for line in Path("/proc/stat").read_text().splitlines())
-    ticks = [sum(map(int, (*spent[:3], *spent[5:8]))) for core, *spent in filter(None, lines) if core in mine]
-    return sum(ticks) / os.sysconf("SC_CLK_TCK")
-
-
-def what_would_help(
+def suggestions(
     *,
     on_cpu: bool,
-    kernels: str,
+    no_kernels: str,
     precision: str,
     speed: dict[str, float],
     threads: int,
     cores: int,
     load: float,
     free: int,
-    absent: list[str],
+    missing_extras: list[str],
 ) -> Iterator[str]:
-    """Sentences. kernels: why there are none; speed: images/s by precision, if measured; load: by core; free: bytes."""
-    taken = f"others keep {load:.0%} of its cores busy"
-    if on_cpu and load >= CROWDED and (idle := max(1, round(cores * (1 - load)))) < threads:
-        yield f"a quiet machine, or OMP_NUM_THREADS={idle}: {taken}, and a thread that waits for one keeps all waiting"
-    elif speed and load > BUSY:
-        yield f"a quiet machine to measure on: {taken}"
-    if on_cpu and kernels:
-        yield f"fused kernels, with AVX-512 twice the speed in training: {kernels}"
-    if on_cpu and threads < cores and load < CROWDED:
-        yield f"threads: torch uses {threads} of {cores} cores (OMP_NUM_THREADS, or what starts this process)"
+    """Suggest improvements.
+
+    Args:
+        on_cpu: Whether runs use the CPU.
+        no_kernels: Why the fused kernels are unavailable; "" if they are available.
+        precision: The precision that ``--precision auto`` chooses.
+        speed: Training images per second by precision; empty if not measured.
+        threads: Threads that torch uses.
+        cores: Cores that this process may use.
+        load: Load average per core before the measurement.
+        free: Free bytes on the disk.
+        missing_extras: Extras that are not installed.
+    """
+    busy = load > BUSY_LOAD
+    if speed and busy:
+        yield f"measure again when the machine is idle (load average {load:.1f} per core)"
+    if on_cpu and no_kernels:
+        yield f"enable the fused kernels, which double training speed with AVX-512: {no_kernels}"
+    if on_cpu and threads < cores and not busy:
+        yield f"use more threads: torch uses {threads} of {cores} cores (set OMP_NUM_THREADS)"
     other = "fp32" if precision == "bf16" else "bf16"
-    if speed and load <= BUSY and speed[other] > 1.1 * speed[precision]:
-        yield f"--precision {other}, {speed[other] / speed[precision]:.1f} times as fast as {precision} here"
-    if free < 2**30:
-        yield "room on the disk: a run keeps two checkpoints"
-    for extra in absent:
-        yield f"pip install 'shakeshake[{extra}]': {GIVES[extra]}"
+    if speed and not busy and speed[other] > 1.1 * speed[precision]:
+        yield f"--precision {other}: {speed[other] / speed[precision]:.1f} times as fast as {precision} here"
+    if free < MIN_FREE_BYTES:
+        yield "free some disk space: a run keeps two checkpoints"
+    for extra in missing_extras:
+        yield f"pip install 'shakeshake[{extra}]': {EXTRA_DESCRIPTIONS[extra]}"
 
 
-def extras() -> dict[str, list[str]]:
-    """Extra -> its packages, for users; empty where shakeshake runs without having been installed."""
-    found: dict[str, list[str]] = {}
+def installed_extras() -> dict[str, dict[str, str | None]]:
+    """Versions of the packages of each extra, None for a missing package; empty if shakeshake is not installed."""
+    found: dict[str, dict[str, str | None]] = {}
     try:
-        required = metadata.requires("shakeshake") or []
+        requirements = metadata.requires("shakeshake") or []
     except metadata.PackageNotFoundError:
         return {}
-    for line in required:
+    for line in requirements:
         entry = re.match(r"([\w.-]+).*;\s*extra == ['\"]([\w-]+)['\"]", line)
-        if entry and entry[2] in GIVES:
-            found.setdefault(entry[2], []).append(entry[1])
+        if entry and entry[2] in EXTRA_DESCRIPTIONS:
+            found.setdefault(entry[2], {})[entry[1]] = _version(entry[1])
     return found
 
 
@@ -151,7 +149,3 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _linux() -> bool:
-    return hasattr(os, "sched_getaffinity")

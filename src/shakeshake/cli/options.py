@@ -56,6 +56,7 @@ class RecipeOption(Option):
     """An option for a recipe field; the help shows the value of the preset that the command line names."""
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Return the option and its help text with the preset's value."""
         record = super().get_help_record(ctx)
         name, defaults = ctx.meta.get("shakeshake.preset", (None, None))
         if record is None or defaults is None:
@@ -73,6 +74,7 @@ class Choice(click.Choice):
     """A choice that suggests the closest value for a typo."""
 
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        """Return the error message with a suggestion."""
         return super().get_invalid_choice_message(value, ctx).removesuffix(".") + closest(str(value), self.choices)
 
 
@@ -84,6 +86,7 @@ class NumberOrNone(click.ParamType):
         self.name = number.name
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Convert the text to None or a number."""
         if isinstance(value, str) and value.lower() == "none":
             return None
         return self.number.convert(value, param, ctx)

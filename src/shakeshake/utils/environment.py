@@ -47,6 +47,7 @@ def _program() -> str:
 
 
 def cpu_name() -> str:
+    """Name of the CPU model, or of the architecture if it is unknown."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

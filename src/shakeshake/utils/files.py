@@ -80,10 +80,11 @@ def new_numbered_dir(parent: Path, stem: str) -> Path:
 
 
 def free_numbered_path(parent: Path, stem: str) -> Path:
-    """``parent/stem-N`` with a number above all that are there."""
+    """``parent/stem-N`` with N above all existing numbers; nothing is created."""
     return parent / f"{stem}-{last_number(parent, stem) + 1}"
 
 
 def last_number(parent: Path, stem: str) -> int:
+    """Largest N of the existing ``parent/stem-N``; 0 if there are none."""
     taken = [re.fullmatch(re.escape(stem) + r"-(\d+)", entry.name) for entry in parent.glob("*")]
     return max((int(m[1]) for m in taken if m), default=0)

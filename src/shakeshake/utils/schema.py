@@ -23,6 +23,7 @@ class Range:
     high: float = LARGEST
 
     def __call__(self, value: Any) -> Any:
+        """Return the value, or raise ValueError with what was expected."""
         if not self.low - 1e-6 <= value <= self.high + 1e-6:
             raise ValueError(f"a number from {self.low:g} to {self.high:g}")
         return min(max(value, self.low), self.high) if isinstance(value, float) else value
