@@ -147,7 +147,7 @@ def as_lines(measured: dict[str, Any]) -> Iterator[str]:
         yield f"{row['name']:<30}{row['images']:>7}{row['milliseconds']:>11.2f}{row['images_per_second']:>11.1f}"
     for precision in PRECISIONS:
         yield (
-            f"{precision}: torch's convolutions alone take {measured['share_of_limit'][precision]:.0%} of the time of a "
+            f"{precision}: torch's convolutions take {measured['share_of_limit'][precision]:.0%} of the time of a "
             f"training step, the data pipeline {measured['share_of_data'][precision]:.1%}"
         )
 

@@ -1,50 +1,92 @@
-"""The demo: one small network on a few of the bundled digits, without and with shaking."""
+"""The demo: a small network on 200 bundled digits, with and without shaking, over several pairs of seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from .errors import InputError
+from .experiments.augmentation import augmentation
+from .experiments.format import mean_and_std, number
+from .experiments.plan import Plan
+from .experiments.run import run_plan
+from .experiments.schema import Table
 from .report.page import write_report
-from .train.fit import fit
-from .train.presets import quick
 from .utils.files import free_numbered_path
 
-TRAIN_SIZE = 300
+COLUMN = "digits"  # of the study, which the demo repeats with fewer seeds
+TOO_SHORT = 2.0  # training error in % above which a shaken network has not been trained to its end
 
 
-def run_demo(out: Path | None = None, *, epochs: int = 30) -> Iterator[str]:
-    """Train the same network without shaking (E-E-B) and with it (S-S-I), and write a report about both.
+def run_demo(
+    out: Path | None = None,
+    *,
+    seeds: int = 5,
+    epochs: int | None = None,
+    log: Callable[[str], None] = print,
+) -> Table:
+    """Train the pairs, write the report, and print what came out with its interval.
 
     Args:
-        out: A new folder for both runs; None for runs/demo-N.
-        epochs: Epochs of each run.
-
-    Yields:
-        Lines about the progress and the results.
+        out: Output directory, a new one; by default runs/demo-N.
+        seeds: Number of pairs. The networks of a pair share the training images, the initial weights and the order.
+        epochs: Epochs of each run, if not the study's.
+        log: Prints a line.
 
     Raises:
-        InputError: If the folder exists, or a package is missing.
+        InputError: The output directory exists, or an argument is out of range.
     """
-    recipe = quick("digits").replace(train_size=TRAIN_SIZE, epochs=epochs, batch_size=32, lr=0.05)
     out = out or free_numbered_path(Path("runs"), "demo")
     if out.exists():
-        raise InputError(f"out: {out} exists, expected a new folder")
-    rules = {"E-E-B": "Even-Even (no shaking)", "S-S-I": "Shake-Shake, per image"}
-    yield f"{recipe.model} on {TRAIN_SIZE} bundled digits of 8x8 pixels, {epochs} epochs, twice"
-    results = {}
-    for rule, description in rules.items():
-        yield f"\n{description}: {rule}"
-        results[rule] = fit(recipe.replace(rule=rule), out / rule)
-    page = write_report([out / rule for rule in rules], out / "report.html")
-    yield f"\n{'':<26}{'test error':>12}{'train error':>13}"
-    for rule, description in rules.items():
-        result = results[rule]
-        yield f"{description:<26}{result.last_error:>10.2f} %{result.last_train_error:>11.2f} %"
-    images = results["S-S-I"].test_images
-    yield (
-        f"\nLast epoch, {images} test images, one seed: a difference of one or two points is within chance "
-        f"(one image is {100 / images:.2f} points)."
+        raise InputError(f"out: {out} exists, expected a new directory")
+    study = augmentation()
+    experiment = replace(
+        study,
+        name="demo",
+        title="200 digits, no augmentation",
+        columns={COLUMN: study.columns[COLUMN]},
+        cells=tuple(cell for cell in study.cells if cell.column == COLUMN),
     )
-    yield f"Report: {page}"
+    if epochs is not None:
+        experiment = experiment.replace_fields(epochs=epochs)
+    recipe = experiment.cells[0].recipe
+    log(
+        f"{recipe.model} on {recipe.train_size} bundled digits of 8 x 8 pixels, {recipe.epochs} epochs, without data "
+        f"augmentation:\n{seeds} pairs of networks, one of each pair without shaking and one with Shake-Shake"
+    )
+    table = run_plan(Plan(experiment, out, "small", seeds=seeds, analyses=experiment.analyses), log=_progress(log))
+    page = write_report([out], out / "report.html")
+    for line in _summary(table):
+        log(line)
+    log(f"report {page}")
+    return table
+
+
+def _progress(log: Callable[[str], None]) -> Callable[[str], None]:
+    """Progress lines only where there is no terminal with a progress bar."""
+    return (lambda _: None) if sys.stderr.isatty() else log
+
+
+def _summary(table: Table) -> list[str]:
+    width = max(map(len, table.labels.values()))
+    lines = ["", f"{'':<{width}}  {'test error, %':>15}  {'training error, %':>18}"]
+    for cell in table.cells:
+        lines.append(f"{table.labels[cell.row]:<{width}}  {mean_and_std(cell):>15}  {number(cell.train_mean):>18}")
+    found = next((one.paired for one in table.differences if one.paired is not None), None)
+    if found is None:
+        return [*lines, "", "Two seeds or more give an interval: --seeds 5"]
+    lower, zero = found.difference < 0, found.low <= 0 <= found.high
+    lines += [
+        "",
+        f"Shaking {'lowers' if lower else 'raises'} the test error by {abs(found.difference):.2f} points "
+        f"({found.level:.0%} interval {found.low:+.2f} to {found.high:+.2f}, {found.n} pairs of seeds).",
+        "The interval includes 0: with so few pairs this can be chance."
+        if zero
+        else "The interval excludes 0. This is a tiny data set; docs/results.md has larger ones and more seeds.",
+    ]
+    worst = max((cell.train_mean or 0.0 for cell in table.cells), default=0.0)
+    if worst > TOO_SHORT:
+        lines.append(f"A training error of {worst:.1f} % is left: this training was too short for shaking to help.")
+    return lines

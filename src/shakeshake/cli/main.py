@@ -40,7 +40,7 @@ COMMANDS = {
     "cache": ("data", "Show or clear the cache of decoded images."),
     "doctor": ("tools", "Show the installation and the device, and suggest improvements."),
     "bench": ("tools", "Measure training and inference speed."),
-    "demo": ("tools", "Train a small network with and without shaking (one minute)."),
+    "demo": ("tools", "Train a small network with and without shaking (and compare)."),
 }
 COMPLETE_VARIABLE = "_SHAKESHAKE_COMPLETE"
 

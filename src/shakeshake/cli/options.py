@@ -31,7 +31,7 @@ Decorated = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def closest(name: str, names: Iterable[str]) -> str:
-    """ "; did you mean X?" for the closest of some names, "" if none is close."""
+    """Return ``; did you mean X?`` for the closest of some names, or nothing if none is close."""
     found = difflib.get_close_matches(name, list(names), n=1)
     return f"; did you mean {found[0]!r}?" if found else ""
 
