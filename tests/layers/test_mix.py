@@ -1,5 +1,3 @@
-"""mix against a plain loop, what it saves, and everything around it that torch can do to it."""
-
 import weakref
 
 import pytest
@@ -35,7 +33,7 @@ def slow(branches, weights):
     rest=st.lists(st.integers(1, 3), max_size=4),
     level=st.sampled_from(["Image", "Batch"]),
 )
-def test_value_by_alpha_gradient_by_beta(n, branches, rest, level):
+def test_value_uses_alpha_and_gradient_uses_beta(n, branches, rest, level):
     torch.manual_seed(0)
     xs = [torch.randn(n, *rest, dtype=torch.float64, requires_grad=True) for _ in range(branches)]
     alpha, beta = (draw(n, max(branches, 2), level, seed)[0][..., :branches].double() for seed in (1, 2))
@@ -49,7 +47,7 @@ def test_value_by_alpha_gradient_by_beta(n, branches, rest, level):
         assert torch.allclose(x.grad, slow([g] * branches, weights), atol=1e-12)
 
 
-def test_the_backward_keeps_beta_and_nothing_else():
+def test_backward_saves_only_beta():
     x1, x2 = (torch.randn(64, 32, 32, 32, requires_grad=True) for _ in range(2))
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
@@ -62,11 +60,11 @@ def test_the_backward_keeps_beta_and_nothing_else():
     y = mix((branch, x2), *draw(64, 2))
     del branch
     assert y.requires_grad
-    assert gone() is None, "nor is a branch held by other means"
+    assert gone() is None, "the branch is kept alive"
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_no_promotion_and_the_memory_format_is_kept(dtype):
+def test_dtype_and_memory_format_of_the_branches_are_kept(dtype):
     xs = [torch.randn(4, 8, 6, 6).to(dtype, memory_format=torch.channels_last).requires_grad_() for _ in range(2)]
     for x in xs:
         assert x.is_contiguous(memory_format=torch.channels_last)
@@ -77,7 +75,7 @@ def test_no_promotion_and_the_memory_format_is_kept(dtype):
         assert all(g.dtype == dtype and g.is_contiguous(memory_format=torch.channels_last) for g in gradients)
 
 
-def test_compiled_without_a_graph_break():
+def test_compiles_without_a_graph_break():
     torch.manual_seed(0)
     xs = [torch.randn(4, 3, 5, 5, requires_grad=True) for _ in range(2)]
     alpha, beta = draw(4, 2)
@@ -98,13 +96,13 @@ def test_compiled_without_a_graph_break():
         eager = run(layer)
         torch.manual_seed(3)
         for a, b in zip(eager, run(compiled_layer), strict=True):
-            assert torch.equal(a, b), "the drawing is in the graph, too"
+            assert torch.equal(a, b), "the draw is part of the graph"
     torch.manual_seed(4)
     assert not torch.equal(eager[0], run(compiled_layer)[0]), "every pass draws afresh"
 
 
 @pytest.mark.slow
-def test_compiled_by_inductor():
+def test_inductor_computes_the_same_gradients():
     xs = [torch.randn(4, 3, 5, 5, requires_grad=True) for _ in range(2)]
     alpha, beta = draw(4, 2)
     compiled = torch.compile(lambda a, b: mix((a, b), alpha, beta), fullgraph=True)
@@ -126,7 +124,7 @@ def test_autocast_stays_in_half_precision():
     assert conv.weight.grad.dtype == torch.float32
 
 
-def test_under_autocast_branches_of_several_dtypes_are_mixed_as_they_are_added():
+def test_autocast_promotes_branches_of_several_dtypes_as_in_a_sum():
     """A branch that ends in a convolution is in half precision, one that ends in pooling is not."""
     conv, x = torch.nn.Conv2d(3, 3, 3, padding=1), torch.randn(2, 3, 8, 8)
     with torch.autocast("cpu", torch.bfloat16):
@@ -137,7 +135,7 @@ def test_under_autocast_branches_of_several_dtypes_are_mixed_as_they_are_added()
 
 
 @pytest.mark.parametrize("rule", ["S-S-I", "S-M5-B", "S-0.7-I"])
-def test_activation_checkpointing_sees_the_same_coefficients(rule):
+def test_activation_checkpointing_recomputes_with_the_same_coefficients(rule):
     conv1, conv2, layer = torch.nn.Conv2d(3, 3, 1), torch.nn.Conv2d(3, 3, 1), ShakeShake(rule)
     x = torch.randn(5, 3, 4, 4, requires_grad=True)
 
@@ -153,7 +151,7 @@ def test_activation_checkpointing_sees_the_same_coefficients(rule):
         assert torch.equal(a, b)
 
 
-def test_double_backward():
+def test_double_backward_uses_beta_again():
     xs = [torch.randn(3, 2, dtype=torch.float64, requires_grad=True) for _ in range(2)]
     alpha, beta = (t.double() for t in draw(3, 2))
     y = mix(xs, alpha, beta)
@@ -165,7 +163,7 @@ def test_double_backward():
     assert torch.autograd.gradgradcheck(lambda a, b: mix((a, b), alpha, alpha), xs)
 
 
-def test_function_transforms():
+def test_func_grad_and_vmap():
     x1, x2 = torch.randn(4, 3), torch.randn(4, 3)
     alpha, beta = draw(4, 2)
     g = torch.func.grad(lambda x: mix((x, x2), alpha, beta).sum())(x1)
@@ -176,7 +174,7 @@ def test_function_transforms():
     drawn = torch.vmap(lambda a, b: shake_shake(a, b), randomness="different")(
         torch.ones(7, 4, 3), torch.zeros(7, 4, 3)
     )
-    assert len(drawn[:, :, 0].unique()) == 28, "each its own coefficients"
+    assert len(drawn[:, :, 0].unique()) == 28, "every sample draws its own coefficients"
     of_three = torch.vmap(shake_shake, randomness="different")(torch.ones(7, 4, 3), *torch.zeros(2, 7, 4, 3))
     assert len(of_three[:, :, 0].unique()) == 28
     per_sample = torch.func.vmap(torch.func.grad(lambda x, y: mix((x, y), alpha, beta).sum()))(*many)
@@ -193,13 +191,13 @@ class Net(torch.nn.Module):
 
 
 @pytest.mark.parametrize("rule", ["S-S-I", "E-E-B", "S-M3-I", "S-K-B"])
-def test_exported_in_training_for_any_number_of_images(rule):
+def test_training_mode_exports_with_a_dynamic_batch(rule):
     sizes = {0: torch.export.Dim("images", min=3)}
     program = torch.export.export(Net(rule).train(), (torch.randn(4, 4),), dynamic_shapes=(sizes,))
     assert program.module()(torch.randn(7, 4)).shape == (7, 4)
 
 
-def test_exported_in_evaluation():
+def test_evaluation_mode_exports_without_random_operations():
     net, x = Net().eval(), torch.randn(2, 4)
     program = torch.export.export(net, (x,))
     assert torch.equal(program.module()(x), net(x))
@@ -217,6 +215,6 @@ def test_exported_in_evaluation():
         ([], torch.ones(2, 2), "branches: got none"),
     ],
 )
-def test_what_does_not_fit_is_named(branches, alpha, message):
+def test_mismatched_shapes_and_dtypes_are_named(branches, alpha, message):
     with pytest.raises(InputError, match=message):
         mix(branches, alpha, alpha)

@@ -1,5 +1,3 @@
-"""The coefficients: Table 4 of the paper, uniformity, independence, levels, names."""
-
 import copy
 import math
 
@@ -16,7 +14,7 @@ from shakeshake.layers import rules
 from shakeshake.layers.rules import expected_distance
 
 N = 20_000
-LEAST_P = 1e-4  # of a Kolmogorov-Smirnov test at a fixed seed
+MIN_P = 1e-4  # of Kolmogorov-Smirnov tests with fixed seeds
 
 
 def draw(rule, n=N, branches=2, seed=0):
@@ -34,12 +32,12 @@ ranges = st.tuples(strengths, strengths).filter(lambda r: r[0] + 1e-9 < r[1])
     level=st.sampled_from(["Batch", "Image"]),
     bounds=st.just((0.0, 1.0)) | ranges,
 )
-def test_a_rule_is_read_as_it_is_written(backward, level, bounds):
+def test_parse_inverts_str(backward, level, bounds):
     rule = ShakeRule("Shake", backward, level, *bounds)
     assert ShakeRule.parse(str(rule)) == rule
 
 
-def test_names_are_the_papers():
+def test_names_follow_the_paper():
     assert str(ShakeRule("Even", "Even", "Batch")) == "E-E-B"
     assert str(ShakeRule("Shake", "M3", "Image")) == "S-M3-I"
     assert str(ShakeRule("Shake", 0.7, "Image")) == "S-0.7-I"
@@ -47,15 +45,15 @@ def test_names_are_the_papers():
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "invalid",
     [
         *("S-K", "X-S-I", "S-S", "s-s-i", "", "S-S-I-", "S-1.5-I", "S-nan-I", "S-M6-I", "S-E-I[0.6,0.4]", None, 3),
         *("E-M1-I", "E-0.5-I", "K-S-I", "S-E-I[0..4,1]"),
     ],
 )
-def test_what_is_no_rule_is_named(wrong):
+def test_invalid_rules_are_named(invalid):
     with pytest.raises(InputError, match=r"^rule: ") as raised:
-        ShakeRule.parse(wrong)
+        ShakeRule.parse(invalid)
     assert "expected" in str(raised.value)
 
 
@@ -66,12 +64,12 @@ def test_rows_sum_to_one(rule):
 
 
 @pytest.mark.parametrize("branches", [2, 3, 5])
-def test_uniform_on_the_simplex(branches):
+def test_shake_is_uniform_on_the_simplex(branches):
     """Each coordinate of Dirichlet(1, ..., 1) is Beta(1, N - 1): U(0, 1) at two branches."""
     for coefficients in draw("S-S-I", branches=branches):
         assert np.allclose(coefficients.sum(1), 1.0, atol=1e-6)
         for b in range(branches):
-            assert stats.kstest(coefficients[:, b], stats.beta(1, branches - 1).cdf).pvalue > LEAST_P
+            assert stats.kstest(coefficients[:, b], stats.beta(1, branches - 1).cdf).pvalue > MIN_P
 
 
 def test_alpha_and_beta_are_independent_under_shake():
@@ -82,16 +80,16 @@ def test_alpha_and_beta_are_independent_under_shake():
     assert abs(np.abs(beta - alpha).mean() - 1 / 3) < 0.01
 
 
-def test_even_and_keep():
+def test_even_is_constant_and_keep_repeats_alpha():
     alpha, beta = draw("E-E-I", branches=3)
     assert (alpha == np.float32(1 / 3)).all()
     assert (beta == alpha).all()
     alpha, beta = draw("E-S-I")
     assert (alpha == 0.5).all()
-    assert stats.kstest(beta[:, 0], "uniform").pvalue > LEAST_P
+    assert stats.kstest(beta[:, 0], "uniform").pvalue > MIN_P
     alpha, beta = draw("S-E-I")
     assert (beta == 0.5).all()
-    assert stats.kstest(alpha[:, 0], "uniform").pvalue > LEAST_P
+    assert stats.kstest(alpha[:, 0], "uniform").pvalue > MIN_P
     alpha, beta = draw("S-K-I", branches=4)
     assert (alpha == beta).all()
 
@@ -107,18 +105,18 @@ TABLE_4 = {  # ends of the interval of beta: alpha < 0.5, alpha >= 0.5
 @pytest.mark.parametrize("method", TABLE_4)
 def test_update_rules_of_table_4(method):
     alpha, beta = (c[:, 0] for c in draw(f"S-{method}-I"))
-    assert stats.kstest(alpha, "uniform").pvalue > LEAST_P
+    assert stats.kstest(alpha, "uniform").pvalue > MIN_P
     for side, ends in zip((alpha < 0.5, alpha >= 0.5), TABLE_4[method], strict=True):
         low, high = ends(alpha[side])
         place = (beta[side] - low) / (high - low).clip(1e-9)
         wide = high - low > 1e-3  # elsewhere rounding decides
         assert place[wide].min() > -1e-3
         assert place[wide].max() < 1 + 1e-3
-        assert stats.kstest(place[wide].clip(0, 1), "uniform").pvalue > LEAST_P
+        assert stats.kstest(place[wide].clip(0, 1), "uniform").pvalue > MIN_P
 
 
 @pytest.mark.parametrize("s", [0.0, 0.2, 0.5, 0.7, 1.0])
-def test_strength(s):
+def test_strength_interpolates_between_keep_even_and_m1(s):
     """beta = (1 - s) alpha + s (1 - alpha): Keep at 0, Even at 0.5, M1 at 1, E|beta - alpha| = s / 2."""
     alpha, beta = (c[:, 0] for c in draw(f"S-{s:g}-I"))
     assert np.allclose(beta, (1 - s) * alpha + s * (1 - alpha), atol=1e-6)
@@ -128,14 +126,14 @@ def test_strength(s):
         assert np.allclose(draw(same)[1][:, 0], beta, atol=1e-6)
 
 
-def test_a_range_of_alpha():
+def test_range_limits_alpha():
     alpha, beta = draw("S-E-I[0.4,0.6]")
-    assert stats.kstest(alpha[:, 0], stats.uniform(0.4, 0.2).cdf).pvalue > LEAST_P
+    assert stats.kstest(alpha[:, 0], stats.uniform(0.4, 0.2).cdf).pvalue > MIN_P
     assert np.allclose(alpha.sum(1), 1.0, atol=1e-6)
     assert (beta == 0.5).all()
 
 
-def test_coefficients_are_float32_whatever_the_default_is():
+def test_coefficients_are_float32_for_any_default_dtype():
     torch.set_default_dtype(torch.float64)
     try:
         drawn = [c for rule in ("S-S-I", "E-E-B", "S-M2-I") for c in ShakeRule.parse(rule).draw(3, 2)]
@@ -144,7 +142,7 @@ def test_coefficients_are_float32_whatever_the_default_is():
     assert {c.dtype for c in drawn} == {torch.float32}
 
 
-def test_levels():
+def test_level_decides_the_shape():
     alpha, beta = draw("S-S-I", n=8)
     assert alpha.shape == beta.shape == (8, 2)
     assert len(set(alpha[:, 0])) == 8, "one per image"
@@ -152,7 +150,7 @@ def test_levels():
     assert alpha.shape == beta.shape == (2,), "one per batch"
 
 
-def test_draws_are_fresh_and_follow_the_generator():
+def test_draws_differ_and_are_reproducible_with_a_generator():
     generator = torch.Generator().manual_seed(5)
     rule = ShakeRule.parse("S-S-I")
     first, second = rule.draw(4, 2, generator=generator), rule.draw(4, 2, generator=generator)
@@ -165,7 +163,7 @@ def test_draws_are_fresh_and_follow_the_generator():
 
 
 @pytest.mark.parametrize("rule", ["S-M1-I", "S-M4-B", "S-0.7-I", "S-E-I[0.4,0.6]"])
-def test_rules_for_two_branches_say_so(rule):
+def test_rules_for_two_branches_refuse_three(rule):
     with pytest.raises(InputError, match=r"two branches, got 3"):
         ShakeRule.parse(rule).draw(4, 3)
     with pytest.raises(InputError, match="got 1 branch"):

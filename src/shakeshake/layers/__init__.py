@@ -1,1 +1,1 @@
-"""The idea itself: rules, the mixing of branches, the layer. Knows torch alone."""
+"""Shake-Shake itself: rules, mixing of branches, and the layers built on them. Needs only torch."""

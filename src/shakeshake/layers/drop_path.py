@@ -1,4 +1,4 @@
-"""Relatives of Shake-Shake for a single residual branch: ShakeDrop and stochastic depth, on the same mix."""
+"""ShakeDrop and stochastic depth: related regularizers for a single residual branch."""
 
 from __future__ import annotations
 
@@ -11,70 +11,97 @@ from ..errors import InputError
 from .mix import mix
 
 
-class _OneBranch(nn.Module):
-    """What the two share: a survival probability, a level, a generator."""
+class _SingleBranch(nn.Module):
+    """Survival probability, level and random generator of a regularizer for one branch."""
 
     def __init__(
         self,
-        survival: float = 0.5,
+        survival_prob: float = 0.5,
         level: Literal["Batch", "Image"] = "Image",
         *,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        if not 0.0 < survival <= 1.0:
-            raise InputError(f"survival: {survival!r} is no probability, expected 0 < survival <= 1")
+        if not 0.0 < survival_prob <= 1.0:
+            raise InputError(f"survival_prob: got {survival_prob!r}, expected 0 < survival_prob <= 1")
         if level not in ("Batch", "Image"):
             raise InputError(f"level: got {level!r}, expected 'Batch' or 'Image'")
-        self.survival, self.level, self.generator = survival, level, generator
+        self.survival_prob, self.level, self.generator = survival_prob, level, generator
 
     def _uniform(self, x: Tensor) -> Tensor:
         rows = (x.shape[0], 1) if self.level == "Image" else (1,)
         return torch.rand(rows, device=x.device, generator=self.generator)
 
     def _gate(self, x: Tensor) -> Tensor:
-        return (self._uniform(x) < self.survival).float()
+        return (self._uniform(x) < self.survival_prob).float()
 
     def extra_repr(self) -> str:
-        return f"survival={self.survival:g}, level={self.level}"
+        return f"survival_prob={self.survival_prob:g}, level={self.level}"
 
 
-class StochasticDepth(_OneBranch):
-    """Keep a residual branch with probability ``survival``, else drop it (Huang et al., 2016, equations 2 and 5).
+class StochasticDepth(_SingleBranch):
+    """Drop a residual branch at random (Huang et al., Deep Networks with Stochastic Depth, 2016, equations 2 and 5).
 
-        training    value b * x, gradient b * dL/dy, with b ~ Bernoulli(survival), the same b in both
-        evaluation  survival * x
+    With b ~ Bernoulli(survival_prob), input x of shape (N, ...) and output y of the same shape:
 
-    x: (N, ...). level: one b for the batch, as in the paper, or one per image.
+        training    y = b * x, dL/dx = b * dL/dy
+        evaluation  y = survival_prob * x
+
+    Args:
+        survival_prob: Probability of keeping the branch.
+        level: ``"Image"`` for one b per image, ``"Batch"`` for one per batch, as in the paper.
+        generator: Source of b, on the input's device; by default torch's own.
+
+    Raises:
+        InputError: If an argument is out of range.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
-            return x * self.survival
+            return x * self.survival_prob
         gate = self._gate(x)
         return mix((x,), gate, gate)
 
 
-class ShakeDrop(_OneBranch):
-    """Shake a single residual branch where stochastic depth would drop it (Yamada et al., 2018, equations 5 and 6).
+class ShakeDrop(_SingleBranch):
+    """Shake a residual branch where stochastic depth drops it (Yamada et al., ShakeDrop, 2018, equations 5 and 6).
 
-        training    value (b + alpha - b alpha) * x, gradient (b + beta - b beta) * dL/dy
-                    b ~ Bernoulli(survival), alpha ~ U(-1, 1), beta ~ U(0, 1), independent
-        evaluation  survival * x, the expectation of the training value
+    With independent b ~ Bernoulli(survival_prob), alpha ~ U(-1, 1) and beta ~ U(0, 1), input x of shape (N, ...) and
+    output y of the same shape:
 
-    x: (N, ...). The branch should end in batch normalisation, as in the paper.
+        training    y = (b + alpha - b alpha) * x, dL/dx = (b + beta - b beta) * dL/dy
+        evaluation  y = survival_prob * x, the expectation of the training value
+
+    The branch should end in batch normalisation, as in the paper.
+
+    Args:
+        survival_prob: Probability of leaving the branch unshaken.
+        level: ``"Image"`` for one draw per image, ``"Batch"`` for one per batch.
+        generator: Source of the draws, on the input's device; by default torch's own.
+
+    Raises:
+        InputError: If an argument is out of range.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
-            return x * self.survival
+            return x * self.survival_prob
         gate = self._gate(x)
         alpha, beta = 2.0 * self._uniform(x) - 1.0, self._uniform(x)
         return mix((x,), gate + (1.0 - gate) * alpha, gate + (1.0 - gate) * beta)
 
 
-def linear_survival(block: int, blocks: int, last: float = 0.5) -> float:
-    """Survival of block 1..blocks, falling linearly from 1 before the first to ``last`` (both papers' schedule)."""
+def linear_survival_prob(block: int, blocks: int, last: float = 0.5) -> float:
+    """Return the survival probability of a block under the linear schedule of both papers.
+
+    Args:
+        block: Index of the block, 1 to ``blocks``.
+        blocks: Number of blocks.
+        last: Probability of the last block. Before the first block it is 1.
+
+    Raises:
+        InputError: If the index is out of range.
+    """
     if not 1 <= block <= blocks:
         raise InputError(f"block: got {block}, expected 1 to {blocks}")
     return 1.0 - block / blocks * (1.0 - last)

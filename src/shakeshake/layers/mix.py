@@ -1,4 +1,4 @@
-"""mix: a weighted sum whose gradient uses other weights. Deterministic; whoever calls it draws the coefficients."""
+"""mix: a weighted sum of branches whose gradient has other weights."""
 
 from __future__ import annotations
 
@@ -12,21 +12,26 @@ from ..errors import InputError
 
 
 def mix(branches: Sequence[Tensor], alpha: Tensor, beta: Tensor) -> Tensor:
-    """Affine combination of branches with separate forward and backward coefficients (paper, section 1.2).
+    """Combine branches with separate forward and backward coefficients (paper, section 1.2).
 
         value      y = sum_b alpha_b * x_b
         gradient   dL/dx_b = beta_b * dL/dy
 
-    branches: B tensors of one shape (N, ...), floating, of any rank; two or more for Shake-Shake (one is allowed: the
-        relatives of the method use it). Of one dtype; under autocast of several, which become the widest as in a sum.
-    alpha, beta: (N, B), a row for each image, or (B,), one for the whole batch. They get no gradient; rows sum to 1 in
-        Shake-Shake, which is not checked here (it would wait for the device).
+    Deterministic; the same in training and evaluation. The backward pass saves beta and no feature map. Supports double
+    backward, ``torch.func.grad``, ``torch.vmap`` over a leading axis and ``torch.compile``.
 
-    The result has the branches' dtype (coefficients are cast to it, so half precision stays half precision) and their
-    memory format. The backward keeps beta and nothing else: no feature map is saved. It can itself be differentiated;
-    ``torch.func.grad`` and ``torch.vmap`` over a leading axis work.
+    Args:
+        branches: B floating-point tensors of one shape (N, ...) and one dtype. Shake-Shake has two or more, other
+            regularizers one. Under autocast several dtypes are promoted, as in a sum.
+        alpha: Forward coefficients, (N, B) for one row per image or (B,) for the whole batch. Rows should sum to 1 in
+            Shake-Shake; this is not checked, as it would wait for the device.
+        beta: Backward coefficients, of either shape. Neither alpha nor beta gets a gradient.
 
-    Raises InputError when shapes or dtypes do not fit each other.
+    Returns:
+        A tensor of the branches' shape, dtype (coefficients are cast to it) and memory format.
+
+    Raises:
+        InputError: If shapes or dtypes do not match.
     """
     branches = tuple(branches)
     if not branches:
@@ -55,7 +60,7 @@ def mix(branches: Sequence[Tensor], alpha: Tensor, beta: Tensor) -> Tensor:
                 + " or ".join(map(str, allowed))
                 + " for these branches"
             )
-    if beta is alpha:  # as under Keep and Even-Even; torch.compile breaks its graph where one tensor is passed twice
+    if beta is alpha:  # under Keep and Even-Even; torch.compile breaks the graph if one tensor is passed twice
         beta = alpha.view_as(alpha)
     return _Mix.apply(alpha, beta, *branches)
 
@@ -65,7 +70,7 @@ def _autocast(device: str) -> bool:
 
 
 def _weight(coefficients: Tensor, branch: int, like: Tensor) -> Tensor:
-    """One branch's coefficient, shaped to broadcast over a feature map and in its dtype."""
+    """Coefficient of one branch, in the feature map's dtype and shaped to broadcast over it."""
     column = coefficients[..., branch]
     if column.dim():  # (N,) -> (N, 1, 1, ...)
         column = column.reshape(column.shape + (1,) * (like.dim() - 1))
@@ -73,7 +78,7 @@ def _weight(coefficients: Tensor, branch: int, like: Tensor) -> Tensor:
 
 
 class _Mix(torch.autograd.Function):
-    """The weighted sum with its own backward. Saves beta alone."""
+    """Weighted sum with a custom backward, which saves only beta."""
 
     generate_vmap_rule = True
 

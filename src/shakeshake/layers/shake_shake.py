@@ -1,4 +1,4 @@
-"""ShakeShake, the module for anybody's network, and shake_shake, the same as a function."""
+"""ShakeShake, a module that combines residual branches, and shake_shake, the same as a function."""
 
 from __future__ import annotations
 
@@ -16,20 +16,24 @@ def shake_shake(
     training: bool = True,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Combine parallel residual branches by Shake-Shake (X. Gastaldi, 2017, section 1.2).
+    """Combine parallel residual branches by Shake-Shake (Gastaldi, 2017, section 1.2).
 
-        training    value      sum_b alpha_b * x_b          alpha drawn afresh at every call
-                    gradient   beta_b * dL/dy for branch b  beta as the rule says
+        training    value      sum_b alpha_b * x_b          alpha is drawn at every call
+                    gradient   beta_b * dL/dy for branch b  beta is drawn as the rule specifies
         evaluation  value and gradient of the mean of the branches
 
-    branches: two or more tensors of one shape (N, ...).
-    rule: see :class:`ShakeRule`.
-    generator: where the coefficients come from; it must live on the branches' device. By default torch's own
-        generator of that device, which activation checkpointing rewinds by itself (it cannot rewind a generator that
-        is passed here, so recomputation would see other coefficients).
+    Args:
+        *branches: Two or more tensors of one shape (N, ...).
+        rule: The rule, see ShakeRule.
+        training: Whether to draw coefficients or take the mean.
+        generator: Source of the coefficients, on the branches' device; by default torch's own. Activation checkpointing
+            restores only torch's own, so with another one recomputation would see other coefficients.
 
-    Returns a tensor of the branches' shape, dtype and memory format. Raises InputError for a rule that is not one, for
-    fewer than two branches, and for shapes that differ.
+    Returns:
+        A tensor of the branches' shape, dtype and memory format.
+
+    Raises:
+        InputError: If the rule is invalid or not defined for this number of branches, or if shapes differ.
     """
     rule = ShakeRule.parse(rule)
     rule.check_branches(len(branches))
@@ -46,10 +50,17 @@ def shake_shake(
 
 
 class ShakeShake(nn.Module):
-    """Shake-Shake as a layer without parameters: ``y = x + layer(branch1(x), branch2(x))``.
+    """Shake-Shake as a module without parameters: ``y = x + shake(branch1(x), branch2(x))``.
 
-    Every call in training mode draws its own coefficients, so one instance may serve several blocks. In evaluation it
-    is the mean of the branches. Arguments and errors are those of :func:`shake_shake`.
+    In training every call draws its own coefficients, so one instance may serve several blocks. In evaluation it
+    returns the mean of the branches. See shake_shake for formulas and shapes.
+
+    Args:
+        rule: The rule, see ShakeRule.
+        generator: Source of the coefficients; by default torch's own.
+
+    Raises:
+        InputError: If the rule is invalid.
     """
 
     def __init__(self, rule: str | ShakeRule = "S-S-I", *, generator: torch.Generator | None = None) -> None:

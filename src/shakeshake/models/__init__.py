@@ -1,1 +1,1 @@
-"""The networks. Know core; a network's name is its specification."""
+"""The paper's networks, the networks it compares with, and shakeify for other networks."""

@@ -1,10 +1,8 @@
-"""ShakeDrop and stochastic depth: their coefficients, and evaluation as the expectation of training."""
-
 import pytest
 import torch
 
 from shakeshake import InputError, ShakeDrop, StochasticDepth
-from shakeshake.layers.drop_path import linear_survival
+from shakeshake.layers.drop_path import linear_survival_prob
 
 N = 40_000
 
@@ -18,7 +16,7 @@ def coefficients(layer):
     return y.detach()[:, 0], g[:, 0]
 
 
-def test_stochastic_depth_keeps_or_drops():
+def test_stochastic_depth_keeps_or_drops_value_and_gradient_together():
     forward, backward = coefficients(StochasticDepth(0.7, "Image"))
     assert set(forward.tolist()) == {0.0, 1.0}
     assert torch.equal(forward, backward), "the same gate both ways"
@@ -27,7 +25,7 @@ def test_stochastic_depth_keeps_or_drops():
     assert len(coefficients(StochasticDepth(0.7, "Batch"))[0].unique()) == 1
 
 
-def test_shakedrop_shakes_where_it_would_drop():
+def test_shakedrop_draws_alpha_and_beta_where_the_gate_is_zero():
     forward, backward = coefficients(ShakeDrop(0.6))
     kept = forward == 1.0
     assert float(kept.float().mean()) == pytest.approx(0.6, abs=0.01)
@@ -40,9 +38,9 @@ def test_shakedrop_shakes_where_it_would_drop():
     assert float(ShakeDrop(0.6).eval()(torch.ones(1, 1))) == pytest.approx(0.6)
 
 
-def test_survival_falls_linearly_and_is_checked():
-    assert [linear_survival(k, 4) for k in (1, 2, 4)] == [0.875, 0.75, 0.5]
-    with pytest.raises(InputError, match="survival"):
+def test_survival_probability_falls_linearly_and_arguments_are_checked():
+    assert [linear_survival_prob(k, 4) for k in (1, 2, 4)] == [0.875, 0.75, 0.5]
+    with pytest.raises(InputError, match="survival_prob"):
         ShakeDrop(1.5)
     with pytest.raises(InputError, match="block"):
-        linear_survival(5, 4)
+        linear_survival_prob(5, 4)

@@ -1,5 +1,3 @@
-"""The layer: training by its rule, evaluation as the mean, replicas that draw their own."""
-
 import copy
 import subprocess
 import sys
@@ -12,7 +10,7 @@ from shakeshake import InputError, ShakeRule, ShakeShake, shake_shake
 
 
 @pytest.mark.parametrize("branches", [2, 3])
-def test_evaluation_is_exactly_the_mean(branches):
+def test_evaluation_is_exactly_the_mean_of_the_branches(branches):
     xs = [torch.randn(4, 3, 5, 5, requires_grad=True) for _ in range(branches)]
     layer = ShakeShake("S-S-I").eval()
     y = layer(*xs)
@@ -23,7 +21,7 @@ def test_evaluation_is_exactly_the_mean(branches):
         assert torch.allclose(g, torch.full_like(g, 1 / branches))
 
 
-def test_training_is_the_rule_and_the_mix():
+def test_training_mixes_with_the_coefficients_of_the_rule():
     xs = [torch.randn(6, 3, 2, requires_grad=True) for _ in range(2)]
     layer = ShakeShake("S-M3-I", generator=torch.Generator().manual_seed(9))
     y = layer(*xs)
@@ -34,17 +32,17 @@ def test_training_is_the_rule_and_the_mix():
     assert not torch.equal(layer(*xs), y), "fresh coefficients at every pass"
 
 
-def test_the_layer_has_no_parameters_and_can_be_copied():
+def test_layer_has_no_parameters_and_a_copy_continues_its_generator():
     layer = ShakeShake("S-E-B", generator=torch.Generator().manual_seed(1))
     assert not layer.state_dict()
     twin = copy.deepcopy(layer)
     assert twin.rule == layer.rule
     x1, x2 = torch.randn(3, 2), torch.randn(3, 2)
-    assert torch.equal(twin(x1, x2), layer(x1, x2)), "the copy goes on from the same state of its generator"
+    assert torch.equal(twin(x1, x2), layer(x1, x2))
     assert "S-E-B" in repr(layer)
 
 
-def test_mistakes():
+def test_usage_errors_name_shapes_and_branches():
     with pytest.raises(InputError, match="got 1 branch"):
         shake_shake(torch.ones(2, 3))
     with pytest.raises(InputError, match=r"shapes \(2, 3\) and \(2, 4\) differ"):
@@ -53,8 +51,8 @@ def test_mistakes():
         shake_shake(torch.tensor(1.0), torch.tensor(1.0))
 
 
-def test_replicas_draw_their_own_and_share_gradients(tmp_path):
-    """DDP over two gloo processes: other coefficients on each, the same averaged gradient on both."""
+def test_ddp_replicas_draw_different_coefficients_and_average_gradients(tmp_path):
+    """Two processes with gloo."""
     script = textwrap.dedent("""
         import os, sys, torch, torch.distributed as dist
         from torch.nn.parallel import DistributedDataParallel
@@ -71,7 +69,7 @@ def test_replicas_draw_their_own_and_share_gradients(tmp_path):
         torch.save([torch.stack([a for a, _ in drawn]), *[p.grad for p in model.parameters()]], f"{folder}/{rank}.pt")
         dist.barrier()
         dist.destroy_process_group()
-        os._exit(0)  # a thread of the group, which DDP still holds, sometimes aborts a process that ends otherwise
+        os._exit(0)  # a thread of the process group sometimes aborts a normal exit
     """)
     processes = [subprocess.Popen([sys.executable, "-c", script, str(rank), str(tmp_path)]) for rank in (0, 1)]
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
