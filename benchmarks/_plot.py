@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from shakeshake.utils.files import atomic_write
 
-INK = "#737373"
+INK = "#7a7a7a"
 STYLES = (("#2f7ed8", "-", "o"), ("#d9730d", "--", "s"), ("#2e9e5b", "-.", "^"), ("#a34fc4", ":", "D"))
 SETTINGS = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
@@ -51,7 +51,8 @@ def line_chart(path: Path, panels: list[Panel], description: str, *, size: tuple
                     axes.set_xscale("log", base=2)
                 axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
                 axes.minorticks_off()
-            axes.set(xlabel=panel.x_label, ylim=(0, None))
+            lowest = min(0.0, *(y for _, ys in panel.lines.values() for y in ys))
+            axes.set(xlabel=panel.x_label, ylim=(lowest, None))
             axes.set_title(panel.y_label, loc="left", fontsize=12)
             axes.grid(axis="y", color=INK, alpha=0.25)
             axes.set_axisbelow(True)
