@@ -1,1 +1,1 @@
-"""Images in memory: where they come from, and the batches made of them. Knows nothing of models."""
+"""Data sets: sources, image folders, augmentation, splits and loaders."""
