@@ -260,6 +260,7 @@ def _load_folder(
     record: dict[str, Any] | None,
     progress: ProgressCallback | None,
 ) -> ImageData:
+    require("PIL", "train")
     from .image_folder.dataset import load_image_folder, load_recorded
 
     if record is not None:
