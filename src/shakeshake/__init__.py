@@ -34,6 +34,9 @@ _EXPORTS = {
     "fuse": "inference.fuse",
     "from_pretrained": "export.hub",
     "push_to_hub": "export.hub",
+    "export_run": "export.export_run",
+    "register_format": "export.registry",
+    "compare": "experiments.compare",
     "analyze": "analysis.run",
     "branch_correlation": "analysis.correlation",
     "layerwise_correlation": "analysis.correlation",
@@ -51,8 +54,11 @@ if TYPE_CHECKING:
     from .data.registry import load_data as load_data
     from .data.registry import register_data as register_data
     from .errors import InputError as InputError
+    from .experiments.compare import compare as compare
+    from .export.export_run import export_run as export_run
     from .export.hub import from_pretrained as from_pretrained
     from .export.hub import push_to_hub as push_to_hub
+    from .export.registry import register_format as register_format
     from .inference.fuse import fuse as fuse
     from .layers.drop_path import ShakeDrop as ShakeDrop
     from .layers.drop_path import StochasticDepth as StochasticDepth

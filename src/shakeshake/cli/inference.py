@@ -152,7 +152,6 @@ def export(
         half=half,
         licence=licence,
         data_dir=data_dir,
-        say=lambda line: print(line, flush=True),
     )
     print(written)
     return EXIT_OK

@@ -1,1 +1,1 @@
-"""From a trained network to one that is only used: folded, merged, written in other formats."""
+"""Export trained runs to other formats and to the Hugging Face hub."""

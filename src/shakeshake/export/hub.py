@@ -1,59 +1,81 @@
-"""Models from the Hugging Face hub and to it, by huggingface_hub's mixin. The extra ``hub``."""
+"""Load models from the Hugging Face hub and push them there."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import InputError
 from ..utils.console import escape
+from ..utils.extras import require
 
 if TYPE_CHECKING:
     from .hub_model import HubModel
 
+T = TypeVar("T")
+
 
 def from_pretrained(name: str | Path, **options: Any) -> HubModel:
-    """A trained model from a repository of the hub, ``user/name``, or from a folder that `shakeshake export` wrote.
+    """Load a trained model from the hub, or from a folder that ``shakeshake export`` wrote.
 
-    options: of huggingface_hub's from_pretrained (revision, token, cache_dir, force_download, local_files_only) and
-    map_location. What comes is checked as ss.load() does; weights are safetensors alone. Returned in evaluation mode,
-    with ``save_pretrained`` and ``push_to_hub`` of its own. Raises InputError when it cannot be had or is not ours.
+    Args:
+        name: Repository ``user/name``, or a folder.
+        options: Of huggingface_hub's ``from_pretrained`` (revision, token, cache_dir, force_download,
+            local_files_only), and ``map_location``.
+
+    Returns:
+        The model in evaluation mode, with huggingface_hub's ``save_pretrained`` and ``push_to_hub``. Its files are
+        checked as by ``load``; weights are read in the safetensors format only.
+
+    Raises:
+        InputError: The model cannot be downloaded, or is not one of this package.
     """
-    return _told(f"model: {escape(name)} cannot be loaded", lambda: _class().from_pretrained(str(name), **options))
+    hub_model = _hub_model()
+    return _translate_errors(
+        f"model: {escape(name)} cannot be loaded", lambda: hub_model.from_pretrained(str(name), **options)
+    )
 
 
 def push_to_hub(run: str | Path, name: str, *, licence: str = "unknown", **options: Any) -> str:
-    """Export a finished run in the hub's layout, model card included, and push it to the repository ``user/name``.
+    """Export a finished run in the hub's layout, with a model card, and push it to a repository.
 
-    options: of huggingface_hub's push_to_hub (private, token, branch, commit_message, create_pr). Returns the address
-    of the commit. Raises InputError as export_run() does, and when the hub does not take it.
+    Args:
+        run: The run directory.
+        name: Repository ``user/name``.
+        licence: Licence identifier for the model card, such as ``"mit"``.
+        options: Of huggingface_hub's ``push_to_hub`` (private, token, branch, commit_message, create_pr).
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        InputError: As ``export_run``, or the hub refuses it.
     """
-    hub_model = _class()
+    hub_model = _hub_model()
     from .export_run import export_run
 
     with tempfile.TemporaryDirectory() as folder:
-        export_run(run, "safetensors", Path(folder) / "model", licence=licence, say=lambda _: None)
+        export_run(run, "safetensors", Path(folder) / "model", licence=licence)
         model = hub_model.from_pretrained(str(Path(folder) / "model"))
-        return str(_told(f"model: {escape(name)} cannot be pushed", lambda: model.push_to_hub(name, **options)))
+        what = f"model: {escape(name)} cannot be pushed"
+        return str(_translate_errors(what, lambda: model.push_to_hub(name, **options)))
 
 
-def _class() -> type[HubModel]:
-    try:
-        from .hub_model import HubModel
-    except ImportError as error:
-        if "huggingface_hub" not in str(error):
-            raise
-        raise InputError("hub: huggingface_hub is not installed, expected: pip install 'shakeshake[hub]'") from None
+def _hub_model() -> type[HubModel]:
+    require("huggingface_hub", "hub")
+    from .hub_model import HubModel
+
     return HubModel
 
 
-def _told(what: str, ask: Any) -> Any:
-    """What the hub and the network have against it, in one sentence."""
+def _translate_errors(what: str, request: Callable[[], T]) -> T:
+    """Make a request; errors of the hub and the network become one sentence."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return ask()
+        return request()
     except InputError:
         raise
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""TrainedModel with huggingface_hub's mixin: from_pretrained, save_pretrained, push_to_hub. The extra ``hub``."""
+"""A trained model with huggingface_hub's mixin: from_pretrained, save_pretrained, push_to_hub."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from huggingface_hub import ModelCard, PyTorchModelHubMixin, hf_hub_download
 
 from ..models.model import CONFIG, WEIGHTS, TrainedModel, load
 from ..models.weights import sha256, weights_as_bytes
-from .model_card import CARD, plain_card
+from .model_card import CARD, minimal_card
 
 
 class HubModel(TrainedModel, PyTorchModelHubMixin, library_name="shakeshake", pipeline_tag="image-classification"):
-    """A trained model that the hub's functions know. card: the README.md that it came with."""
+    """A trained model that can be pushed to the hub. card: its README.md, if it was loaded with one."""
 
     card = ""
 
@@ -25,13 +25,13 @@ class HubModel(TrainedModel, PyTorchModelHubMixin, library_name="shakeshake", pi
         (save_directory / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False), encoding="utf-8")
 
     def generate_model_card(self, *_: Any, **__: Any) -> ModelCard:
-        return ModelCard(self.card or plain_card(self.config), ignore_metadata_errors=True)
+        return ModelCard(self.card or minimal_card(self.config), ignore_metadata_errors=True)
 
     @classmethod
     def _from_pretrained(
-        cls, *, model_id: str, map_location: str = "cpu", **how: Any
-    ) -> HubModel:  # not the mixin's own, which opens a pickle where there is no model.safetensors
-        folder = Path(model_id) if Path(model_id).is_dir() else _downloaded(model_id, how)
+        cls, *, model_id: str, map_location: str = "cpu", **options: Any
+    ) -> HubModel:  # in place of the mixin's, which opens a pickle if there is no model.safetensors
+        folder = Path(model_id) if Path(model_id).is_dir() else _download(model_id, options)
         found = load(folder, map_location)
         model = cls(found.network, found.config).to(map_location).eval()
         if (folder / CARD).is_file():
@@ -39,8 +39,8 @@ class HubModel(TrainedModel, PyTorchModelHubMixin, library_name="shakeshake", pi
         return model
 
 
-def _downloaded(model_id: str, how: dict[str, Any]) -> Path:
+def _download(model_id: str, options: dict[str, Any]) -> Path:
     known = ("revision", "cache_dir", "force_download", "local_files_only", "token")
-    given = {name: how[name] for name in known if name in how}
-    paths = [Path(hf_hub_download(repo_id=model_id, filename=name, **given)) for name in (CONFIG, WEIGHTS)]
+    options = {name: options[name] for name in known if name in options}
+    paths = [Path(hf_hub_download(repo_id=model_id, filename=name, **options)) for name in (CONFIG, WEIGHTS)]
     return paths[0].parent

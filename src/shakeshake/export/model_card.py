@@ -1,4 +1,4 @@
-"""The model card: README.md in the layout of the Hugging Face hub, with its metadata as YAML. Names are escaped."""
+"""The model card: README.md for the Hugging Face hub, with its metadata as YAML and all names escaped."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..layers.rules import NO_RULE
 from ..train.open_run import TrainedRun
 from ..train.recipe import Recipe
 from ..utils.console import escape, escape_line_breaks
@@ -22,7 +23,13 @@ _HOUSEKEEPING = ("data_dir", "checkpoint_interval_s", "device", "eval_every")
 
 @dataclass(frozen=True)
 class Measured:
-    """Over the test images: error in %, expected calibration errors as fractions, without the temperature and with."""
+    """Measured over the test images.
+
+    Attributes:
+        error: Test error in %.
+        images: Number of test images.
+        ece, ece_calibrated: Expected calibration error without and with the temperature, from 0 to 1.
+    """
 
     error: float
     images: int
@@ -31,7 +38,11 @@ class Measured:
 
 
 def check_licence(licence: str) -> str:
-    """An identifier such as mit, apache-2.0, cc-by-4.0, other. Raises InputError for what can be none."""
+    """Return a licence identifier such as mit, apache-2.0, cc-by-4.0 or other.
+
+    Raises:
+        InputError: It is not an identifier.
+    """
     if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]{0,63}", licence):
         raise InputError(
             f"licence: got {licence!r}, expected an identifier such as mit, apache-2.0, cc-by-4.0 or other"
@@ -39,30 +50,30 @@ def check_licence(licence: str) -> str:
     return licence
 
 
-def model_card(opened: TrainedRun, config: dict[str, Any], measured: Measured, licence: str) -> str:
-    """The card of a finished run: data, recipe, errors, calibration, licence, citation."""
-    recipe, data = opened.recipe, opened.data
+def model_card(run: TrainedRun, config: dict[str, Any], measured: Measured, licence: str) -> str:
+    """Write the card of a finished run: data, errors, calibration, recipe, licence, citation."""
+    recipe, data = run.recipe, run.data
     name = _data_name(recipe)
-    result = opened.run.result()
+    result = run.run.result()
     title = f"{recipe.model} on {name}"
     return f"""---
 {_metadata(recipe, name, title, measured, licence)}
 ---
 
-# {_plain(title)}
+# {_escape_markdown(title)}
 
-An image classifier of {len(data.classes)} classes, trained with Shake-Shake regularization
-([X. Gastaldi, 2017](https://arxiv.org/abs/1705.07485)), rule {_plain(recipe.rule)}, by the package `shakeshake`.
+An image classifier with {len(data.classes)} classes, trained with the package `shakeshake`
+{_method(recipe)}.
 
 ```python
 import shakeshake as ss
 
-model = ss.load("path/of/this/folder")  # or ss.from_pretrained("user/name")
+model = ss.load("path/to/this/folder")  # or ss.from_pretrained("user/name")
 probabilities = model.predict(images)  # uint8, (N, {data.channels}, {data.image_size}, {data.image_size})
 ```
 
-`shakeshake predict path/of/this/folder photo.jpg` does the same for files: the square in the middle of the upright
-image, resized to {data.image_size} x {data.image_size} pixels.
+`shakeshake predict path/to/this/folder photo.jpg` reads image files. It rotates them upright as their EXIF data says,
+crops the central square and resizes it to {data.image_size} x {data.image_size} pixels.
 
 ## Classes
 
@@ -70,20 +81,21 @@ image, resized to {data.image_size} x {data.image_size} pixels.
 
 ## Data
 
-{_plain(name)}: {len(data.train.labels):,} training images, {measured.images:,} test images, {data.image_size} x \
-{data.image_size} pixels, {"colour" if data.channels == 3 else "grey"}. Fingerprint `{html.escape(data.fingerprint)}`.
+{_escape_markdown(name)}: {len(data.train.labels):,} training images, {measured.images:,} test images, \
+{data.image_size} x {data.image_size} pixels, {"colour" if data.channels == 3 else "grey"}. Fingerprint \
+`{html.escape(data.fingerprint)}`.
 
 ## Errors
 
 | | |
 |---|---|
 | test error | {measured.error:.2f} % of {measured.images:,} images |
-| training error, as it was seen (augmented, shaken) | {result.last_train_error:.2f} % |
+| training error, measured during training | {result.last_train_error:.2f} % |
 | epochs | {result.epochs:,} |
 | parameters | {result.parameters:,} |
 
-The error is that of the last epoch. Images that differ from those above in kind (other cameras, other framing, classes
-that are not in the list) were not measured; the network names one of its classes for any image.
+The errors are those of the last epoch. The model was not tested on images from other sources (other cameras or
+framing), and it predicts one of its classes for every image, including images of none of them.
 
 ## Calibration
 
@@ -112,20 +124,27 @@ that are not in the list) were not measured; the network names one of its classe
 """
 
 
-def plain_card(config: dict[str, Any]) -> str:
-    """The card of a model of which no more is known than its config."""
+def minimal_card(config: dict[str, Any]) -> str:
+    """Write the card of a model without a run, from its config."""
     classes = _classes(tuple(config["classes"]))
     head = "library_name: shakeshake\npipeline_tag: image-classification\ntags:\n- shakeshake\n- shake-shake"
-    return f"---\n{head}\n---\n\n# {_plain(config['model'])}\n\nAn image classifier. Classes: {classes}.\n"
+    return f"---\n{head}\n---\n\n# {_escape_markdown(config['model'])}\n\nAn image classifier. Classes: {classes}.\n"
+
+
+def _method(recipe: Recipe) -> str:
+    if recipe.rule == NO_RULE:
+        return "without Shake-Shake regularization"
+    paper = "[X. Gastaldi, 2017](https://arxiv.org/abs/1705.07485)"
+    return f"and Shake-Shake regularization ({paper}), rule {_escape_markdown(recipe.rule)}"
 
 
 def _data_name(recipe: Recipe) -> str:
-    """The data set's name; of a path its last part, for the rest is nobody's business."""
+    """The name of the data set; of a path the base name only, to avoid leaking paths."""
     return escape(Path(recipe.data).stem or "images")
 
 
 def _metadata(recipe: Recipe, name: str, title: str, measured: Measured, licence: str) -> str:
-    """The YAML between the lines; strings as JSON, which YAML is a superset of."""
+    """The YAML between the dashes. Strings are written as JSON, which is valid YAML."""
     known = HUB_DATA.get(recipe.data)
     lines = [
         "library_name: shakeshake",
@@ -157,17 +176,17 @@ def _metadata(recipe: Recipe, name: str, title: str, measured: Measured, licence
 
 
 def _yaml(text: str) -> str:
-    """ASCII alone: YAML reads JSON's escapes, but not its pairs of surrogates."""
+    """ASCII only: YAML reads JSON's escapes, but not its surrogate pairs."""
     return json.dumps(text.encode("ascii", "replace").decode())
 
 
-def _plain(text: str) -> str:
-    """Text in which Markdown and HTML find nothing of theirs."""
+def _escape_markdown(text: str) -> str:
+    """Escape Markdown and HTML."""
     return re.sub(r"([\\`*_{}\[\]#|~!])", r"\\\1", html.escape(escape_line_breaks(text), quote=False))
 
 
 def _classes(classes: tuple[str, ...]) -> str:
-    listed = ", ".join(_plain(name) for name in classes[:_SHOWN_CLASSES])
+    listed = ", ".join(_escape_markdown(name) for name in classes[:_SHOWN_CLASSES])
     return listed + (
         f" and {len(classes) - _SHOWN_CLASSES} more (config.json)" if len(classes) > _SHOWN_CLASSES else ""
     )
@@ -175,19 +194,19 @@ def _classes(classes: tuple[str, ...]) -> str:
 
 def _calibration(config: dict[str, Any], measured: Measured) -> str:
     fitted = config.get("calibration")
-    before = f"Expected calibration error over the test images: {100 * measured.ece:.1f} points"
+    before = f"Expected calibration error over the test images: {100 * measured.ece:.1f} percentage points"
     if not fitted:
         return f"{before}. No temperature was fitted."
     split = "validation" if fitted["split"] == "val" else "test"
     how = (
-        "there was no validation split, so that with the temperature is cross-fitted, each image by the temperature "
-        "of others"
+        "There is no validation split, so the latter is cross-fitted: each image is judged with a temperature that was "
+        "fitted to other images"
         if split == "test"
-        else "the test images had no part in it"
+        else "The test images were not used to fit it"
     )
     return (
         f"Logits are divided by a temperature of {config['temperature']:.3f}, fitted to {fitted['images']:,} {split} "
-        f"images. {before} without it, {100 * measured.ece_calibrated:.1f} points with it; {how}."
+        f"images. {before} without it, {100 * measured.ece_calibrated:.1f} with it. {how}."
     )
 
 
@@ -196,12 +215,11 @@ def _recipe(recipe: Recipe) -> str:
     fields["data"] = _data_name(recipe)
     if fields.get("init"):
         fields["init"] = escape(Path(fields["init"]).name)
-    return "\n".join(f"| {key} | {_plain(str(value))} |" for key, value in fields.items())
+    return "\n".join(f"| {key} | {_escape_markdown(str(value))} |" for key, value in fields.items())
 
 
 def _licence(licence: str) -> str:
     if licence == "unknown":
-        return (
-            "Not stated: who trained it has not said under which terms it may be used (`shakeshake export --licence`)."
-        )
-    return f"{_plain(licence)}, as stated by who exported it. The images have terms of their own."
+        return "Not stated. Ask the author before you use the model. (`shakeshake export --licence` states one.)"
+    stated = "as stated by the person who exported the model"
+    return f"{_escape_markdown(licence)}, {stated}. The training images may have other terms."

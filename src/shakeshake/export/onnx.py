@@ -1,9 +1,8 @@
-"""ONNX: written by torch's exporter, run by onnxruntime, made int8 by its static quantization. The extra ``onnx``."""
+"""The format onnx: written by torch's exporter, run by onnxruntime, quantized to int8 on request."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import logging
 import tempfile
@@ -14,37 +13,32 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..errors import InputError
-from ..inference.pipeline import Deployed
+from ..data.registry import Split
+from ..utils.extras import require
+from .registry import CHECK_IMAGES, ExportSource, channels_last, register_format, sample
+
+logger = logging.getLogger(__name__)
 
 INPUT, OUTPUT = "images", "probabilities"
 OPSET = 20
-_IN_BATCHES = 64
+BATCH_SIZE = 64
+CALIBRATION_IMAGES = 512  # training images on which int8 measures its ranges
 
 
-def needed(*modules: str) -> None:
-    """Raise InputError for a module of the extra that is not installed."""
-    for name in modules:
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            raise InputError(
-                f"format: onnx needs {name}, expected it installed: pip install 'shakeshake[onnx]'"
-            ) from None
+@register_format("onnx", lambda int8=False: "model.int8.onnx" if int8 else "model.onnx")
+def to_onnx(source: ExportSource, *, int8: bool = False) -> bytes:
+    """An ONNX model, with the run's metadata.
 
-
-def to_onnx(deployed: Deployed, about: Mapping[str, str]) -> bytes:
-    """The network with its preprocessing as an ONNX model: ``images`` (batch, H, W, C) uint8, any batch, in,
-    ``probabilities`` (batch, classes) float32 out.
-
-    about: goes into the file's metadata.
+    It takes ``images`` (batch, H, W, C) uint8 of any batch size and returns ``probabilities`` (batch, classes) float32.
+    int8: quantize it, and log its error over all test images beside that of fp32.
     """
-    needed("onnx", "onnxscript")
+    for module in ("onnx", "onnxscript", "onnxruntime"):
+        require(module, "onnx")
     shapes = {INPUT: {0: torch.export.Dim("batch")}}
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
-            deployed,
-            (deployed.example(),),
+            source.pipeline,
+            (source.pipeline.example(),),
             input_names=[INPUT],
             output_names=[OUTPUT],
             dynamic_shapes=shapes,
@@ -53,11 +47,35 @@ def to_onnx(deployed: Deployed, about: Mapping[str, str]) -> bytes:
             verbose=False,
         )
     assert program is not None
-    return described(program.model_proto.SerializeToString(), about)
+    content = replace_metadata(program.model_proto.SerializeToString(), source.metadata)
+    source.check(lambda images: run_onnx(content, images), "onnxruntime")
+    return _quantized(source, content) if int8 else content
 
 
-def described(content: bytes, about: Mapping[str, str]) -> bytes:
-    """The model with this metadata alone: torch's name the lines of this machine's files that made each node."""
+def _quantized(source: ExportSource, content: bytes) -> bytes:
+    data = source.run.data
+    train = channels_last(sample(data.train, CALIBRATION_IMAGES).images)
+    small = to_int8(content, train)
+    error, error_int8 = (_error(one, data.test) for one in (content, small))
+    logger.info(
+        f"test error {error:.2f} % in fp32, {error_int8:.2f} % in int8, over {len(data.test.labels):,} test images; "
+        f"{len(content):,} and {len(small):,} bytes; ranges from {len(train):,} training images"
+    )
+    return replace_metadata(small, {**source.metadata, "test_error": repr(error_int8), "test_error_fp32": repr(error)})
+
+
+def _error(content: bytes, test: Split) -> float:
+    """Error in % over all images of a split, with part of them in memory at a time."""
+    wrong = 0
+    for first in range(0, len(test.labels), CHECK_IMAGES):
+        at = slice(first, first + CHECK_IMAGES)
+        found = run_onnx(content, channels_last(test.images[at])).argmax(axis=1)
+        wrong += int((found != test.labels[at]).sum())
+    return 100 * wrong / len(test.labels)
+
+
+def replace_metadata(content: bytes, metadata: Mapping[str, str]) -> bytes:
+    """The model with this metadata only. Torch's own names the lines of this machine's files behind each node."""
     import onnx
 
     model = onnx.load_from_string(content)
@@ -66,39 +84,40 @@ def described(content: bytes, about: Mapping[str, str]) -> bytes:
     for part in (model, graph, *(one for several in lists for one in several)):
         del part.metadata_props[:]
         part.doc_string = ""
-    for key, value in about.items():
+    for key, value in metadata.items():
         model.metadata_props.add(key=key, value=value)
     return model.SerializeToString(deterministic=True)
 
 
 def run_onnx(model: bytes | str, images: np.ndarray) -> np.ndarray:
-    """Probabilities (N, classes) by onnxruntime of images (N, H, W, C) uint8."""
-    needed("onnxruntime")
-    import onnxruntime
+    """Probabilities (N, classes) of images (N, H, W, C) uint8 by onnxruntime.
 
+    model: content of the file, or its path.
+    """
+    onnxruntime = require("onnxruntime", "onnx")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    parts = [images[i : i + _IN_BATCHES] for i in range(0, len(images), _IN_BATCHES)]
-    return np.concatenate([session.run([OUTPUT], {INPUT: part})[0] for part in parts])
+    batches = [images[i : i + BATCH_SIZE] for i in range(0, len(images), BATCH_SIZE)]
+    return np.concatenate([session.run([OUTPUT], {INPUT: batch})[0] for batch in batches])
 
 
 def to_int8(model: bytes, images: np.ndarray) -> bytes:
-    """The same with convolutions and the linear layer in int8, scales by channel for weights.
+    """Quantize convolutions and the linear layer to int8, with a scale per channel for weights.
 
-    images: (N, H, W, C) uint8 of the training images, over which the range of every feature map is measured.
+    images: (N, H, W, C) uint8, training images on which the range of every feature map is measured.
     """
-    needed("onnx", "onnxruntime")
-    from onnxruntime import quantization
+    require("onnx", "onnx")
+    quantization = require("onnxruntime.quantization", "onnx")
 
-    class Reader(quantization.CalibrationDataReader):
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[name-defined]
         def __init__(self) -> None:
-            self.parts = iter(images[i : i + _IN_BATCHES] for i in range(0, len(images), _IN_BATCHES))
+            self.batches = iter(images[i : i + BATCH_SIZE] for i in range(0, len(images), BATCH_SIZE))
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            part = next(self.parts, None)
-            return None if part is None else {INPUT: part}
+            batch = next(self.batches, None)
+            return None if batch is None else {INPUT: batch}
 
     with tempfile.TemporaryDirectory() as folder, _quiet():
         whole, shaped, small = (Path(folder) / f"{name}.onnx" for name in ("whole", "shaped", "small"))
@@ -119,7 +138,7 @@ def to_int8(model: bytes, images: np.ndarray) -> bytes:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Exporters speak of torchvision, of deprecations among themselves and of their progress: nothing for the user."""
+    """Silence the exporters' warnings and progress, which are not for the user."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,42 +1,44 @@
-"""torch.export: the network as a graph that torch runs without this package."""
+"""The format torch: a torch.export archive, which torch runs without this package."""
 
 from __future__ import annotations
 
 import io
 import json
 import warnings
-from collections.abc import Mapping
 
 import numpy as np
 import torch
 
-from ..inference.pipeline import Deployed
+from .registry import ExportSource, register_format
 
-ABOUT = "shakeshake.json"  # what is known of the model, a file within the archive
-_IN_BATCHES = 64
+METADATA = "shakeshake.json"  # file within the archive
+BATCH_SIZE = 64
 
 
-def to_program(deployed: Deployed, about: Mapping[str, str]) -> bytes:
-    """A .pt2 archive: images (batch, H, W, C) uint8, any batch, in, probabilities (batch, classes) float32 out.
+@register_format("torch", "model.pt2")
+def to_torch_export(source: ExportSource) -> bytes:
+    """A .pt2 archive, to be read by ``torch.export.load(path).module()``.
 
-    Read it with ``torch.export.load(path).module()``.
+    It takes images (batch, H, W, C) uint8 of any batch size and returns probabilities (batch, classes) float32.
     """
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         program = torch.export.export(
-            deployed, (deployed.example(),), dynamic_shapes={"images": {0: torch.export.Dim("batch")}}
+            source.pipeline, (source.pipeline.example(),), dynamic_shapes={"images": {0: torch.export.Dim("batch")}}
         )
-        for node in program.graph.nodes:  # names lines of files on this machine
+        for node in program.graph.nodes:  # it names lines of files on this machine
             node.meta.pop("stack_trace", None)
         buffer = io.BytesIO()
-        torch.export.save(program, buffer, extra_files={ABOUT: json.dumps(dict(about))})
-    return buffer.getvalue()
+        torch.export.save(program, buffer, extra_files={METADATA: json.dumps(source.metadata)})
+    content = buffer.getvalue()
+    source.check(lambda images: run_program(content, images), "torch.export")
+    return content
 
 
 def run_program(content: bytes, images: np.ndarray) -> np.ndarray:
-    """Probabilities (N, classes) of images (N, H, W, C) uint8 by the archive, read anew."""
+    """Probabilities (N, classes) of images (N, H, W, C) uint8 by an archive."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         network = torch.export.load(io.BytesIO(content)).module()
     with torch.no_grad():
-        return torch.cat([network(part) for part in torch.from_numpy(images).split(_IN_BATCHES)]).numpy()
+        return torch.cat([network(batch) for batch in torch.from_numpy(images).split(BATCH_SIZE)]).numpy()

@@ -1,4 +1,4 @@
-"""Exports: from a process to a file that another program runs, and the same probabilities again."""
+"""Exports give the same probabilities in other programs, and nothing else is written."""
 
 import errno
 import io
@@ -15,9 +15,10 @@ from huggingface_hub import ModelCard
 
 import shakeshake as ss
 from shakeshake.errors import InputError, RunError
-from shakeshake.export import export_run as exported
 from shakeshake.export import model_card as card
-from shakeshake.export.export_run import compared, export_run
+from shakeshake.export import onnx as onnx_format
+from shakeshake.export.export_run import export_run
+from shakeshake.export.registry import FORMATS, max_abs_diff
 from shakeshake.utils import files
 
 
@@ -32,16 +33,17 @@ def expected(run) -> np.ndarray:
     return ss.load(run).predict(torch.from_numpy(ss.load_data("digits").test.images)).numpy()
 
 
-def test_onnx_runs_elsewhere_with_any_batch(run, digits, shakeshake, tmp_path):
-    out, _ = shakeshake("export", run, "--format", "onnx", "--out", tmp_path / "m.onnx", "--licence", "mit")
-    difference = float(re.search(r"over 450 test images: onnxruntime differs by at most (\S+) in", out)[1])
+def test_onnx_gives_the_same_probabilities_with_any_batch_size(run, digits, shakeshake, tmp_path):
+    out, log = shakeshake("export", run, "--format", "onnx", "--out", tmp_path / "m.onnx", "--licence", "mit")
+    assert out == f"{tmp_path / 'm.onnx'}\n"
+    difference = float(re.search(r"over 450 test images: onnxruntime differs by at most (\S+) in", log)[1])
     model = onnx.load(tmp_path / "m.onnx")
     onnx.checker.check_model(model)
     about = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(about["classes"]) == list("0123456789")
     assert about["licence"] == "mit"
     content = (tmp_path / "m.onnx").read_bytes()
-    assert b"pkg.torch" not in content, "and no paths of this machine"
+    assert b"pkg.torch" not in content, "paths of this machine"
     session = onnxruntime.InferenceSession(content)
     (given,), (told,) = session.get_inputs(), session.get_outputs()
     assert (given.name, given.type, given.shape[1:]) == ("images", "tensor(uint8)", [8, 8, 1])
@@ -53,10 +55,10 @@ def test_onnx_runs_elsewhere_with_any_batch(run, digits, shakeshake, tmp_path):
         assert np.allclose(session.run(None, {"images": images[:n]})[0], whole[:n], atol=1e-6)
 
 
-def test_int8_tells_its_error_beside_fp32s(run, digits, tmp_path):
-    said = []
-    path = export_run(run, "onnx", tmp_path / "m.onnx", int8=True, say=said.append)
-    errors = [float(e) for e in re.findall(r"([\d.]+) %", said[1])]
+def test_int8_logs_its_error_and_that_of_fp32(run, digits, tmp_path, caplog):
+    caplog.set_level("INFO")
+    path = export_run(run, "onnx", tmp_path / "m.onnx", int8=True)
+    errors = [float(e) for e in re.findall(r"([\d.]+) %", caplog.messages[-1])]
     images, labels = digits
     session = onnxruntime.InferenceSession(path)
     found = session.run(None, {"images": images})[0].argmax(axis=1)
@@ -67,7 +69,7 @@ def test_int8_tells_its_error_beside_fp32s(run, digits, tmp_path):
     assert "QuantizeLinear" in kinds
 
 
-def test_torch_export_is_read_without_the_package(run, digits, shakeshake):
+def test_torch_export_runs_without_this_package(run, digits, shakeshake):
     shakeshake("export", run, "--format", "torch")
     extra = {"shakeshake.json": ""}
     network = torch.export.load(io.BytesIO((run / "model.pt2").read_bytes()), extra_files=extra).module()
@@ -78,7 +80,7 @@ def test_torch_export_is_read_without_the_package(run, digits, shakeshake):
         assert np.allclose(network(images[:3]).numpy(), expected(run)[:3], atol=1e-5)
 
 
-def test_safetensors_with_a_card_that_the_hub_reads(run, shakeshake):
+def test_safetensors_has_a_model_card_that_the_hub_can_read(run, shakeshake):
     out, _ = shakeshake("export", run, "--format", "safetensors", "--licence", "cc-by-4.0")
     folder = run / "huggingface"
     assert out.splitlines()[-1] == str(folder)
@@ -96,49 +98,48 @@ def test_safetensors_with_a_card_that_the_hub_reads(run, shakeshake):
         assert told in written.text
 
 
-def test_a_card_says_names_as_they_are():
-    """What Markdown and HTML would take for theirs is escaped once, and a reader sees the name."""
-    assert card._plain("it's <b> a_b") == r"it's &lt;b&gt; a\_b"
+def test_the_model_card_escapes_markdown_and_html_once():
+    assert card._escape_markdown("it's <b> a_b") == r"it's &lt;b&gt; a\_b"
 
 
-def test_half_the_bytes_and_nearly_the_same(run, tmp_path):
-    folder = export_run(run, "safetensors", tmp_path / "half", half=True, say=lambda _: None)
+def test_float16_halves_the_size_and_keeps_the_probabilities(run, tmp_path):
+    folder = export_run(run, "safetensors", tmp_path / "half", half=True)
     sizes = [(at / "model.safetensors").stat().st_size for at in (folder, run)]
     assert sizes[0] < 0.65 * sizes[1]
     images = torch.from_numpy(ss.load_data("digits").test.images)
     assert torch.allclose(ss.load(folder).predict(images), ss.load(run).predict(images), atol=5e-3)
 
 
-def test_what_differs_is_not_written(run, tmp_path, monkeypatch):
-    plain = exported.onnx.run_onnx
-    monkeypatch.setattr(exported.onnx, "run_onnx", lambda model, images: plain(model, images[:, :, ::-1]))
+def test_an_export_that_differs_is_not_written(run, tmp_path, monkeypatch):
+    plain = onnx_format.run_onnx
+    monkeypatch.setattr(onnx_format, "run_onnx", lambda model, images: plain(model, images[:, :, ::-1]))
     with pytest.raises(RunError, match=r"^export: onnxruntime differs from PyTorch by 0\.\d+ in .*nothing was written"):
         export_run(run, "onnx", tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []
     images = ss.load_data("digits").test.images[:50]
-    assert compared(ss.load(run), images, lambda x: np.full((50, 10), np.nan))[0] == float("inf")
+    assert max_abs_diff(ss.load(run), images, lambda x: np.full((50, 10), np.nan))[0] == float("inf")
 
 
 @pytest.mark.parametrize(
     ("form", "more", "said"),
     [
-        ("pickle", {}, r"format: got 'pickle', expected one of onnx, torch, safetensors"),
-        ("torch", {"int8": True}, r"int8: not for the format torch, expected onnx"),
-        ("onnx", {"half": True}, r"half: not for the format onnx"),
+        ("pickle", {}, r"format: got 'pickle', expected one of onnx, safetensors, torch"),
+        ("torch", {"int8": True}, r"int8: got it with the format torch, expected --format onnx"),
+        ("onnx", {"half": True}, r"half: got it with the format onnx, expected --format safetensors"),
         ("onnx", {"licence": "My own!"}, r"licence: got 'My own!'"),
         ("onnx", {"out": "no/such/folder/m.onnx"}, r"out: no/such/folder/m.onnx cannot be written"),
         ("onnx", {"out": "{here}"}, r"out: .* cannot be written, expected the name of a file"),
         ("safetensors", {"out": "{run}"}, r"out: .* cannot be written, expected a new folder"),
     ],
 )
-def test_a_mistake_is_told_before_the_work(form, more, said, run, tmp_path):
+def test_invalid_arguments_are_refused_before_the_export(form, more, said, run, tmp_path):
     more = {k: v.format(here=tmp_path, run=run) if isinstance(v, str) else v for k, v in more.items()}
     with pytest.raises(InputError, match=said):
         export_run(run, form, **more)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unfinished_run_is_told(run, tmp_path, shakeshake):
+def test_an_unfinished_run_is_refused(run, tmp_path, shakeshake):
     part = tmp_path / "part"
     part.mkdir()
     for name in ("recipe.json", "metrics.jsonl", "checkpoint.pt"):
@@ -155,9 +156,8 @@ def test_an_unfinished_run_is_told(run, tmp_path, shakeshake):
         export_run(tmp_path / "copy", "torch")
 
 
-def test_an_export_is_replaced_whole(run, tmp_path, monkeypatch):
-    """A disk that is full before the last file is written leaves what was there; what a kill left is no hindrance."""
-    folder = export_run(run, "safetensors", tmp_path / "hf", say=lambda _: None)
+def test_an_earlier_export_is_replaced_as_a_whole_or_not_at_all(run, tmp_path, monkeypatch):
+    folder = export_run(run, "safetensors", tmp_path / "hf")
     before = {entry.name: entry.read_bytes() for entry in folder.iterdir()}
     write = files.atomic_write
 
@@ -168,10 +168,48 @@ def test_an_export_is_replaced_whole(run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(files, "atomic_write", full)
     with pytest.raises(InputError, match="hf cannot be written: No space left"):
-        export_run(run, "safetensors", folder, half=True, say=lambda _: None)
+        export_run(run, "safetensors", folder, half=True)
     monkeypatch.undo()
     assert {entry.name: entry.read_bytes() for entry in folder.iterdir()} == before
     (folder / ".model.safetensors.abc.part").write_bytes(b"half")
-    export_run(run, "safetensors", folder, half=True, say=lambda _: None)
+    export_run(run, "safetensors", folder, half=True)
     assert {entry.name for entry in folder.iterdir()} == set(before)
     assert (folder / "config.json").read_bytes() != before["config.json"]
+
+
+@pytest.fixture
+def registered():
+    """Restores the registered formats."""
+    before = dict(FORMATS)
+    yield
+    FORMATS.clear()
+    FORMATS.update(before)
+
+
+def test_a_users_format_is_one_function(run, registered, caplog):
+    caplog.set_level("INFO")
+
+    @ss.register_format("npz", "weights.npz")
+    def to_npz(source, *, label="none"):
+        buffer = io.BytesIO()
+        np.savez(buffer, **{name: w.numpy() for name, w in source.model.network.state_dict().items()})
+        source.check(lambda images: source.pipeline.run(torch.from_numpy(images)).numpy(), f"npz {label}")
+        return buffer.getvalue()
+
+    path = ss.export_run(run, "npz", label="mine")
+    assert path == run / "weights.npz"
+    assert "npz mine differs by at most" in caplog.messages[-1]
+    weights = ss.load(run).network.state_dict()
+    assert all(np.array_equal(array, weights[name]) for name, array in np.load(path).items())
+    with pytest.raises(InputError, match=r"int8: got it with the format npz, expected --format onnx"):
+        ss.export_run(run, "npz", int8=True)
+
+
+def test_a_users_format_may_be_a_folder(run, registered, tmp_path):
+    @ss.register_format("labels", files=("labels.txt",))
+    def to_labels(source):
+        return {"labels.txt": "\n".join(source.model.classes).encode()}
+
+    folder = ss.export_run(run, "labels", tmp_path / "out")
+    assert (folder / "labels.txt").read_text().split() == list("0123456789")
+    assert ss.export_run(run, "labels", tmp_path / "out") == folder, "its files replace those of an earlier export"

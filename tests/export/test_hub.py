@@ -1,4 +1,4 @@
-"""The hub's mixin against a server on this machine that speaks as much of the hub's language as it takes."""
+"""Models pushed to and loaded from a local server with the parts of the hub's protocol that this needs."""
 
 import base64
 import hashlib
@@ -84,7 +84,7 @@ def hub(monkeypatch, tmp_path):
     server.server_close()
 
 
-def test_pushed_and_had_again(run, hub):
+def test_a_pushed_model_loads_with_the_same_predictions(run, hub):
     where = ss.push_to_hub(run, "somebody/digits", licence="mit", token="none")
     assert where.endswith(f"/somebody/digits/commit/{COMMIT}")
     assert set(hub["somebody/digits"]) >= {"config.json", "model.safetensors", "README.md"}
@@ -106,7 +106,7 @@ def test_pushed_and_had_again(run, hub):
     assert "\n" not in str(told.value)
 
 
-def test_folders_and_the_mixins_own_saving(run, tmp_path):
+def test_models_load_from_folders_and_save_pretrained_round_trips(run, tmp_path):
     model = ss.from_pretrained(run)
     model.save_pretrained(tmp_path / "saved")
     images = torch.from_numpy(ss.load_data("digits").test.images[:20])
