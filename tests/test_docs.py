@@ -29,14 +29,16 @@ from PIL import Image
 
 from shakeshake.cli.main import COMMANDS, main
 from shakeshake.data import registry as sources
+from shakeshake.export import registry as formats
 from shakeshake.layers import rules
-from shakeshake.models import registry
+from shakeshake.models import registry as models
 from shakeshake.train.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "results" / "README.md"]
 COMMENT = re.compile(r"<!-- (?:not run|fails)")
 BLOCK = re.compile(r"(?:<!-- (not run: [^>]+|fails) -->\n)?```(\w*)\n(.*?)```", re.DOTALL)
+REGISTRIES = ((models, "_registered"), (rules, "_registered"), (sources, "_sources"), (formats, "FORMATS"))
 PROGRAMS = ("shakeshake", "make", "pip", "python", "torchrun", "git")
 TIME_LIMIT = 150  # seconds per command; most take one
 NETWORK = ["--model", "shake_resnet8_2x4d", "--batch-size", "10"]
@@ -128,7 +130,7 @@ def test_every_block_runs(page, folder, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("SHAKESHAKE_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("SHAKESHAKE_KERNELS", "0")
-    for module, registered in ((registry, "_registered"), (rules, "_registered"), (sources, "_sources")):
+    for module, registered in REGISTRIES:
         monkeypatch.setattr(module, registered, dict(getattr(module, registered)))
     text = page.read_text()
     blocks = BLOCK.findall(text)
