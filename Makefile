@@ -18,7 +18,7 @@ demo: venv ## three minutes: pairs of small networks on bundled digits, with and
 	$(BIN)/shakeshake demo
 
 test: venv ## every test, under ten minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
 
 check: venv ## format, lint, types and the quick tests
 	$(BIN)/ruff format --check .

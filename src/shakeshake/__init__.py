@@ -1,6 +1,6 @@
 """Shake-Shake regularization (X. Gastaldi, 2017) for PyTorch: the layer, the paper's networks, a trainer.
 
-The public names below are loaded when they are first used, so that ``import shakeshake`` does not load torch.
+Public names are imported when they are first used, so that ``import shakeshake`` does not import torch.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "InputError": "errors",
+    "RunError": "errors",
     "ShakeRule": "layers.rules",
     "register_rule": "layers.rules",
     "mix": "layers.mix",
@@ -24,19 +25,23 @@ _EXPORTS = {
     "register_model": "models.registry",
     "shakeify": "models.shakeify",
     "load": "models.model",
+    "TrainedModel": "models.model",
     "load_data": "data.registry",
     "register_data": "data.registry",
     "from_arrays": "data.dataset",
     "from_datasets": "data.adapters",
     "Recipe": "train.recipe",
     "fit": "train.fit",
+    "resume": "train.fit",
+    "Stopped": "train.checkpointer",
+    "compare": "experiments.compare",
     "ShakeShakeClassifier": "classifier",
     "fuse": "inference.fuse",
     "from_pretrained": "export.hub",
     "push_to_hub": "export.hub",
     "export_run": "export.export_run",
     "register_format": "export.registry",
-    "compare": "experiments.compare",
+    "write_report": "report.page",
     "analyze": "analysis.run",
     "branch_correlation": "analysis.correlation",
     "layerwise_correlation": "analysis.correlation",
@@ -54,6 +59,7 @@ if TYPE_CHECKING:
     from .data.registry import load_data as load_data
     from .data.registry import register_data as register_data
     from .errors import InputError as InputError
+    from .errors import RunError as RunError
     from .experiments.compare import compare as compare
     from .export.export_run import export_run as export_run
     from .export.hub import from_pretrained as from_pretrained
@@ -67,12 +73,16 @@ if TYPE_CHECKING:
     from .layers.rules import register_rule as register_rule
     from .layers.shake_shake import ShakeShake as ShakeShake
     from .layers.shake_shake import shake_shake as shake_shake
+    from .models.model import TrainedModel as TrainedModel
     from .models.model import load as load
     from .models.registry import create_model as create_model
     from .models.registry import list_models as list_models
     from .models.registry import register_model as register_model
     from .models.shakeify import shakeify as shakeify
+    from .report.page import write_report as write_report
+    from .train.checkpointer import Stopped as Stopped
     from .train.fit import fit as fit
+    from .train.fit import resume as resume
     from .train.recipe import Recipe as Recipe
 
 

@@ -1,4 +1,4 @@
-"""``python -m shakeshake``."""
+"""`python -m shakeshake`, the same as the `shakeshake` command."""
 
 from .cli.main import main
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 
 class InputError(ValueError):
-    """Bad input, told in one sentence that names the parameter, the value and what was expected.
+    """Invalid input: one sentence that names the parameter, its value, and what was expected.
 
-    The command line prints it as one line and exits with code 2; from Python it is a ``ValueError``.
+    The command line prints it as one line and exits with status 2.
     """
 
 
 class RunError(RuntimeError):
-    """A run that cannot go on (not finite, disk full), told in one sentence; the command line exits with code 1."""
+    """A run that cannot continue, for example because the loss is not finite or the disk is full.
+
+    The command line prints it as one line and exits with status 1.
+    """
