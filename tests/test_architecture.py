@@ -24,7 +24,7 @@ ALLOWED = {
     "inference": {"errors", "utils", "layers", "kernels", "models", "data"},
     "train": {"errors", "utils", "layers", "kernels", "models", "data", "inference"},
     "analysis": {"errors", "utils", "layers", "models", "data", "train", "inference"},
-    "export": {"errors", "utils", "models", "data", "inference", "train", "analysis"},
+    "export": {"errors", "utils", "layers", "models", "data", "inference", "train", "analysis"},
     "experiments": {"errors", "utils", "layers", "models", "data", "train", "analysis", "inference"},
     "report": {"errors", "utils", "layers.rules", "models.registry", "train.run_directory"},
     "bench": {"errors", "utils", "models", "data", "train", "inference"},
