@@ -18,16 +18,16 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 INSTALL = r"\w+ is not installed; install it with: pip install 'shakeshake\[{}\]'"
 
-# Refuses to import what only extras install.
+# Python does not find the packages of extras.
 BASE_ONLY = f"""
-import sys
+from importlib.machinery import PathFinder
 
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {set(EXTRAS)!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+find_spec = PathFinder.find_spec
 
-sys.meta_path.insert(0, Refuse())
+def find_base_only(cls, name, path=None, target=None):
+    return None if name.split(".")[0] in {sorted(EXTRAS)!r} else find_spec(name, path, target)
+
+PathFinder.find_spec = classmethod(find_base_only)
 """
 MAIN = "from shakeshake.cli.main import main\nraise SystemExit(main())\n"
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 from ..train.run_directory import RunDirectory
 
@@ -26,28 +28,23 @@ class RunsProgress:
         self.total, self.done, self.log = total, done, log
         self.last_update = 0.0
         self.tasks: dict[Path, TaskID] = {}
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}"),
-            TimeElapsedColumn(),
-            console=Console(file=sys.stderr),
-            disable=not sys.stderr.isatty(),
-        )
-        self.all = self.bar.add_task("all runs", total=total, completed=done, unit="runs")
+        self.bar = _bar()
+        if self.bar is not None:
+            self.all = self.bar.add_task("all runs", total=total, completed=done, unit="runs")
 
     def __enter__(self) -> RunsProgress:
-        self.bar.start()
+        if self.bar is not None:
+            self.bar.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.bar.stop()
+        if self.bar is not None:
+            self.bar.stop()
 
     def update(self, active: list[Path]) -> None:
         """Update the bars of the active runs, at most once a second."""
         now = time.monotonic()
-        if self.bar.disable or now - self.last_update < 1.0:
+        if self.bar is None or now - self.last_update < 1.0:
             return
         self.last_update = now
         for path in active:
@@ -59,16 +56,33 @@ class RunsProgress:
     def end(self, path: Path, reason: str | None) -> None:
         """Remove a run's bar and print its result, or why it failed."""
         self.done += reason is None
-        if path in self.tasks:
-            self.bar.remove_task(self.tasks.pop(path))
-        self.bar.update(self.all, completed=self.done)
         if reason is not None:
             outcome = f"failed: {reason}"
         else:
             result = RunDirectory(path).result()
             outcome = f"{result.last_error:.2f} % test error, {result.seconds / 60:.1f} min"
         line = f"[{self.done}/{self.total}] {path.name}: {outcome}"
-        if self.bar.disable:
+        if self.bar is None:
             self.log(line)
-        else:
-            self.bar.console.print(line, highlight=False, markup=False)
+            return
+        if path in self.tasks:
+            self.bar.remove_task(self.tasks.pop(path))
+        self.bar.update(self.all, completed=self.done)
+        self.bar.console.print(line, highlight=False, markup=False)
+
+
+def _bar() -> Progress | None:
+    """A bar on a terminal, if rich is installed."""
+    if not sys.stderr.isatty() or importlib.util.find_spec("rich") is None:
+        return None
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TimeElapsedColumn(),
+        console=Console(file=sys.stderr),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 
@@ -18,7 +19,7 @@ def progress_bar(callback: ProgressCallback | None, *, unit: str = "files") -> I
         callback: The caller's own display.
         unit: "files" or "bytes", which also shows the speed.
     """
-    if callback is not None or not sys.stderr.isatty():
+    if callback is not None or not sys.stderr.isatty() or importlib.util.find_spec("rich") is None:
         yield callback or (lambda name, done, total: None)
         return
     from rich import progress
