@@ -57,6 +57,8 @@ def scaled_down(command: list[str]) -> list[str]:
     name = command[0]
     if any(".py:" in option for option in command):  # a network of the page's own
         return [*command, "--epochs", "1"] if name == "train" else command
+    if "--config" in command:
+        return command
     if name == "train" and command[1] in ("cifar10", "digits"):
         command = [name, "digits", *command[2:], *DIGITS]
     if name == "reproduce" and "--rows" in command:
