@@ -37,6 +37,8 @@ _EXPORTS = {
     "compare": "experiments.compare",
     "ShakeShakeClassifier": "classifier",
     "fuse": "inference.fuse",
+    "predict": "inference.predict",
+    "Predictions": "inference.predict",
     "from_pretrained": "export.hub",
     "push_to_hub": "export.hub",
     "export_run": "export.export_run",
@@ -66,6 +68,8 @@ if TYPE_CHECKING:
     from .export.hub import push_to_hub as push_to_hub
     from .export.registry import register_format as register_format
     from .inference.fuse import fuse as fuse
+    from .inference.predict import Predictions as Predictions
+    from .inference.predict import predict as predict
     from .layers.drop_path import ShakeDrop as ShakeDrop
     from .layers.drop_path import StochasticDepth as StochasticDepth
     from .layers.mix import mix as mix

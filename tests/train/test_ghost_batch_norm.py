@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from shakeshake import ShakeRule, ShakeShake, create_model
+from shakeshake import ShakeRule, ShakeShake, create_model, register_rule
 from shakeshake.data.registry import load_data
 from shakeshake.train.ghost_batch_norm import GhostBatchNorm2d, GhostShakeShake, convert_ghost_batch_norm
 from shakeshake.train.recipe import Recipe
@@ -102,6 +102,22 @@ def test_conversion_keeps_names_and_can_be_repeated_and_undone():
     assert {m.size for m in network.modules() if isinstance(m, GhostBatchNorm2d | GhostShakeShake)} == {3}
     convert_ghost_batch_norm(network, None)
     assert {name: type(m) for name, m in network.named_modules()} == before
+
+
+@pytest.mark.parametrize("per_image", [False, True])
+def test_registered_rules_are_drawn_for_each_microbatch(per_image):
+    sizes = []
+
+    def draw(images, branches, *, device, generator):
+        sizes.append(images)
+        value = torch.tensor([float(len(sizes)), 1 - float(len(sizes))])
+        return (value.expand(images, 2), value.expand(images, 2)) if per_image else (value, value)
+
+    register_rule("counting", replace=True)(draw)
+    shake = convert_ghost_batch_norm(ShakeShake("counting"), 2)
+    y = shake(torch.ones(5, 1), torch.zeros(5, 1))
+    assert sizes == [2, 2, 1]
+    assert y.flatten().tolist() == [1, 1, 2, 2, 3]
 
 
 def test_subclasses_are_left_as_they_are():

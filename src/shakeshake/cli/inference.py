@@ -64,7 +64,7 @@ def predict(
     register_user_code({"model": model, "rule": rule}, only=True)
 
     from ..inference.image_files import find_images
-    from ..inference.predict import Prediction, predict_files
+    from ..inference.predict import Prediction, iter_predictions
     from ..models.model import load
     from ..train.device import choose_device, keep_freed_memory
 
@@ -76,10 +76,10 @@ def predict(
         log_stderr("shakeshake: the model has no temperature, so its probabilities are not calibrated")
     good = bad = 0
     paths = find_images(images, sys.stdin.buffer if sys.stdin is not None else io.BytesIO())
-    for found in predict_files(trained, paths, top=top, flips=flips):
+    for found in iter_predictions(trained, paths, hflip_tta=flips):
         if isinstance(found, Prediction):
             good += 1
-            print(json.dumps(found.to_dict()) if as_json else _line(found), flush=True)
+            print(json.dumps(found.to_dict(top)) if as_json else _line(found, top), flush=True)
             continue
         bad += 1
         if as_json:
@@ -90,9 +90,9 @@ def predict(
     return EXIT_OK if not bad else EXIT_FAILURE if good else EXIT_USAGE
 
 
-def _line(found: Prediction) -> str:
-    ranked = ", ".join(f"{escape(name)} {100 * value:.1f} %" for name, value in found.ranked)
-    return f"{escape(found.path)}: {ranked}"
+def _line(found: Prediction, top: int) -> str:
+    ranked = ", ".join(f"{escape(name)} {100 * value:.1f} %" for name, value in found.top(top))
+    return f"{escape(found.source)}: {ranked}"
 
 
 @command(

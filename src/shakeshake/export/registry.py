@@ -15,7 +15,7 @@ import torch
 
 from ..data.registry import Split
 from ..errors import InputError, RunError
-from ..inference.pipeline import Deployed
+from ..inference.pipeline import InferencePipeline
 from ..models.model import TrainedModel
 from ..train.open_run import TrainedRun
 
@@ -43,9 +43,9 @@ class ExportSource:
     licence: str
 
     @functools.cached_property
-    def pipeline(self) -> Deployed:
+    def pipeline(self) -> InferencePipeline:
         """Module from images (N, H, W, C) uint8 to calibrated probabilities (N, classes) float32, with fused layers."""
-        return Deployed(self.model)
+        return InferencePipeline(self.model)
 
     @property
     def metadata(self) -> dict[str, str]:

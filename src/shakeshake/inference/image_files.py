@@ -1,4 +1,4 @@
-"""Which image files are meant: files, folders and all below them, lists of names. The same as train takes."""
+"""Finding the image files that names on a command line stand for: files, directories, and lists of names on stdin."""
 
 from __future__ import annotations
 
@@ -13,37 +13,42 @@ from ..data.image_folder.decode_files import is_meant_as_image
 from ..data.image_folder.scan import SUFFIXES, walk
 
 
-def find_images(given: Iterable[str], listed: BinaryIO) -> Iterator[Path | UnreadableImage]:
-    """The files in the order given; those of a folder by name, however deep, as training reads it.
+def find_images(names: Iterable[str], stdin: BinaryIO | None = None) -> Iterator[Path | UnreadableImage]:
+    """Find the image files that ``names`` stand for, in their order.
 
-    given: files, folders, and ``-`` for the names in ``listed``: one a line, or ended by zero bytes where there are
-    any (as `find -print0` writes them), so that every name there is can be given. In a folder a file counts by its
-    suffix or its first bytes; one that is named counts whatever it is called. What cannot be read are a folder without
-    images and, in a folder, those that cannot be entered or are read already.
+    Args:
+        names: Files, directories (searched recursively, in the order of training), and, with ``stdin``, ``-`` for the
+            names that it holds. In a directory a file counts as an image by its suffix or its first bytes; a file that
+            is named counts in any case.
+        stdin: Names separated by newlines, or by zero bytes if there are any (as ``find -print0`` writes them), which
+            allows every possible name.
+
+    Yields:
+        Paths; or UnreadableImage for a directory without images, one that cannot be entered and one that was read
+        already through a link.
     """
-    for name in given:
-        if name == "-":
-            yield from find_images((os.fsdecode(line) for line in _names(listed) if line not in (b"", b"-")), listed)
+    for name in names:
+        if name == "-" and stdin is not None:
+            yield from find_images(os.fsdecode(line) for line in _split(stdin.read()) if line not in (b"", b"-"))
         elif os.path.isdir(name):
-            yield from _of_folder(name)
+            yield from _images_in(name)
         else:
             yield Path(name)
 
 
-def _names(listed: BinaryIO) -> list[bytes]:
-    content = listed.read()
+def _split(content: bytes) -> list[bytes]:
     if b"\0" in content:
         return content.split(b"\0")
-    lines = content.removeprefix(codecs.BOM_UTF8).split(b"\n")  # Windows begins a text with it
+    lines = content.removeprefix(codecs.BOM_UTF8).split(b"\n")  # programs on Windows write the mark
     return [line.rstrip(b"\r") for line in lines]
 
 
-def _of_folder(folder: str) -> Iterator[Path | UnreadableImage]:
+def _images_in(folder: str) -> Iterator[Path | UnreadableImage]:
     empty = True
-    for name, wrong in walk(folder):
+    for name, error in walk(folder):
         path = Path(name)
-        if wrong is not None or is_meant_as_image(path):
+        if error is not None or is_meant_as_image(path):
             empty = False
-            yield path if wrong is None else UnreadableImage(path, wrong)
+            yield path if error is None else UnreadableImage(path, error)
     if empty:
         yield UnreadableImage(folder, f"is a folder without images, expected {', '.join(SUFFIXES)} in it")

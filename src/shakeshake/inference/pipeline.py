@@ -1,4 +1,4 @@
-"""Deployed: what is exported, and what predicts here: images as they are decoded in, probabilities out."""
+"""The whole way from decoded images to calibrated probabilities, as one module for prediction and export."""
 
 from __future__ import annotations
 
@@ -12,20 +12,24 @@ from ..utils.pixels import normalize
 from .fuse import fuse
 
 
-class Deployed(nn.Module):
-    """The fused network between its preprocessing and its probabilities, for evaluation only.
+class InferencePipeline(nn.Module):
+    """Preprocessing, the fused network, and the softmax of its logits divided by the temperature. Evaluation only.
 
-    images: (N, H, W, C) uint8, as decoders give them. Returns probabilities (N, classes), float32: the softmax of the
-    logits divided by the temperature. ``flips``: the mean of those of the image and of its mirror image.
+    ``pipeline(images)`` takes uint8 images (N, H, W, C), as decoders return them, and returns probabilities
+    (N, classes), float32.
+
+    Args:
+        model: A trained model. It is not changed.
+        hflip_tta: Whether to average the probabilities of each image and its mirror image (test-time augmentation).
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: TrainedModel, flips: bool = False) -> None:
+    def __init__(self, model: TrainedModel, hflip_tta: bool = False) -> None:
         super().__init__()
         self.network = fuse(model.network)
-        self.temperature, self.flips = model.temperature, flips
+        self.temperature, self.hflip_tta = model.temperature, hflip_tta
         size = model.config["image_size"]
         self.image_shape = (size, size, model.config["in_channels"])
         for name in ("mean", "std"):
@@ -34,18 +38,18 @@ class Deployed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         x = normalize(images.permute(0, 3, 1, 2), self.mean, self.std)
-        found = self._probabilities(x)
-        return (found + self._probabilities(x.flip(3))) / 2 if self.flips else found
+        probabilities = self._probabilities(x)
+        return (probabilities + self._probabilities(x.flip(3))) / 2 if self.hflip_tta else probabilities
 
     def _probabilities(self, x: Tensor) -> Tensor:
         return (self.network(x) / self.temperature).softmax(dim=1)
 
     def example(self) -> Tensor:
-        """Two black images, for exporters: what is traced may be kept in the file, and nobody's photo should be."""
+        """Two black images for exporters. Traced inputs may end up in the file, so real images must not be used."""
         return torch.zeros(2, *self.image_shape, dtype=torch.uint8)
 
     @torch.inference_mode()
     def run(self, images: Tensor, batch_size: int = 256) -> Tensor:
-        """Probabilities on the CPU of images on the CPU, in batches, on the device where this is."""
+        """Probabilities on the CPU of images on the CPU, computed in batches on the pipeline's device."""
         device = self.mean.device
-        return torch.cat([self(part.to(device)).cpu() for part in images.split(batch_size)])
+        return torch.cat([self(batch.to(device)).cpu() for batch in images.split(batch_size)])

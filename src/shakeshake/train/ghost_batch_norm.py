@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..layers.mix import mix
-from ..layers.rules import ShakeRule
+from ..layers.rules import RegisteredRule, ShakeRule
 from ..layers.shake_shake import ShakeShake
 from ..utils.modules import plain_class, rebuild_as, replace_modules
 
@@ -96,11 +97,17 @@ class GhostShakeShake(ShakeShake):
     rule_per_microbatch: ShakeRule  # at level Image, with a microbatch in the place of an image
 
     def forward(self, *branches: Tensor) -> Tensor:
-        first = branches[0]
-        sizes = _split_sizes(len(first), self.size) if self.training and self.rule.level == "Batch" else []
+        first, registered = branches[0], isinstance(self.rule, RegisteredRule)
+        whole = not self.training or (self.rule.level == "Image" and not registered)
+        sizes = [] if whole else _split_sizes(len(first), self.size)
         if len(sizes) < 2:
             return super().forward(*branches)
-        drawn = self.rule_per_microbatch.draw(len(sizes), len(branches), device=first.device, generator=self.generator)
+        drawn: Any
+        options: dict[str, Any] = {"device": first.device, "generator": self.generator}
+        if registered:  # its function may draw for an image or for a batch
+            drawn = zip(*(self.rule.draw(size, len(branches), **options) for size in sizes), strict=True)
+        else:
+            drawn = self.rule_per_microbatch.draw(len(sizes), len(branches), **options)
         alpha, beta = (
             torch.cat([row.expand(size, -1) for row, size in zip(rows, sizes, strict=True)]) for rows in drawn
         )
