@@ -23,10 +23,10 @@ from ._common import parser
 PARTS = {
     "runs": "Runs",
     "error": "Error",
-    "confusion": "Which classes it confuses",
+    "confusion": "Confusion matrix",
     "confusions": "Images of the most frequent confusions",
-    "mistakes": "Its most confident mistakes",
-    "gradcam": "Where the network looked",
+    "mistakes": "Most confident mistakes",
+    "gradcam": "Where the network looks",
 }
 WIDTH, MARGIN = 920, 8
 FIND = """

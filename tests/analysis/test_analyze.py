@@ -101,7 +101,7 @@ def test_usage_errors_exit_with_2_and_one_line(run, tmp_path):
     for arguments, sentence in (
         ((tmp_path / "few",), "test has 3 images for 4 classes"),
         ((run, "--only", "magic"), "only: got 'magic', expected some of correlation"),
-        ((run, "--split", "dev"), "split: got 'dev'"),
+        ((run, "--split", "dev"), "'dev' is not one of 'test', 'train'"),
         ((tmp_path,), "holds no recipe.json"),
     ):
         assert sentence in analyze(*arguments, code=2)

@@ -1,4 +1,4 @@
-"""Runs, analyses and experiments as the commands write them, made up; and a browser to look at pages with."""
+"""Made-up runs, analyses and tables in the format of the commands, and a browser for pages."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def write_run(
 
 
 def made_analysis(rule: str = "S-S-I", seed: int = 0, classes: list[str] | None = None) -> dict[str, Any]:
-    """An analysis.json of ten classes and six blocks: correlations are lower where the rule shakes."""
+    """analysis.json of ten classes and six blocks. Correlations are lower for rules that shake."""
     classes, random = classes or CLASSES, np.random.default_rng(seed)
     level = 0.62 if rule.startswith("E-E") else 0.38
     right = random.integers(600, 900, len(classes))
@@ -151,7 +151,7 @@ LABELS = {"E-E-B": "Even-Even", "S-E-I": "Shake-Even-Image", "S-S-I": "Shake-Sha
 
 
 def write_experiment(folder: Path, name: str = "table1", kind: str = "table", *, runs: bool = True) -> Path:
-    """Four rows of two seeds; of S-E-I one has failed, of S-M1-I both are missing."""
+    """A table of four rows and two seeds. One seed of S-E-I failed; both of S-M1-I are missing."""
     folder.mkdir(parents=True, exist_ok=True)
     ours = {"E-E-B": [36.4, 35.8], "S-E-I": [33.9], "S-S-I": [35.41, 35.05], "S-M1-I": []}
     cells = []
@@ -241,3 +241,35 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
     chrome = webdriver.Chrome(options=options, service=Service(driver))
     yield chrome
     chrome.quit()
+
+
+@pytest.fixture
+def open_page(browser: webdriver.Chrome) -> Callable[..., int]:
+    """Opens a page and returns by how many pixels it is too wide."""
+
+    def open_(page: Path, width: int = 1280, scheme: str = "light") -> int:
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+        browser.get_log("performance")
+        browser.get(page.as_uri())
+        return overflow(browser)
+
+    return open_
+
+
+@pytest.fixture
+def requested_urls(browser: webdriver.Chrome) -> Callable[[], set[str]]:
+    """URLs that the page requested since it was opened, without data URLs."""
+
+    def urls() -> set[str]:
+        messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+        sent = (m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent")
+        return {url for url in sent if not url.startswith("data:")}
+
+    return urls
+
+
+def overflow(browser: webdriver.Chrome) -> int:
+    return browser.execute_script("const page = document.documentElement; return page.scrollWidth - page.clientWidth")

@@ -1,34 +1,21 @@
-"""The page of runs as a reader meets it: in a real browser, from broken runs, under hostile names."""
+"""The page of runs in a real browser, from damaged runs, and with hostile names."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
 from shakeshake.errors import InputError
-from shakeshake.report.export_figure import write_figure
+from shakeshake.report.figures import write_figure
 from shakeshake.report.page import write_report
 
 HOSTILE = "<script>alert(1)<\\script>\"'><img src=x onerror=alert(2)>\n😀 &lt; $x^{$"
 CLOSING = "</script><script>alert(3)</script></title><img src=x onerror=alert(4)>"
-
-
-def look(browser: webdriver.Chrome, page: Path, width: int = 1200) -> None:
-    screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-    browser.get_log("performance")
-    browser.get(page.as_uri())
-
-
-def asked_for(browser: webdriver.Chrome) -> set[str]:
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    return {m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"}
 
 
 def overflow(browser: webdriver.Chrome) -> int:
@@ -42,28 +29,28 @@ def hover(browser: webdriver.Chrome, chart: str) -> str:
     return figure.find_element(By.CLASS_NAME, "tip").text
 
 
-def test_two_runs_side_by_side(browser, tmp_path, make_run):
+def test_two_runs_are_compared(browser, open_page, requested_urls, tmp_path, make_run):
     runs = [make_run(tmp_path / "plain", rule="E-E-B", last=7.0), make_run(tmp_path / "shaken")]
     page = write_report(runs, tmp_path / "report.html")
     assert page.stat().st_size < 300_000
-    look(browser, page)
+    open_page(page)
     assert browser.get_log("browser") == []
-    assert {url for url in asked_for(browser) if not url.startswith("data:")} == {page.as_uri()}
+    assert requested_urls() == {page.as_uri()}
     told = browser.find_element(By.CLASS_NAME, "lead").text
     assert "1.00 points lower with S-S-I than with E-E-B" in told.replace("\u00a0", " ")
     assert "4 of 400 test images" in told
-    assert "one seed is no finding" in told
+    assert "Each result comes from a single seed" in told
     heads = [cell.text for cell in browser.find_elements(By.CLASS_NAME, "head")]
     assert [head.replace("\u00a0", " ") for head in heads] == ["7.00 %", "6.00 %"]
     labels = [svg.get_attribute("aria-label") for svg in browser.find_elements(By.CSS_SELECTOR, "svg[role=img]")]
-    assert len(labels) == 6  # the curves, one more of them for a phone, and a square for each rule
+    assert len(labels) == 6  # four charts by epoch (two sizes of the errors), and one for each rule
     assert sum("shaken, test error: 43.33 %" in label or "shaken, test loss: 1.25" in label for label in labels) == 3
     assert "shaken: from 0.1995 to 0." in labels[3]
 
 
-def test_charts_answer_on_hover(browser, tmp_path, make_run):
-    look(browser, write_report([make_run(tmp_path / "a"), make_run(tmp_path / "b")], tmp_path / "report.html"))
-    # The middle of the drawing is a little left of the middle of the frame.
+def test_curves_show_values_on_hover(browser, open_page, tmp_path, make_run):
+    open_page(write_report([make_run(tmp_path / "a"), make_run(tmp_path / "b")], tmp_path / "report.html"))
+    # The middle of the chart is a little left of the middle of its axes.
     assert "epoch 15" in hover(browser, "error")
     assert "5.33 %" in hover(browser, "error")
     assert "0.1429" in hover(browser, "loss")
@@ -71,10 +58,9 @@ def test_charts_answer_on_hover(browser, tmp_path, make_run):
     assert "0.1" in hover(browser, "lr")
 
 
-def test_a_phone_needs_no_scrolling_sideways(browser, tmp_path, make_run):
+def test_page_fits_a_phone(browser, open_page, tmp_path, make_run):
     runs = [make_run(tmp_path / ("long_name_" * 12)), make_run(tmp_path / "b", data="photos/" + "deep" * 40)]
-    look(browser, write_report(runs, tmp_path / "report.html"), width=380)
-    assert overflow(browser) == 0
+    assert open_page(write_report(runs, tmp_path / "report.html"), width=380) == 0
     for details in browser.find_elements(By.TAG_NAME, "summary"):
         details.click()
     assert overflow(browser) == 0
@@ -82,22 +68,22 @@ def test_a_phone_needs_no_scrolling_sideways(browser, tmp_path, make_run):
     assert overflow(browser) == 0
 
 
-def test_hostile_names_are_inert(browser, tmp_path, make_run):
-    """Not even a policy that forbids other scripts has anything to forbid: the names are text and nothing else."""
+def test_hostile_names_are_inert(browser, open_page, tmp_path, make_run):
+    """Names are text: the policy that forbids other scripts finds nothing to refuse."""
     runs = [make_run(tmp_path / HOSTILE, rule=CLOSING, seed={CLOSING: [CLOSING]}), make_run(tmp_path / "b")]
-    look(browser, write_report(runs, tmp_path / "report.html"))
+    open_page(write_report(runs, tmp_path / "report.html"))
     assert browser.get_log("browser") == []  # a refused script or image would be logged
     assert len(browser.find_elements(By.TAG_NAME, "script")) == 2
     assert browser.find_elements(By.TAG_NAME, "img") == []
     assert "<script>alert(1)" in browser.find_element(By.CSS_SELECTOR, "tbody th").text
     assert "<script>alert(1)" in hover(browser, "error")
-    look(browser, write_figure(runs, tmp_path / "curves.svg"))
+    open_page(write_figure(runs, tmp_path / "curves.svg"))
     assert browser.execute_script("return document.documentElement.tagName") == "svg"
     assert browser.execute_script("return document.querySelectorAll('script, img').length") == 0
     assert write_figure(runs, tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_broken_run_is_told_and_the_good_one_shown(tmp_path, make_run):
+def test_damaged_run_is_reported_and_the_good_one_shown(tmp_path, make_run):
     good, cut, lost = make_run(tmp_path / "good"), make_run(tmp_path / "cut", finished=False), tmp_path / "lost"
     with open(cut / "metrics.jsonl", "r+") as file:
         lines = file.read().splitlines(keepends=True)
@@ -114,9 +100,9 @@ def test_a_broken_run_is_told_and_the_good_one_shown(tmp_path, make_run):
     for told in (
         "cut: recipe.json is not valid JSON",
         "cut: metrics.jsonl is broken in line 7</li>",
-        "cut: metrics.jsonl has values of lr, train_error that cannot be",
+        "cut: metrics.jsonl has impossible values of lr, train_error, which are left out",
         "cut: environment.json holds no JSON object",
-        "cut: is not finished, this is how it stands after 8 epochs",
+        "cut: is not finished: this is the state after 8 epochs",
         "lost: not shown, because recipe.json is missing; metrics.jsonl is missing",
         "nowhere: there is no such folder",
     ):
@@ -126,7 +112,7 @@ def test_a_broken_run_is_told_and_the_good_one_shown(tmp_path, make_run):
     assert "<bdi>lost</bdi>" not in page
 
 
-def test_no_readable_run_is_one_sentence(tmp_path, make_run):
+def test_nothing_readable_raises_one_sentence(tmp_path, make_run):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"^runs: empty: not shown, because .*; expected a folder") as told:
         write_report([tmp_path / "empty"], tmp_path / "report.html")
@@ -154,14 +140,14 @@ def test_one_epoch_and_the_papers_1800(tmp_path, epochs, make_run):
     assert write_report(runs, tmp_path / "report.html").stat().st_size < 300_000
 
 
-def test_the_same_runs_give_the_same_bytes_and_no_torch(tmp_path, make_run):
-    """In two processes, because what is random in a process (hashes, ids) is drawn when it starts."""
+def test_output_is_deterministic_and_needs_no_torch(tmp_path, make_run):
+    """In two processes, since hashes and ids differ between processes."""
     runs = [make_run(tmp_path / name) for name in ("a", "b")]
     code = (
-        "import sys; from pathlib import Path; from shakeshake.report import export_figure as files, page; "
+        "import sys; from pathlib import Path; from shakeshake.report import figures, page; "
         "out, *runs = map(Path, sys.argv[1:]); page.write_report(runs, out / 'r.html'); "
-        "[files.write_figure(runs, out / f'c.{kind}') for kind in ('svg', 'png')]; "
-        "assert 'torch' not in sys.modules and 'matplotlib.pyplot' not in sys.modules"
+        "[figures.write_figure(runs, out / f'c.{kind}') for kind in ('svg', 'png')]; "
+        "assert 'torch' not in sys.modules"
     )
     written = []
     for name in ("first", "second"):
@@ -172,28 +158,28 @@ def test_the_same_runs_give_the_same_bytes_and_no_torch(tmp_path, make_run):
     assert set(written[0]) == {"r.html", "c.svg", "c.png"}
 
 
-def test_the_balanced_error_is_shown_where_classes_are_uneven(tmp_path, make_run):
+def test_balanced_error_is_shown_if_classes_are_uneven(tmp_path, make_run):
     even, uneven = make_run(tmp_path / "even"), make_run(tmp_path / "uneven")
     for run, points in ((even, 0.0), (uneven, 12.5)):
         result = json.loads((run / "result.json").read_text())
         (run / "result.json").write_text(json.dumps({**result, "last_balanced_error": result["last_error"] + points}))
     balanced = f"{json.loads((uneven / 'result.json').read_text())['last_error'] + 12.5:.2f}\u00a0%"
-    told = f"Every class counting the same, however few its images, it is {balanced}"
+    told = f"every class counts the same however few its images, is {balanced}"
     page = write_report([uneven], tmp_path / "one.html").read_text()
     assert told in page
-    assert '<td data-label="balanced">' + balanced in page
-    assert 'data-label="balanced"' not in write_report([even], tmp_path / "other.html").read_text()
+    assert '<td data-label="balanced error">' + balanced in page
+    assert 'data-label="balanced error"' not in write_report([even], tmp_path / "other.html").read_text()
 
 
-def test_the_gap_is_not_that_of_mixtures(tmp_path, make_run):
-    """With mixup the training error is one of mixtures, and often above the test error: a gap that means nothing."""
+def test_mixup_gap_is_measured_on_original_images(tmp_path, make_run):
+    """The training error of mixtures is often above the test error, so that gap would mean nothing."""
     mixed, analysed = (
         make_run(tmp_path / "mixed", mixup_alpha=1.0),
         make_run(tmp_path / "seen", mixup_alpha=1.0, analysis=True),
     )
     page = write_report([mixed], tmp_path / "one.html").read_text()
     assert '<td data-label="gap, points">–' in page
-    assert "On the images it was trained on" not in page
+    assert "The error on the training images" not in page
     page = write_report([analysed], tmp_path / "other.html").read_text()
     assert '<td data-label="train error">5.45\u00a0%' in page
     assert "a gap of 0.55\u00a0points" in page

@@ -155,7 +155,7 @@ def reproduce(
 @option("--figure", type=PATH, metavar="FILE", help="Also write one chart as .svg or .png.")
 @option("--chart", type=Choice(CHARTS), default="curves", help="Chart for --figure.  [default: curves]")
 def report(paths: tuple[Path, ...], out: Path | None, figure: Path | None, chart: str) -> int:
-    from ..report.export_figure import write_figure
+    from ..report.figures import write_figure
     from ..report.page import write_report
 
     first = paths[0].parent if paths[0].suffix == ".json" else paths[0]

@@ -1,5 +1,5 @@
 "use strict";
-// Charts answer to the mouse, to touch and to the keyboard. Text from files enters the page as textContent alone.
+// Charts respond to mouse, touch and keyboard. Text from files enters the page only as textContent.
 const series = JSON.parse(document.getElementById("data").textContent);
 const HUES = Number(document.body.dataset.hues);
 const MOST = 12;
@@ -18,7 +18,7 @@ const tipIn = (figure) => {
 };
 const shown = (value, unit, digits) => (value === null || value === undefined ? "–" : (+value).toFixed(digits) + unit);
 
-// Curves by epoch: the nearest epoch under the pointer, a row for each line that is shown.
+// Curves by epoch: the epoch nearest to the pointer, with a row for each visible curve.
 const columns = {
   error: [["train", "train_error", " %", 2], ["test", "test_error", " %", 2]],
   loss: [["train", "train_loss", "", 4], ["test", "test_loss", "", 4]],
@@ -97,7 +97,7 @@ for (const figure of document.querySelectorAll("figure[data-chart]")) {
   }
 }
 
-// The legend's boxes take curves away and bring them back.
+// The boxes of the legend hide and show curves.
 for (const box of document.querySelectorAll(".legend input")) {
   box.addEventListener("change", () => {
     const of = box.closest("[data-of]").dataset.of, i = Number(box.value);
@@ -108,20 +108,21 @@ for (const box of document.querySelectorAll(".legend input")) {
   });
 }
 
-// All other charts: whatever has data-tip says it. The chart takes the focus, the arrows go through its parts.
+// All other charts: parts with data-tip show it. The chart takes the focus, and the arrow keys move between its parts.
 for (const figure of document.querySelectorAll("[data-tips]")) {
-  const parts = [...figure.querySelectorAll("[data-tip]")];
-  if (!parts.length) continue;
+  const all = [...figure.querySelectorAll("[data-tip]")];
+  if (!all.length) continue;
+  const parts = () => all.filter((part) => part.getClientRects().length); // the wide or the narrow chart is hidden
   const across = Number(figure.dataset.tips) || 1;
   let tip = null, at = 0;
   const hide = () => {
     if (tip) tip.hidden = true;
-    for (const part of parts) part.classList.remove("at");
+    for (const part of all) part.classList.remove("at");
   };
   const show = (part) => {
     tip ??= tipIn(figure);
     hide();
-    at = parts.indexOf(part);
+    at = parts().indexOf(part);
     part.classList.add("at");
     tip.replaceChildren();
     const [title, ...rows] = part.dataset.tip.split("\n");
@@ -147,18 +148,19 @@ for (const figure of document.querySelectorAll("[data-tips]")) {
   figure.addEventListener("pointerdown", (event) => { if (partOf(event)) show(partOf(event)); });
   figure.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse") hide(); });
   figure.setAttribute("tabindex", "0");
-  figure.addEventListener("focus", () => { if (figure.matches(":focus-visible")) show(parts[at]); });
+  figure.addEventListener("focus", () => { if (figure.matches(":focus-visible")) show(parts()[at]); });
   figure.addEventListener("blur", hide);
   figure.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -across, ArrowDown: across }[event.key];
     if (event.key === "Escape") hide();
     if (!step) return;
     event.preventDefault();
-    show(parts[Math.max(0, Math.min(parts.length - 1, at + step))]);
+    const shown = parts();
+    show(shown[Math.max(0, Math.min(shown.length - 1, at + step))]);
   });
 }
 
-// Paper cannot be unfolded.
+// On paper nothing can be unfolded.
 const folded = [...document.querySelectorAll("details:not([open])")].slice(0, 4);
 addEventListener("beforeprint", () => folded.forEach((one) => { one.open = true; }));
 addEventListener("afterprint", () => folded.forEach((one) => { one.open = false; }));

@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page from runs and experiments."""
+"""The report: one self-contained HTML page about runs and tables."""
 
 from __future__ import annotations
 
@@ -16,21 +16,32 @@ from markupsafe import Markup, escape
 from ..errors import InputError
 from ..train.run_directory import check_target
 from ..utils.files import atomic_write
-from . import html_charts, view_models
-from .load import Reading, read_paths
+from . import theme, view_models
+from .load import Contents, load
 from .narrative import sentences
-from .seed_averages import curves_of, grouped
-from .theme import PALETTE, variables
+from .seed_averages import MAX_SINGLE_CURVES, curves_of, group_by_seed
+from .svg import safe
 
 
-def write_report(paths: Sequence[Path], out: Path) -> Path:
-    """Write one HTML page that shows runs and experiments; the same files give the same bytes.
+def write_report(paths: Sequence[str | Path] | str | Path, out: str | Path) -> Path:
+    """Write one self-contained HTML page about runs and tables.
 
-    What is missing or broken is told on the page. Raises InputError when nothing is readable or the page cannot be
-    written.
+    The same files give the same page, byte for byte. Parts that are missing or damaged are left out and listed.
+
+    Args:
+        paths: run directories, folders of tables, and table files, in any mixture; or a single one.
+        out: the HTML file.
+
+    Returns:
+        ``out`` as a Path.
+
+    Raises:
+        InputError: if nothing is readable or the page cannot be written.
     """
+    out = Path(out)
     check_target(out)
-    page = render(read_paths(paths)).encode("utf-8", "replace")  # JSON may hold halves of characters, UTF-8 may not
+    listed = [paths] if isinstance(paths, str | Path) else paths
+    page = render(load([Path(path) for path in listed])).encode("utf-8", "replace")
     try:
         atomic_write(out, page)
     except OSError as error:
@@ -38,38 +49,37 @@ def write_report(paths: Sequence[Path], out: Path) -> Path:
     return out
 
 
-def render(reading: Reading) -> str:
+def render(contents: Contents) -> str:
     """The page as text."""
-    records = list(reading.runs)
-    drawn = curves_of(records)
-    figure = view_models.curve_figure(drawn, "runs")
-    experiments = [view_models.experiment(record, i) for i, record in enumerate(reading.experiments)]
-    details = [view_models.run(record) for record in reading.all_runs]
-    view_models.spare_images(details)
-    names = {id(record): one for record, one in zip(reading.all_runs, details, strict=True)}
-    figures = [figure, *(one for experiment in experiments for one in experiment["curves"])]
-    groups = [(one.short, [one]) for one in records] if drawn == records else grouped(records)
+    runs = list(contents.runs)
+    lines = curves_of(runs)
+    averaged = len(runs) > MAX_SINGLE_CURVES
+    figure = view_models.error_figure(lines, "runs")
+    tables = [view_models.table(record, i) for i, record in enumerate(contents.tables)]
+    details = [view_models.run(record) for record in contents.all_runs]
+    view_models.limit_images(details)
+    of_record = {id(record): one for record, one in zip(contents.all_runs, details, strict=True)}
+    figures = [figure, *(one for table in tables for one in table["curves"])]
+    groups = group_by_seed(runs) if averaged else [(one.short, [one]) for one in runs]
     return (
         _environment()
         .get_template("page.html")
         .render(
-            title=_title(reading),
-            sentences=sentences(records) if records else [],
-            notes=reading.notes,
-            experiments=experiments,
-            runs=view_models.without_empty_columns([names[id(record)] for record in records]),
+            title=_title(contents),
+            sentences=sentences(runs) if runs else [],
+            problems=contents.problems,
+            tables=tables,
+            runs=view_models.drop_empty_columns([of_record[id(record)] for record in runs]),
             figure=figure,
-            averaged=drawn != records,
-            correlation=html_charts.correlations(groups),
-            squares=view_models.squares(records),
+            averaged=averaged,
+            correlation=view_models.run_correlations(groups),
+            squares=view_models.beta_squares(runs),
             details=details,
             single=len(details) == 1,
             series={one["key"]: one["series"] for one in figures if one is not None},
-            light=variables(dark=False),
-            dark=variables(dark=True),
-            hues=len(PALETTE),
+            hues=theme.HUES,
             script=_file("page.js"),
-            style=_file("page.css"),
+            style=_file("charts.css") + _file("page.css"),
         )
     )
 
@@ -78,12 +88,13 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_file),
         autoescape=True,
+        finalize=safe,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    environment.filters |= {"breakable": _breakable, "hash": _hash, "whole": _whole}
+    environment.filters |= {"breakable": _breakable, "hash": _hash, "keep_rules": _keep_rules}
     return environment
 
 
@@ -92,28 +103,24 @@ def _file(name: str) -> Any:
     return content if name.endswith(".html") else Markup(content)
 
 
-def _title(reading: Reading) -> str:
-    names = [record.title for record in reading.experiments] + [record.short for record in reading.runs]
+def _title(contents: Contents) -> str:
+    names = [record.table.title for record in contents.tables] + [run.short for run in contents.runs]
     if len(names) <= 2:
         return " and ".join(names)
-    if not reading.runs:
-        return f"{len(names)} of the paper's experiments"
-    if not reading.experiments:
-        return f"{len(names)} runs side by side"
-    counted = [(len(reading.experiments), "experiment"), (len(reading.runs), "run")]
-    return " and ".join(f"{n} {word}{'' if n == 1 else 's'}" for n, word in counted)
+    numbers = [(len(contents.tables), "table"), (len(contents.runs), "run")]
+    return " and ".join(f"{n} {word}{'' if n == 1 else 's'}" for n, word in numbers if n)
 
 
-def _whole(text: str) -> Markup:
-    """Keep the rules in a sentence, such as S-S-I, from being broken at their hyphens."""
-    return Markup(re.sub(r"\b\w+-[\w.]+-[BI]\b", r'<span class="whole">\g<0></span>', str(escape(text))))
+def _keep_rules(text: str) -> Markup:
+    """Keep rules such as S-S-I on one line."""
+    return Markup(re.sub(r"\b\w+-[\w.]+-[BI]\b", r'<span class="whole">\g<0></span>', str(escape(safe(text)))))
 
 
 def _breakable(text: str) -> Markup:
-    """Let a long name, such as shake_resnet26_2x96d, be broken behind an underscore."""
-    return Markup(str(escape(text)).replace("_", "_<wbr>"))
+    """Allow line breaks after the underscores of a long name, such as shake_resnet26_2x96d."""
+    return Markup(str(escape(safe(text))).replace("_", "_<wbr>"))
 
 
 def _hash(script: str) -> str:
-    """For the page's content security policy: no other script runs, whatever a file name holds."""
+    """For the content security policy, which allows no other script."""
     return "sha256-" + base64.b64encode(hashlib.sha256(str(script).encode()).digest()).decode()

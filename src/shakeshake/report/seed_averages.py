@@ -1,93 +1,122 @@
-"""Runs that differ in the seed alone, as one curve: the mean by epoch, and between which values the seeds lie."""
+"""Curves by epoch, and runs that differ only in the seed as one curve of means."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from math import fsum
+from typing import Any, NamedTuple
 
-from .analysis import Pair, finite_mean, plain
-from .load_run import COLUMNS, HOUSEKEEPING, RunRecord
+from .runs import HOUSEKEEPING, RunRecord
+from .svg import clean
 
-SHOWN_ALONE = 8
-"""Up to so many runs each has a curve of its own."""
+COLUMNS = ("lr", "train_loss", "train_error", "test_loss", "test_error")
+MAX_SINGLE_CURVES = 8
+"""More runs than these are averaged over seeds."""
 
 
-def averaged(name: str, records: Sequence[RunRecord]) -> RunRecord:
-    """One record of that name. A row holds an epoch's means, and with several runs ``<column>_range`` beside them.
+@dataclass(frozen=True)
+class Curve:
+    """A line of each chart by epoch.
 
-    An epoch that not all runs have reached or tested is left out, so that no step in a curve comes from a run's end.
+    Attributes:
+        columns: column -> a value or None for each epoch.
+        ranges: column -> lowest and highest value over the seeds, empty for a single run.
     """
-    if len(records) == 1:
-        return RunRecord(name, records[0].recipe, {}, records[0].result, records[0].rows, (), records[0].analysis)
-    by_epoch: dict[int, list[dict[str, Any]]] = {}
-    for record in records:
-        for one in record.rows:
-            by_epoch.setdefault(one["epoch"], []).append(one)
-    rows = []
-    for epoch, found in sorted(by_epoch.items()):
-        if len(found) < len(records):
-            continue
-        row: dict[str, Any] = {"epoch": epoch}
-        for column in COLUMNS:
-            values = [one[column] for one in found]
-            known = None not in values
-            row[column] = finite_mean(values) if known else None
-            row[f"{column}_range"] = (min(values), max(values)) if known else None
-        rows.append(row)
-    return RunRecord(name, rows=tuple(rows))
+
+    name: str
+    epochs: tuple[int, ...] = ()
+    columns: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
+    ranges: dict[str, tuple[tuple[float, float] | None, ...]] = field(default_factory=dict)
+
+    def series(self, column: str) -> list[tuple[int, float]]:
+        """(epoch, value) where the value is known."""
+        values = self.columns.get(column, ())
+        return [(e, v) for e, v in zip(self.epochs, values, strict=True) if v is not None]
 
 
-def grouped(records: Sequence[RunRecord]) -> list[tuple[str, list[RunRecord]]]:
-    """Runs by everything but the seed, each group named by what sets it apart from the others."""
+class PairMean(NamedTuple):
+    """Mean correlation of two branches of a block, or of their layers."""
+
+    block: str
+    branches: tuple[int, int]
+    layers: tuple[str, ...]
+    matrix: tuple[tuple[float | None, ...], ...]
+
+
+def average(name: str, runs: Sequence[RunRecord]) -> Curve:
+    """The mean of some runs by epoch.
+
+    Epochs that a run has not reached, and values that one lacks, are left out: a run that ends makes no step.
+    """
+    by_epoch = [{one.epoch: one for one in run.epochs} for run in runs]
+    epochs = tuple(sorted(set(by_epoch[0]).intersection(*by_epoch[1:]))) if by_epoch else ()
+    columns: dict[str, tuple[float | None, ...]] = {}
+    ranges: dict[str, tuple[tuple[float, float] | None, ...]] = {}
+    for column in COLUMNS:
+        values = [[getattr(of[epoch], column) for of in by_epoch] for epoch in epochs]
+        columns[column] = tuple(None if None in found else mean(found) for found in values)
+        if len(runs) > 1:
+            ranges[column] = tuple(None if None in found else (min(found), max(found)) for found in values)
+    return Curve(name, epochs, columns, ranges)
+
+
+def curves_of(runs: Sequence[RunRecord]) -> list[Curve]:
+    """A curve for each of a few runs; of many, one for each group that differs only in the seed."""
+    if len(runs) <= MAX_SINGLE_CURVES:
+        return [average(run.short, [run]) for run in runs]
+    groups = group_by_seed(runs)
+    names = [name for name, _ in groups]
+    return [average(name if names.count(name) == 1 else f"{name}, {of[0].short}", of) for name, of in groups]
+
+
+def group_by_seed(runs: Sequence[RunRecord]) -> list[tuple[str, list[RunRecord]]]:
+    """Runs that differ only in the seed, each group named after what sets it apart from the others."""
+    ignored = (*HOUSEKEEPING, "seed")
     groups: dict[str, list[RunRecord]] = {}
-    for record in records:
-        recipe = {name: value for name, value in record.recipe.items() if name not in (*HOUSEKEEPING, "seed")}
-        groups.setdefault(json.dumps(recipe, sort_keys=True) if recipe else f"?{record.name}", []).append(record)
+    for run in runs:
+        recipe = {name: value for name, value in run.recipe.items() if name not in ignored}
+        groups.setdefault(json.dumps(recipe, sort_keys=True) if recipe else f"?{run.name}", []).append(run)
     firsts = [found[0] for found in groups.values()]
-    fields = dict.fromkeys(
-        name for record in firsts for name in ("rule", "model", "data", *record.recipe) if name in record.recipe
-    )
-    apart = [
+    fields = dict.fromkeys(("rule", "model", "data"))
+    fields |= dict.fromkeys(name for run in firsts for name in run.recipe)
+    differing = [
         name
         for name in fields
-        if name not in (*HOUSEKEEPING, "seed")
-        and len({json.dumps(record.recipe.get(name), sort_keys=True) for record in firsts}) > 1
+        if name not in ignored and len({json.dumps(run.recipe.get(name), sort_keys=True) for run in firsts}) > 1
     ]
     named = []
-    for record, found in zip(firsts, groups.values(), strict=True):
-        parts = [_part(name, record.recipe[name]) for name in apart if name in record.recipe]
-        named.append((", ".join(parts[:4]) or record.short, found))
+    for run, found in zip(firsts, groups.values(), strict=True):
+        parts = [_describe(name, run.recipe[name]) for name in differing if name in run.recipe]
+        named.append((", ".join(parts[:4]) or run.short, found))
     return named
 
 
-def curves_of(records: Sequence[RunRecord]) -> list[RunRecord]:
-    """What to draw: a few runs as they are, many as the means over their seeds."""
-    if len(records) <= SHOWN_ALONE:
-        return list(records)
-    groups = grouped(records)
-    names = [name for name, _ in groups]
-    return [averaged(name if names.count(name) == 1 else f"{name}, {found[0].short}", found) for name, found in groups]
-
-
-def block_means(records: Sequence[RunRecord], what: str) -> list[Pair]:
-    """Means over runs of a correlation (``correlation``) or of the matrices (``layerwise``), block by block."""
-    found: dict[tuple[str, tuple[int, int]], list[Pair]] = {}
-    for record in records:
-        for pair in getattr(record.analysis, what):
-            found.setdefault((pair.block, pair.branches), []).append(pair)
+def layer_means(runs: Sequence[RunRecord]) -> list[PairMean]:
+    """Correlations between layers, averaged over runs."""
+    found: dict[tuple[str, tuple[int, int]], list[PairMean]] = {}
+    for run in runs:
+        for block in run.analysis.layerwise or ():
+            for pair in block.pairs:
+                one = PairMean(block.block, pair.branches, block.layers, pair.matrix)
+                found.setdefault((one.block, one.branches), []).append(one)
     means = []
-    for (block, branches), pairs in found.items():
-        alike = [pair for pair in pairs if pair.layers == pairs[0].layers]
-        matrix = tuple(
-            tuple(finite_mean([pair.matrix[i][j] for pair in alike]) for j in range(len(pairs[0].layers)))
-            for i in range(len(pairs[0].matrix))
-        )
-        value = finite_mean([pair.correlation for pair in pairs])
-        means.append(Pair(block, branches, value, pairs[0].layers, matrix))
+    for pairs in found.values():
+        first = pairs[0]
+        alike = [pair.matrix for pair in pairs if pair.layers == first.layers]
+        size = range(len(first.layers))
+        matrix = tuple(tuple(mean([of[i][j] for of in alike]) for j in size) for i in size)
+        means.append(first._replace(matrix=matrix))
     return means
 
 
-def _part(name: str, value: Any) -> str:
-    text = plain(value if isinstance(value, str) else json.dumps(value))
+def mean(values: Sequence[float | None]) -> float | None:
+    """The mean of the values that are known, or None."""
+    known = [value for value in values if value is not None]
+    return fsum(known) / len(known) if known else None
+
+
+def _describe(name: str, value: Any) -> str:
+    text = clean(value if isinstance(value, str) else json.dumps(value))
     return text if name in ("rule", "model", "data") else f"{name} {text}"

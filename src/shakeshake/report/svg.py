@@ -1,117 +1,186 @@
-"""matplotlib's figures as SVG that a page can colour, and as files that stand alone."""
+"""SVG elements as escaped text, axes, and charts that pages embed and files hold."""
 
 from __future__ import annotations
 
-import io
+import html
+import math
 import re
-import warnings
-from html import escape
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
+from markupsafe import Markup
 
-from .theme import GRID, INK, PALETTE, PAPER, SOFT, TONES, standalone_style
-
-MARGINS = {"left": 54, "right": 14, "top": 14, "bottom": 46}
-
-SETTINGS: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "shakeshake",  # otherwise the ids, and so the bytes, are random
-    "path.simplify": True,
-    "lines.scale_dashes": False,
-    "font.family": ["sans-serif"],
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 12.5,
-    "text.usetex": False,
-    "text.parse_math": False,
-}
-
+from ..utils.console import is_unsafe_char
+from ..utils.extras import require
 
 LETTER = 6.6
-"""Pixels that a letter of a label takes, on average."""
+"""Average width of a letter in pixels at the charts' font size."""
 
 
-def blank(size: tuple[float, float]) -> Figure:
-    """A figure of so many pixels; 72 because a unit of the viewBox is a pixel."""
-    return Figure(figsize=(size[0] / 72, size[1] / 72), facecolor="none")
+def clean(value: object) -> str:
+    """One line of text without control characters: names in files may hold any character."""
+    return " ".join(safe(str(value)).split())
 
 
-def axes_on(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """Axes at a place in pixels from the left and from the top, without a frame."""
-    across, down = figure.get_size_inches() * 72
-    axes = figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down), facecolor="none")
-    for side in ("left", "right", "top"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(INK)
-    axes.tick_params(length=0, pad=7, colors=INK)
-    axes.set_axisbelow(True)
-    return axes
+def tag(name: str, *children: object, **attributes: Any) -> Markup:
+    """An SVG element. In attribute names underscores become dashes; attributes that are None are left out.
+
+    All text is escaped; numbers are written to a tenth of a pixel.
+    """
+    written = [
+        f'{key if key == "viewBox" else key.rstrip("_").replace("_", "-")}="{_text(value)}"'
+        for key, value in attributes.items()
+        if value is not None
+    ]
+    return Markup(f"<{' '.join((name, *written))}>{''.join(map(_text, children))}</{name}>")
 
 
-def framed(size: tuple[int, int], label: str, top: int = 0) -> tuple[Figure, Axes]:
-    """A figure with one chart by epoch."""
-    figure = blank(size)
-    width = size[0] - MARGINS["left"] - MARGINS["right"]
-    height = size[1] - MARGINS["top"] - MARGINS["bottom"] - top
-    axes = axes_on(figure, MARGINS["left"], MARGINS["top"] + top, width, height)
-    axes.grid(axis="y", color=GRID, linewidth=1)
-    axes.set_xlabel("epoch", color=INK, labelpad=4)
-    axes.set_ylabel(label, color=INK, labelpad=10)
-    return figure, axes
+def safe(value: Any) -> Any:
+    """Text without control characters but line breaks and tabs; markup as it is."""
+    if not isinstance(value, str) or hasattr(value, "__html__") or value.isprintable():
+        return value
+    return "".join(" " if is_unsafe_char(c) and c not in "\n\t" else c for c in value)
 
 
-def to_svg(figure: Figure, salt: str, label: str, told: str) -> str:
-    """The figure as an element for a page: coloured by CSS, readable to a screen reader and to the hover script."""
-    buffer = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": salt}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # the browser has a font for it
-        FigureCanvasSVG(figure).print_svg(buffer)
-    svg = buffer.getvalue().decode()
-    svg = svg[svg.index("<svg") :]
-    # The metadata hold the date, the ids of artists come again in every figure of a page.
-    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' id="line-(\d+)"', r' class="line line\1"', svg)
-    svg = re.sub(r' id="[a-z0-9.]+_\d+"| transform="rotate\(-0 [^"]*"', "", svg)
-    svg = svg.replace("'DejaVu Sans', sans-serif", "system-ui, sans-serif")
-    svg = re.sub(r'(?<= d=")[^"]+', _tenths, svg)
-    for i, pair in enumerate(PALETTE):
-        for tone, colour in zip(TONES, pair[:2], strict=True):
-            svg = re.sub(rf"(stroke|fill): {colour}", rf"\1: var(--{tone}{i}, {colour})", svg)
-    for name, colour in (("grid", GRID), ("soft", SOFT), ("paper", PAPER)):
-        svg = re.sub(rf"(stroke|fill): {colour}", rf"\1: var(--{name}, {colour})", svg)
-    svg = re.sub(rf"(stroke|fill): {INK}", r"\1: currentColor", svg)
-    width, height = figure.get_size_inches() * 72
-    axes = figure.axes[0]
-    box, (first, last) = axes.get_position(), axes.get_xlim()
-    frame = [box.x0 * width, box.x1 * width, (1 - box.y1) * height, (1 - box.y0) * height, first, last]
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" role="img" '
-        f'stroke-linejoin="round" width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}" '
-        f'data-frame="{" ".join(f"{value:g}" for value in frame)}" aria-label="{escape(label)}. {escape(told)}">'
-    )
-    return head + svg[svg.index(">") + 1 :].strip()
+def number(value: float) -> str:
+    """A coordinate to a tenth of a pixel."""
+    return f"{value:.1f}".removesuffix(".0")
 
 
-def standalone(svg: str, title: str) -> str:
-    """The same element as a file that follows light and dark by itself."""
-    head, tail = svg.split(">", 1)  # escaped: the first > ends the opening tag
-    return f"{head}><title>{escape(title)}</title>{standalone_style()}{tail}\n"
+def tip(title: object, *rows: Sequence[object]) -> str:
+    """What the page shows when a part of a chart is pointed at: a title, and rows of cells."""
+    return "\n".join("\t".join(map(clean, row)) for row in ((title,), *rows))
 
 
-def to_png(figure: Figure) -> bytes:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.set_facecolor("white")
-        buffer = io.BytesIO()
-        figure.set_dpi(144)
-        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
-    return buffer.getvalue()
+def fit(text: object, pixels: float, letter: float = LETTER) -> str:
+    """The text, shortened to about this width."""
+    text, letters = clean(text), max(2, int(pixels / letter))
+    return text if len(text) <= letters else text[: letters - 1] + "…"
 
 
-def _tenths(path: re.Match[str]) -> str:
-    """A path's points to a tenth of a pixel: more is only bytes."""
-    return re.sub(r"\d+\.\d+", lambda n: f"{float(n[0]):.1f}".removesuffix(".0"), " ".join(path[0].split()))
+def label(text: object, x: float, y: float, anchor: str = "start", class_: str = "", **attributes: Any) -> Markup:
+    """Text whose baseline starts, is centred or ends at (x, y)."""
+    anchor_ = None if anchor == "start" else anchor
+    return tag("text", text, x=x, y=y, text_anchor=anchor_, class_=class_ or None, **attributes)
+
+
+def line(x1: float, y1: float, x2: float, y2: float, class_: str, **attributes: Any) -> Markup:
+    return tag("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_, **attributes)
+
+
+def polyline(points: Iterable[tuple[float, float]]) -> str:
+    """Points for an attribute."""
+    return " ".join(f"{number(x)},{number(y)}" for x, y in points)
+
+
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers from at most ``low`` to at least ``high``."""
+    if high - low < 1e-12:
+        low, high = low - 0.5, high + 0.5
+    rough = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough - 1e-12)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(step * i, 10) + 0.0 for i in range(first, last + 1)]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A scale from the values low to high to the pixels start to end; ``power`` 0.5 is a square-root scale."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    power: float = 1.0
+
+    @classmethod
+    def round(cls, low: float, high: float, start: float, end: float) -> Axis:
+        """An axis that begins and ends at round numbers."""
+        marks = ticks(low, high)
+        return cls(marks[0], marks[-1], start, end)
+
+    def marks(self) -> list[float]:
+        """Round numbers on the axis."""
+        return ticks(self.low, self.high)
+
+    def __call__(self, value: float) -> float:
+        low, high, at = (math.copysign(abs(v) ** self.power, v) for v in (self.low, self.high, value))
+        return self.start + (at - low) / ((high - low) or 1.0) * (self.end - self.start)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing of width by height pixels.
+
+    Attributes:
+        body: the elements.
+        description: what the chart shows, in words, for readers who do not see it.
+        frame: left, right, top and bottom of the axes in pixels, first and last epoch; for the page's script.
+    """
+
+    width: float
+    height: float
+    body: Markup
+    description: str
+    frame: tuple[float, ...] = ()
+
+    def __html__(self) -> Markup:
+        """The element for a page."""
+        return self._element(data_frame=" ".join(f"{value:g}" for value in self.frame) or None)
+
+    def to_svg(self, title: str) -> str:
+        """The content of a file that follows a light or dark colour scheme."""
+        style = Markup("<style>{}</style>").format(Markup(_stylesheet()))
+        return self._element(tag("title", title), style, xmlns="http://www.w3.org/2000/svg") + "\n"
+
+    def to_png(self, title: str) -> bytes:
+        """The chart on white at twice its size. Raises InputError if resvg-py is not installed."""
+        light, _, rest = _stylesheet().partition("@media")
+        rules = rest.partition("}}")[2]
+        colours = dict(re.findall(r"--([a-z0-9]+):([^;}]+)", light))
+        svg = self._element(
+            Markup("<style>{}</style>").format(Markup(light.partition("}")[2] + rules)),
+            xmlns="http://www.w3.org/2000/svg",
+            color=colours["ink"],
+        )
+        svg = Markup(re.sub(r"var\(--([a-z0-9]+)\)", lambda found: colours[found[1]], svg))
+        return bytes(require("resvg_py", "report").svg_to_bytes(svg, background="#ffffff", zoom=2))
+
+    def _element(self, *first: Markup, **attributes: Any) -> Markup:
+        size = {"width": self.width, "height": self.height, "viewBox": f"0 0 {self.width:.0f} {self.height:.0f}"}
+        return tag(
+            "svg", *first, self.body, class_="chart", role="img", aria_label=self.description, **size, **attributes
+        )
+
+
+def grid(charts: Sequence[tuple[str, Sequence[Chart]]], columns: int, gap: float = 20.0) -> Chart:
+    """Charts beside and below each other: groups of a heading (or "") and its charts."""
+    parts, y = [], 0.0
+    width = max(sum(chart.width + gap for chart in found[:columns]) for _, found in charts)
+    for heading, found in charts:
+        if heading:
+            parts.append(label(fit(heading, width), 0, y + 16, class_="strong"))
+            y += 28
+        for start in range(0, len(found), columns):
+            x, row = 0.0, found[start : start + columns]
+            for chart in row:
+                parts.append(tag("g", chart.body, transform=f"translate({number(x)} {number(y)})"))
+                x += chart.width + gap
+            y += max(chart.height for chart in row) + gap
+    described = [
+        f"{heading}, {one.description}" if heading else one.description for heading, of in charts for one in of
+    ]
+    return Chart(width, y, Markup("").join(parts), " ".join(described))
+
+
+def _stylesheet() -> str:
+    return resources.files(__package__).joinpath("charts.css").read_text(encoding="utf-8").replace("\n", "")
+
+
+def _text(value: Any) -> str:
+    if hasattr(value, "__html__"):
+        return value.__html__()
+    return number(value) if isinstance(value, int | float) else html.escape(safe(str(value)))

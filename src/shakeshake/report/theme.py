@@ -1,56 +1,37 @@
-"""One look for all charts: colours on white and on near-black, dashes and marks, so that nothing hangs on hue alone."""
+"""Colour, dash and marker of each curve, so that no chart depends on colour alone. The colours are in charts.css."""
 
 from __future__ import annotations
 
-from typing import Any
-
-# One hue per run: train and test on white (3:1 or close to it even for the lighter one), then both on near-black.
-PALETTE = (
-    ("#174a85", "#5394d6", "#4f86c6", "#a8d0f5"),
-    ("#94400a", "#d97b27", "#c9742f", "#f7c38d"),
-    ("#0b5f52", "#2a9e89", "#2e9a86", "#8fdfcf"),
-    ("#5b2f86", "#a67fd0", "#9067c4", "#d4bdf0"),
-    ("#8c1d3b", "#db6a86", "#cc5574", "#f5b3c3"),
-    ("#515f0c", "#889a25", "#8a9a35", "#d3de8b"),
-    ("#0e5a75", "#3a99b9", "#358ca8", "#9bd9ec"),
-    ("#45474d", "#878a92", "#7f838c", "#c6c9d0"),
-)
-INK, SOFT, GRID, PAPER = "#1d1f24", "#5b606b", "#e3e4e8", "#ffffff"
-DARK = {"ink": "#e8e9ec", "soft": "#a3a8b3", "grid": "#33363d", "paper": "#15171b"}
-TONES = {"train": 0, "test": 1}
-
-# Patterns in pixels, the first unbroken; with the hues they repeat after 32 runs.
+HUES = 8
 DASHES: tuple[tuple[float, ...], ...] = ((), (10, 3), (2.5, 2.5), (10, 3, 2.5, 3))
-MARKS = ("o", "D", "s", "^", "v", "P", "X", "h")  # as matplotlib names them; the page has them as shapes of its own
-
-
-def dash(i: int) -> tuple[float, ...]:
-    return DASHES[(i + i // len(PALETTE)) % len(DASHES)]
-
-
-def mark(i: int) -> str:
-    return MARKS[(i + i // len(PALETTE)) % len(MARKS)]
-
-
-def line_style(i: int) -> Any:
-    return (0, dash(i)) if dash(i) else "-"
+"""Lengths in pixels. Colours and dashes repeat together after 32 curves."""
+MARKERS = (
+    "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0z",  # circle
+    "M0-5.5L5.5 0 0 5.5-5.5 0z",  # diamond
+    "M-4.5-4.5h9v9h-9z",  # square
+    "M0-5.5L5.5 5h-11z",  # triangle
+    "M0 5.5L5.5-5h-11z",  # triangle, point down
+    "M-2-5.5h4v3.5h3.5v4h-3.5v3.5h-4v-3.5h-3.5v-4h3.5z",  # plus
+    "M-5.5-3L-3-5.5 0-2.5 3-5.5 5.5-3 2.5 0 5.5 3 3 5.5 0 2.5-3 5.5-5.5 3-2.5 0z",  # cross
+    "M-2.8-5h5.6L5.6 0 2.8 5h-5.6L-5.6 0z",  # hexagon
+)
+TONES = ("train", "test")
 
 
 def colour(i: int, tone: str) -> str:
-    return PALETTE[i % len(PALETTE)][TONES[tone]]
+    """The colour of curve i as CSS; train is the darker tone on white."""
+    return f"var(--{tone}{i % HUES})"
 
 
-def variables(*, dark: bool) -> str:
-    """The colours as CSS custom properties."""
-    named = [
-        f"--train{i}:{(dark_train if dark else train)};--test{i}:{(dark_test if dark else test)}"
-        for i, (train, test, dark_train, dark_test) in enumerate(PALETTE)
-    ]
-    return ";".join([*named, f"--grid:{DARK['grid'] if dark else GRID}"])
+def dash(i: int) -> str | None:
+    """The dash pattern of curve i for ``stroke-dasharray``; None for a solid line."""
+    return " ".join(f"{part:g}" for part in DASHES[_style(i) % len(DASHES)]) or None
 
 
-def standalone_style() -> str:
-    """What an SVG needs to follow light and dark by itself."""
-    light = f"color:{INK};--soft:{SOFT};--paper:{PAPER};{variables(dark=False)}"
-    dark = f"color:{DARK['ink']};--soft:{DARK['soft']};--paper:{DARK['paper']};{variables(dark=True)}"
-    return f"<style>svg{{{light}}}@media(prefers-color-scheme:dark){{svg{{{dark}}}}}</style>"
+def marker(i: int) -> str:
+    """The marker of group i as an SVG path around (0, 0)."""
+    return MARKERS[_style(i) % len(MARKERS)]
+
+
+def _style(i: int) -> int:
+    return i + i // HUES

@@ -1,4 +1,4 @@
-"""What the page's templates are given: runs and experiments as cells, legends, charts and tables of text."""
+"""What the page's templates show of runs and tables."""
 
 from __future__ import annotations
 
@@ -6,279 +6,287 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from ..analysis.schema import Analysis, Calibration, Example, Strength
+from ..experiments.schema import TableCell
+from ..layers.rules import ShakeRule
 from ..models.registry import branch_count
-from . import curves, html_charts
-from .analysis import Looked, Mistake, Strength
-from .beta_regions import drawable
-from .experiment import CellRecord, ExperimentRecord
-from .load_run import RunRecord
-from .narrative import ABSENT, cell, duration, percent, points, text
-from .seed_averages import averaged, block_means
-from .theme import DASHES, PALETTE, dash
+from . import charts, curves, theme
+from .beta_regions import is_drawable
+from .format import ABSENT, count, decimal, duration, percent, points, value, value_or_absent
+from .load import TableRecord
+from .runs import RunRecord
+from .seed_averages import Curve, average, layer_means
+from .svg import Chart, clean, tip
 
 SERIES_POINTS = 6_000
-IMAGES_BYTES = 1_000_000
-"""Images in a page, over all its runs; what they would show of further runs is told without them, or left out."""
+"""Points of all curves that the page can show on hover."""
+IMAGE_BYTES = 1_000_000
+"""Images in a page, over all runs; beyond it predictions are listed without their images, or left out."""
+MATRIX_CLASSES, LISTED_CONFUSIONS = 20, 12
+SQUARES = 16
 
 
-def curve_figure(records: Sequence[RunRecord], key: str, *, whole: bool = True) -> dict[str, Any] | None:
-    """Error, loss and learning rate of some curves, with what the script says of them. whole: not the error alone."""
-    if not any(record.rows for record in records):
+def error_figure(lines: Sequence[Curve], key: str, *, with_loss: bool = True) -> dict[str, Any] | None:
+    """Charts by epoch, their legend, and the values that the page's script shows on hover."""
+    total = sum(len(line.epochs) for line in lines)
+    if not total:
         return None
-    stride = math.ceil(sum(len(record.rows) for record in records) / SERIES_POINTS)
     return {
         "key": key,
-        "wide": curves.curves(records, legend=False),
-        "narrow": curves.curves(records, size=curves.NARROW, legend=False),
-        "losses": curves.losses(records) if whole else "",
-        "rates": curves.learning_rates(records) if whole else "",
+        "wide": curves.errors(lines),
+        "narrow": curves.errors(lines, curves.NARROW),
+        "losses": curves.losses(lines) if with_loss else None,
+        "rates": curves.learning_rates(lines) if with_loss else None,
         "legend": [
-            {"i": i, "hue": i % len(PALETTE), "name": record.short, "dash": " ".join(f"{part:g}" for part in dash(i))}
-            for i, record in enumerate(records)
+            (line.name, [(tone, curves.swatch(i, tone)) for tone in theme.TONES]) for i, line in enumerate(lines)
         ],
-        "bands": any("test_error_range" in row for record in records for row in record.rows[:1]),
-        "dashed": len(records) > 1 and len(DASHES) > 1,
-        "series": [_series(record, stride) for record in records],
+        "averaged": any(line.ranges for line in lines),
+        "series": [_series(line, math.ceil(total / SERIES_POINTS)) for line in lines],
     }
 
 
 def run(record: RunRecord) -> dict[str, Any]:
-    """A run as the cells of its row and the tables of its details."""
-    best = record.best
-    calibration = record.analysis.calibration
-    of = "" if record.finished else f"epoch {record.last_tested or 0}"
-    cells = [
-        ("model", cell(record.recipe.get("model"))),
-        ("rule", cell(record.recipe.get("rule"))),
-        ("data", cell(record.recipe.get("data"))),
-        ("training images", f"{record.train_images:,}" if record.train_images else ABSENT),
-        ("epochs", f"{record.epochs:,}" if record.epochs else ABSENT),
-        ("test error", percent(record.last_error)),
-        ("balanced", percent(record.balanced_error)),
-        ("best", percent(best[0] if best else None)),
-        ("train error", percent(record.train_error)),
-        ("gap, points", points(record.gap).removesuffix("\u00a0points")),
-        ("ECE, points", f"{100 * calibration.ece:.1f}" if calibration else ABSENT),
-        ("images/s", f"{record.images_per_second:,.0f}" if record.images_per_second else ABSENT),
-        ("time", duration(record.seconds)),
+    """A run as a row of the table of runs, and its details."""
+    best, calibration = record.best, record.analysis.calibration
+    columns = [
+        ("model", value_or_absent(record.recipe.get("model")), ""),
+        ("rule", value_or_absent(record.recipe.get("rule")), ""),
+        ("data", value_or_absent(record.recipe.get("data")), ""),
+        ("training images", count(record.train_images), ""),
+        ("epochs", count(record.last_epoch), ""),
+        ("test error", percent(record.last_error), "" if record.finished else f"epoch {record.last_tested or 0}"),
+        ("balanced error", percent(record.balanced_error), "mean over classes" if record.balanced_error else ""),
+        ("lowest error", percent(best[0] if best else None), f"epoch {best[1]}" if best else ""),
+        ("train error", percent(record.train_error), ""),
+        ("gap, points", decimal(record.gap), ""),
+        ("ECE, points", decimal(100 * calibration.ece, 1) if calibration else ABSENT, ""),
+        ("images/s", count(record.images_per_second), ""),
+        ("time", duration(record.seconds), ""),
     ]
-    under = {
-        "test error": of,
-        "balanced": "mean over classes" if record.balanced_error is not None else "",
-        "best": f"epoch {best[1]}" if best else "",
-    }
-    tables = [("Recipe", record.recipe), ("Result", record.result), ("Environment", record.environment)]
+    tables = [("Recipe", record.recipe), ("Result", record.fields), ("Environment", record.environment)]
     return {
         "name": record.name,
-        "short": record.short,
-        "rule": cell(record.recipe.get("rule")),
+        "rule": value_or_absent(record.recipe.get("rule")),
         "error": percent(record.last_error),
-        "cells": [(label, value, under.get(label, "")) for label, value in cells],
-        "tables": [(label, [(key, text(value)) for key, value in table.items()]) for label, table in tables if table],
+        "columns": columns,
+        "tables": [(label, [(key, value(v)) for key, v in table.items()]) for label, table in tables if table],
         "findings": findings(record),
     }
 
 
-def without_empty_columns(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """ECE is a column only where some run was analysed, the balanced error where some test images are uneven."""
-    for i in reversed(range(len(runs[0]["cells"]) if runs else 0)):
-        rare = runs[0]["cells"][i][0] in ("ECE, points", "balanced")
-        if rare and all(one["cells"][i][1] == ABSENT for one in runs):
+def drop_empty_columns(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out the ECE and the balanced error where no run has them."""
+    for name in ("ECE, points", "balanced error"):
+        if all(shown == ABSENT for one in runs for label, shown, _ in one["columns"] if label == name):
             for one in runs:
-                del one["cells"][i]
+                one["columns"] = [column for column in one["columns"] if column[0] != name]
     return runs
 
 
 def findings(record: RunRecord) -> dict[str, Any]:
-    """What the analysis of one run gives: each part, or None."""
-    analysis = record.analysis
-    gap = ""
+    """The analysis of one run, part by part; parts that are missing are empty."""
+    analysis, gap = record.analysis, ""
     if analysis.gap is not None and analysis.train_error is not None:
         images = f"{analysis.train_images:,} training images" if analysis.train_images else "training images"
         gap = (
-            f"On its {images} as they are, not augmented and not shaken, the trained network has an error of "
-            f"{percent(analysis.train_error)}: the gap to the test error is {points(analysis.gap)}, both in fp32."
+            f"On its {images}, without augmentation and shaking, the trained network has an error of "
+            f"{percent(analysis.train_error)}. The test error is {points(analysis.gap)} higher."
         )
-    return {
+    examples = [_example(one, analysis.classes) for one in analysis.gradcam.images] if analysis.gradcam else []
+    parts: dict[str, Any] = {
         "gap": gap,
-        "split": analysis.split,
-        "images": f"{analysis.images:,}" if analysis.images else "",
-        "reliability": html_charts.reliability(analysis.calibration),
-        "confusion": html_charts.confusion(analysis),
-        "mistakes": [_mistake(mistake) for mistake in analysis.mistakes],
+        "reliability": _reliability(analysis.calibration) if analysis.calibration else None,
+        "confusion": _confusion_matrix(analysis) if analysis.confusion else None,
+        "mistakes": [_example(one, analysis.classes) for one in analysis.mistakes or ()],
         "confusions": [
             {
-                "truth": one.truth,
-                "predicted": one.predicted,
+                "truth": analysis.classes[one.truth],
+                "predicted": analysis.classes[one.predicted],
                 "count": f"{one.count:,}",
-                "images": [_mistake(image) for image in one.images],
+                "images": [_example(image, analysis.classes) for image in one.images],
             }
-            for one in analysis.confusions
+            for one in analysis.confusions or ()
         ],
-        "gradcam": [_looked(one) for one in analysis.gradcam if one.png and one.heat],
-        "layers": html_charts.layer_maps(analysis.layerwise),
-        "any": bool(
-            analysis.calibration
-            or analysis.gradcam
-            or analysis.confusion
-            or analysis.mistakes
-            or analysis.layerwise
-            or gap
-        ),
+        "gradcam": [one for one in examples if one["png"] and one["heat"]],
+        "layers": charts.layer_maps(layer_means([record])),
     }
+    return {**parts, "any": any(parts.values()), "split": analysis.split, "images": count(analysis.images)}
 
 
-def squares(records: Sequence[RunRecord], rules: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """A drawing for each rule that shakes two branches of a network here, with a measurement where one was analysed."""
+def beta_squares(runs: Sequence[RunRecord], rules: Sequence[str] = ()) -> list[Chart]:
+    """A chart for each rule that shakes two branches, with measured counts if a run was analysed."""
     found: dict[str, Strength | None] = dict.fromkeys(rules)
-    for record in records:
+    for record in runs:
         rule, measured = record.recipe.get("rule"), record.analysis.strength
-        if branch_count(str(record.recipe.get("model", ""))) != 2:
+        if branch_count(str(record.recipe.get("model", ""))) != 2 or not is_drawable(rule):
             continue
-        if drawable(rule):
-            found.setdefault(str(rule), None)
-        if measured is not None and measured.rule in found and found[measured.rule] is None:
-            found[measured.rule] = measured
-    return [html_charts.square(rule, measured) for rule, measured in list(found.items())[:16]]
+        same = measured is not None and is_drawable(measured.rule) and _same_rule(measured.rule, str(rule))
+        if found.get(str(rule)) is None:
+            found[str(rule)] = measured if same else None
+    return [charts.beta_square(rule, measured) for rule, measured in list(found.items())[:SQUARES]]
 
 
-def experiment(record: ExperimentRecord, number: int) -> dict[str, Any]:
-    """A table of the paper with ours beside it, and its figures."""
-    several = len(record.columns) > 1
-    columns, drawn = [], []
+def table(record: TableRecord, number: int) -> dict[str, Any]:
+    """A table of results and its charts."""
+    columns, figures = [], []
     for i, (column, label) in enumerate(record.columns.items()):
-        cells = record.of_column(column)
-        if not cells:
-            continue
-        published_for = list(dict.fromkeys(cell.published_for for cell in cells if cell.published_for))
-        columns.append(
-            {
-                "label": label,
-                "published_for": ", ".join(published_for),
-                "rows": [_row(record, cell) for cell in cells],
-            }
-        )
-        lines = [averaged(cell.row, found) for cell in cells if (found := cell.records)]
-        if figure := curve_figure(lines, f"e{number}c{i}", whole=False):
-            drawn.append({**figure, "label": label if several else ""})
-    groups = groups_of_rows(record)
-    rules = rules_of(record)
+        cells = list(record.table.column_cells(column))
+        published_for = dict.fromkeys(cell.published_for for cell in cells if cell.published_for)
+        rows = [_row(record, cell) for cell in cells]
+        columns.append({"label": label, "published_for": ", ".join(published_for), "rows": rows})
+        lines = [average(cell.row, runs) for cell in cells if (runs := record.runs_of(cell))]
+        if figure := error_figure(lines, f"t{number}c{i}", with_loss=False):
+            figures.append({**figure, "label": label if len(record.columns) > 1 else ""})
+    groups = list(record.groups())
+    rules = table_rules(record)
+    layers = record.table.kind in ("correlation", "layerwise")
     return {
-        "id": f"experiment{number}",
-        "record": record,
-        "scale": record.scale,
-        "state": state(record),
+        "id": f"table{number}",
+        "table": record.table,
+        "state": _state(record),
         "columns": columns,
-        "forest": html_charts.forest(record),
-        "curves": drawn,
-        "squares": squares(record.records, rules) if rules else [],
-        "correlation": html_charts.correlations(groups),
+        "differences": _wide_and_narrow(charts.differences, record),
+        "covers": list(dict.fromkeys(one.covers for one in record.table.differences if one.covers)),
+        "levels": " and ".join(dict.fromkeys(f"{100 * one.level:g} %" for one in record.table.differences)),
+        "curves": figures,
+        "squares": beta_squares(record.all_runs, rules) if rules else [],
+        "correlation": _wide_and_narrow(charts.correlations, groups),
         "layers": [
-            {"name": name, "n": len(found), "maps": maps}
-            for name, found in groups
-            if (maps := html_charts.layer_maps(block_means(found, "layerwise")))
+            (name, len(runs), maps)
+            for name, runs in groups
+            if layers and (maps := charts.layer_maps(layer_means(runs)))
         ],
+        "correlation_first": layers,
     }
 
 
-def state(record: ExperimentRecord) -> str:
-    """How much of it is there."""
-    done = sum(len(cell.runs) for cell in record.cells)
-    failed = sum(len(cell.failed) for cell in record.cells)
-    missing = sum(len(cell.missing) for cell in record.cells)
-    told = f"{done} of {done + failed + missing} runs are finished"
+def run_correlations(groups: Sequence[charts.Group]) -> tuple[Chart, Chart] | None:
+    """The correlation between branches, wide and narrow."""
+    return _wide_and_narrow(charts.correlations, groups)
+
+
+def table_rules(record: TableRecord) -> list[str]:
+    """The rules among the rows of a table."""
+    return list(dict.fromkeys(row.rule for row in record.table.rows if row.rule is not None and is_drawable(row.rule)))
+
+
+def limit_images(runs: list[dict[str, Any]]) -> None:
+    """Remove the images that would make the page heavy, those of mistakes last."""
+    left = IMAGE_BYTES
+    for kind in ("mistakes", "gradcam", "confusions"):
+        for one in runs:
+            listed = one["findings"][kind]
+            images = [image for item in listed for image in item.get("images", [item])]
+            size = sum(len(image["png"]) + len(image["heat"]) for image in images)
+            if size <= left:
+                left -= size
+            elif kind == "mistakes":
+                for image in images:
+                    image["png"] = ""
+            else:
+                one["findings"][kind] = []
+
+
+def _wide_and_narrow(draw: Any, of: Any) -> tuple[Chart, Chart] | None:
+    wide = draw(of)
+    return None if wide is None else (wide, draw(of, charts.NARROW))
+
+
+def _same_rule(one: str, other: str) -> bool:
+    return ShakeRule.parse(one) == ShakeRule.parse(other)
+
+
+def _state(record: TableRecord) -> str:
+    """How many runs are finished."""
+    cells = record.table.cells
+    done = sum(len(cell.runs) for cell in cells)
+    failed = sum(len(cell.failed) for cell in cells)
+    missing = sum(len(cell.missing) for cell in cells)
     rest = [f"{missing} {'is' if missing == 1 else 'are'} missing"] if missing else []
     rest += [f"{failed} failed"] if failed else []
-    return f"{told}{', ' if rest else ''}{' and '.join(rest)}."
+    return f"{done} of {done + failed + missing} runs are finished{', ' if rest else ''}{' and '.join(rest)}."
 
 
-def groups_of_rows(record: ExperimentRecord) -> list[tuple[str, list[RunRecord]]]:
-    """The runs of each row; where there are several columns, of each row in each."""
-    several = len(record.columns) > 1
-    groups = []
-    for column, label in record.columns.items():
-        for found in record.of_column(column):
-            if found.records:
-                groups.append((f"{found.row}, {label.split(':')[0]}" if several else found.row, found.records))
-    return groups
-
-
-def rules_of(record: ExperimentRecord) -> list[str]:
-    """The rules among its rows."""
-    return list(dict.fromkeys(rule for _, rule in record.rows.values() if rule is not None and drawable(rule)))
-
-
-def _row(record: ExperimentRecord, found: CellRecord) -> dict[str, Any]:
-    label, _ = record.rows[found.row]
-    one = "run" if record.folds else "seed"
-    marks = [("missing", f"{one} {number} is missing") for number in found.missing]
-    marks += [("failed", f"{one} {number} failed: {reason}") for number, reason in found.failed]
-    wanted = len(found.runs) + len(found.missing) + len(found.failed)
-    errors = [f"{one.last_error:.2f}" for one in found.runs]
+def _row(record: TableRecord, cell: TableCell) -> dict[str, Any]:
+    label, unit = record.rows[cell.row], "run" if record.table.folds else "seed"
+    marks = [("missing", f"{unit} {number} is missing") for number in cell.missing]
+    marks += [("failed", f"{unit} {failure.seed} failed: {failure.reason}") for failure in cell.failed]
+    wanted = len(cell.runs) + len(cell.missing) + len(cell.failed)
+    errors = [f"{one.last_error:.2f}" for one in cell.runs]
     return {
         "label": label,
-        "key": found.row if found.row != label else "",
-        "published": ABSENT if found.published is None else f"{found.published:.2f}",
-        "place": found.place,
-        "mean": ABSENT if found.mean is None else f"{found.mean:.2f}",
-        "std": "" if found.std is None else f"± {found.std:.2f}",
+        "key": cell.row if cell.row != label else "",
+        "published": decimal(cell.published),
+        "source": cell.source if cell.published is not None else "",
+        "mean": decimal(cell.mean),
+        "std": "" if cell.std is None else f"± {cell.std:.2f}",
         "seeds": ", ".join(errors) if 1 < len(errors) <= 5 else "",
-        "n": f"{len(found.runs)}" + (f" of {wanted}" if marks else ""),
-        "best": ABSENT if found.best_mean is None else f"{found.best_mean:.2f}",
-        "train": ABSENT if found.train_mean is None else f"{found.train_mean:.2f}",
-        "time": duration(found.seconds_mean),
+        "runs": f"{len(cell.runs)}" + (f" of {wanted}" if marks else ""),
+        "best": decimal(cell.best_mean),
+        "train": decimal(cell.train_mean),
+        "time": duration(cell.seconds_mean),
         "marks": marks,
     }
 
 
-def _looked(found: Looked) -> dict[str, Any]:
+def _reliability(found: Calibration) -> dict[str, Any]:
+    calibrated = found.temperature is not None and found.ece_calibrated is not None
     return {
-        "png": found.png,
-        "heat": found.heat,
-        "truth": found.truth,
-        "predicted": found.predicted,
-        "sure": percent(100 * found.probability),
-        "right": found.truth == found.predicted,
-        "index": found.index,
+        "chart": charts.reliability(found),
+        "ece": decimal(100 * found.ece, 1),
+        "confidence": percent(100 * found.mean_confidence),
+        "accuracy": percent(100 * found.accuracy),
+        "temperature": decimal(found.temperature) if calibrated else "",
+        "ece_calibrated": decimal(100 * (found.ece_calibrated or 0), 1),
     }
 
 
-def _mistake(found: Mistake) -> dict[str, Any]:
-    share = found.truth_probability
+def _confusion_matrix(analysis: Analysis) -> dict[str, Any]:
+    """The matrix, if it is not too large, and the most frequent confusions."""
+    matrix, classes = analysis.confusion or (), analysis.classes
+    sums = [sum(row) for row in matrix]
+    pairs = [(n, i, j) for i, row in enumerate(matrix) for j, n in enumerate(row) if i != j and n]
+    pairs.sort(key=lambda pair: (-pair[0], pair[1:]))
+    small = len(classes) <= MATRIX_CLASSES
+    listed = [
+        {"truth": classes[i], "predicted": classes[j], "count": n, "share": percent(100 * n / sums[i])}
+        for n, i, j in pairs[: 3 if small else LISTED_CONFUSIONS]
+    ]
+    rows = []
+    for i, row in enumerate(matrix if small else ()):
+        cells = []
+        for j, n in enumerate(row):
+            part = n / sums[i] if sums[i] else 0.0
+            counted = f"{n:,} of {sums[i]:,} ({percent(100 * part)})"
+            shown = tip(f"is {classes[i]}", (f"predicted {classes[j]}", counted))
+            cells.append({"count": n, "share": round(100 * math.sqrt(part)), "right": i == j, "tip": shown})
+        rows.append((classes[i], cells))
+    return {"rows": rows, "classes": classes, "listed": listed}
+
+
+def _example(one: Example, classes: Sequence[str]) -> dict[str, Any]:
+    truth, predicted, sure = classes[one.truth], classes[one.predicted], percent(100 * one.probability)
+    rows = [(f"predicted {predicted}", sure)]
+    if one.truth_probability is not None:
+        rows.append((f"is {truth}", percent(100 * one.truth_probability)))
     return {
-        "png": found.png,
-        "truth": found.truth,
-        "predicted": found.predicted,
-        "sure": percent(100 * found.probability),
-        "index": found.index,
-        "tip": f"test image {found.index}\npredicted {found.predicted}\t{percent(100 * found.probability)}"
-        + ("" if share is None else f"\nis {found.truth}\t{percent(100 * share)}"),
+        "png": one.png or "",
+        "heat": one.heat or "",
+        "truth": truth,
+        "predicted": predicted,
+        "right": one.truth == one.predicted,
+        "probability": sure,
+        "index": one.index,
+        "tip": tip(f"test image {one.index}", *rows),
     }
 
 
-def _series(record: RunRecord, stride: int) -> dict[str, Any]:
-    """What the page says on hover, rounded to what it prints."""
-    rows = [row for i, row in enumerate(record.rows) if i % stride == 0 or i == len(record.rows) - 1]
+def _series(line: Curve, stride: int) -> dict[str, Any]:
+    """The values of a curve for the page's script, rounded to what it shows."""
+    kept = sorted({*range(0, len(line.epochs), stride), len(line.epochs) - 1}) if line.epochs else []
     digits = {"test_error": 2, "train_error": 2, "test_loss": 4, "train_loss": 4, "lr": 6}
-    values = {
-        name: [None if row[name] is None else round(row[name], places) for row in rows]
+    rounded = {
+        name: [None if (v := line.columns[name][i]) is None else round(v, places) for i in kept]
         for name, places in digits.items()
     }
-    return {"name": record.short, "epoch": [row["epoch"] for row in rows], **values}
-
-
-def spare_images(runs: list[dict[str, Any]]) -> None:
-    """Take the images that would make the page heavy: the mistakes' are the last to go."""
-    left = IMAGES_BYTES
-    for kind in ("mistakes", "gradcam", "confusions"):
-        for one in runs:
-            found = one["findings"][kind]
-            pictures = [image for item in found for image in item.get("images", [item])]
-            size = sum(len(picture[key]) for picture in pictures for key in ("png", "heat") if key in picture)
-            if size <= left:
-                left -= size
-            elif kind == "mistakes":
-                for picture in pictures:
-                    picture["png"] = ""
-            else:
-                one["findings"][kind] = []
+    return {"name": clean(line.name), "epoch": [line.epochs[i] for i in kept], **rounded}

@@ -15,7 +15,7 @@ EXTRAS = {
     "sklearn": "train",
     "jinja2": "report",
     "markupsafe": "report",
-    "matplotlib": "report",
+    "resvg_py": "report",
     "scipy": "report",
     "tensorboard": "tensorboard",
     "datasets": "datasets",

@@ -1,28 +1,21 @@
-"""Images of confusions and heat maps on the page: shown, escaped, and left out where they are broken or too many."""
+"""Images of confusions and heat maps on the page: escaped, and left out if broken or too many."""
 
 from __future__ import annotations
 
 import base64
 import io
 import json
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 from selenium.webdriver.common.by import By
 
-from shakeshake.report import view_models as shown
+from shakeshake.report import view_models
 from shakeshake.report.page import write_report
 
 HOSTILE = "<img src=x onerror=alert(1)>"
-
-
-def look(browser, page, width: int = 1200) -> int:
-    """Open the page; by how many pixels it is too wide."""
-    screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-    browser.get(page.as_uri())
-    return browser.execute_script("const page = document.documentElement; return page.scrollWidth - page.clientWidth")
 
 
 def png(pixels: np.ndarray) -> str:
@@ -54,26 +47,25 @@ def change(run, edit) -> None:
     (run / "analysis.json").write_text(json.dumps(found))
 
 
-def test_pictures_are_shown(browser, run, tmp_path):
+def test_images_are_on_the_page(browser, open_page, run, tmp_path):
     page = write_report([run], tmp_path / "report.html")
-    assert look(browser, page) == 0
+    assert open_page(page) == 0
     assert browser.get_log("browser") == []
     examples = browser.find_element(By.CLASS_NAME, "examples")
-    assert f"{HOSTILE} taken for class 0 1,234×" in examples.text
+    assert f"{HOSTILE} predicted as class 0 1,234×" in examples.text
     assert len(examples.find_elements(By.TAG_NAME, "img")) == 4
-    looked = browser.find_elements(By.CSS_SELECTOR, ".looked figure")
-    assert [len(figure.find_elements(By.TAG_NAME, "img")) for figure in looked] == [2] * 6
-    said = [figure.text.replace("\u00a0", " ") for figure in looked]
+    pairs = browser.find_elements(By.CSS_SELECTOR, ".gradcam figure")
+    assert [len(figure.find_elements(By.TAG_NAME, "img")) for figure in pairs] == [2] * 6
+    said = [figure.text.replace("\u00a0", " ") for figure in pairs]
     assert said[:2] == [f"{HOSTILE} 90.00 %", f"class 0 90.00 %\nis {HOSTILE}"]
-    sizes = [img.size["width"] for img in browser.find_elements(By.CSS_SELECTOR, ".looked img")]
+    sizes = [img.size["width"] for img in browser.find_elements(By.CSS_SELECTOR, ".gradcam img")]
     assert min(sizes) > 60
-    assert "divide by a temperature of 1.63: with it the error is 2.1 points" in browser.page_source.replace(
-        "<b>", ""
-    ).replace("</b>", "")
-    assert look(browser, page, width=380) == 0
+    text = re.sub("</?b>", "", browser.page_source)
+    assert "divide the logits by a temperature of 1.63, which changes the error to 2.1 points" in text
+    assert open_page(page, width=380) == 0
 
 
-def test_what_is_no_picture_is_left_out(run, tmp_path):
+def test_only_png_images_are_embedded(run, tmp_path):
     def edit(found):
         found["gradcam"]["images"][0]["heat"] = "PHN2Zz4="  # an SVG
         found["gradcam"]["images"][1]["png"] = None
@@ -81,20 +73,20 @@ def test_what_is_no_picture_is_left_out(run, tmp_path):
 
     change(run, edit)
     page = write_report([run], tmp_path / "report.html").read_text()
-    assert page.count('alt="where the network looked"') == 4
+    assert page.count('alt="Grad-CAM heat map"') == 4
     assert "PHN2Zz4=" not in page
     assert '"><script>' not in page
     change(run, lambda found: found["confusions"].append({"truth": 99}))
     page = write_report([run], tmp_path / "report.html").read_text()
-    assert "analysis.json has a broken part, confusions, which is left out" in page
-    assert page.count('alt="where the network looked"') == 4
+    assert "analysis.json has a broken part that is left out: confusions[1].predicted: is missing" in page
+    assert page.count('alt="Grad-CAM heat map"') == 4
 
 
-def test_a_page_stays_light(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(shown, "IMAGES_BYTES", 60_000)  # room for the twelve mistakes
+def test_images_stop_at_a_budget(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(view_models, "IMAGE_BYTES", 60_000)  # room for the twelve mistakes
     page = write_report([run], tmp_path / "report.html").read_text()
     assert page.count("<img") == 12
-    assert "Where the network looked" not in page
-    assert "taken for" in page, "the sentence below the matrix"
-    monkeypatch.setattr(shown, "IMAGES_BYTES", 100)
+    assert "Where the network looks" not in page
+    assert "predicted as" in page, "the sentence below the matrix"
+    monkeypatch.setattr(view_models, "IMAGE_BYTES", 100)
     assert "<img" not in write_report([run], tmp_path / "report.html").read_text()

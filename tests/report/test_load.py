@@ -1,4 +1,4 @@
-"""Broken and missing parts of analyses and experiments: each is told, the rest is shown."""
+"""Damaged and missing parts of analyses and tables: each is reported, the rest is shown."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import shutil
 import pytest
 
 from shakeshake.errors import InputError
-from shakeshake.report.load import read_paths
+from shakeshake.report.load import load
 from shakeshake.report.page import write_report
-from shakeshake.report.seed_averages import averaged
+from shakeshake.report.seed_averages import average
 
 BROKEN = {
     "branch_correlation": [{"block": "b", "pairs": [{"branches": [0, 1], "correlation": 7.0}]}],
@@ -26,13 +26,15 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("part", BROKEN)
-def test_a_broken_part_of_an_analysis_is_told_and_left_out(tmp_path, make_run, make_analysis, part):
+def test_damaged_part_of_an_analysis_is_reported_and_left_out(tmp_path, make_run, make_analysis, part):
     run = make_run(tmp_path / "run")
-    whole = read_paths([_with(run, make_analysis())]).runs[0].analysis
-    reading = read_paths([_with(run, {**make_analysis(), part: BROKEN[part]})])
-    assert f"run: analysis.json has a broken part, {part}, which is left out" in reading.notes
-    kept = reading.runs[0].analysis
-    untouched = {"correlation", "layerwise", "calibration", "strength"} - {part.removeprefix("branch_")}
+    whole = load([_with(run, make_analysis())]).runs[0].analysis
+    contents = load([_with(run, {**make_analysis(), part: BROKEN[part]})])
+    (problem,) = [problem for problem in contents.problems if f"that is left out: {part}" in problem]
+    assert problem.startswith("run: analysis.json has a broken part")
+    kept = contents.runs[0].analysis
+    untouched = {"branch_correlation", "layerwise", "calibration", "strength"} - {part}
+    assert not getattr(kept, part)
     assert all(getattr(kept, name) == getattr(whole, name) and getattr(whole, name) for name in untouched)
     page = write_report([run], tmp_path / "report.html").read_text()
     assert "6.00\u00a0%" in page
@@ -43,7 +45,7 @@ def _with(run, analysis):
     return run
 
 
-def test_only_a_png_becomes_an_image(tmp_path, make_run, make_analysis):
+def test_only_png_becomes_an_image(tmp_path, make_run, make_analysis):
     found = make_analysis()
     svg = base64.b64encode(b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>").decode()
     found["mistakes"][0]["png"] = svg
@@ -53,10 +55,10 @@ def test_only_a_png_becomes_an_image(tmp_path, make_run, make_analysis):
     assert page.count("<img ") == 9
     assert svg not in page
     assert "onerror" not in page
-    assert page.count("is <bdi>") == 12  # told, all the same
+    assert page.count("is <bdi>") == 12  # the predictions stay
 
 
-def test_an_experiment_with_broken_cells_and_lost_runs(tmp_path, make_experiment):
+def test_table_with_broken_cells_and_lost_runs(tmp_path, make_experiment):
     path = make_experiment(tmp_path / "exp")
     found = json.loads(path.read_text())
     found["cells"][0]["runs"][0]["path"] = "../../etc"
@@ -66,40 +68,40 @@ def test_an_experiment_with_broken_cells_and_lost_runs(tmp_path, make_experiment
     shutil.rmtree(tmp_path / "exp" / "cells" / "cifar10-shake_resnet14_2x16d-S-E-I-seed0")
     (path.parent / "strength.json").write_text('{"experiment": "strength", "cells": [')
     (path.parent / "settings.json").write_text('{"scale": "small"}')
-    reading = read_paths([path.parent])
-    told = "\n".join(reading.notes)
-    assert "table1: the path of a run, '../../etc', leads out of the folder" in told
-    assert "table1: 1 of its 4 cells are broken and left out" in told
-    assert "table1: some of its differences are broken and left out" in told
-    assert "seed0 there is no such folder: its curves and analyses are missing" in told
-    assert "strength.json: not shown, because strength.json is not valid JSON" in told
-    assert "settings.json" not in told
+    contents = load([path.parent])
+    problems = "\n".join(contents.problems)
+    assert "table1: the path of a run, '../../etc', leads out of the folder" in problems
+    assert "table1: table1.json has a broken part that is left out: cells[2].column: is missing" in problems
+    assert "table1: table1.json has a broken part that is left out: differences[2].against: is missing" in problems
+    assert "seed0: there is no such folder, so its curves and analyses are missing" in problems
+    assert "strength.json: not shown, because strength.json is not valid JSON" in problems
+    assert "settings.json" not in problems
     page = write_report([path.parent], tmp_path / "report.html").read_text()
     assert "36.10" in page  # the mean of the row whose run was not read
     assert "33.90" in page
 
 
-def test_a_folder_without_tables_shows_its_runs(tmp_path, make_run):
+def test_folder_without_tables_shows_its_runs(tmp_path, make_run):
     for name in ("a", "b"):
         make_run(tmp_path / "exp" / "cells" / name)
-    reading = read_paths([tmp_path / "exp"])
-    assert [record.name for record in reading.runs] == ["a", "b"]
-    assert reading.notes == ("exp: no table has been written here yet, these are its runs",)
+    contents = load([tmp_path / "exp"])
+    assert [record.name for record in contents.runs] == ["a", "b"]
+    assert contents.problems == ("exp: has no table yet, so its runs are shown",)
 
 
-def test_a_file_that_is_no_experiment_is_one_sentence(tmp_path):
+def test_file_that_is_no_table_raises_one_sentence(tmp_path):
     (tmp_path / "other.json").write_text('{"a": 1}')
-    with pytest.raises(InputError, match=r"^runs: other\.json: not shown, because it holds no results .*expected a"):
-        read_paths([tmp_path / "other.json"])
+    with pytest.raises(InputError, match=r"^runs: other\.json: not shown, because it is not a table .*expected a"):
+        load([tmp_path / "other.json"])
     with pytest.raises(InputError, match=r"^runs: nowhere\.json: not shown, because nowhere\.json is missing"):
-        read_paths([tmp_path / "nowhere.json"])
+        load([tmp_path / "nowhere.json"])
 
 
-def test_seeds_are_averaged_where_all_have_been_tested(tmp_path, make_run):
+def test_mean_curve_covers_epochs_that_all_runs_have_tested(tmp_path, make_run):
     runs = [make_run(tmp_path / "a", last=4.0), make_run(tmp_path / "b", last=6.0), make_run(tmp_path / "c", epochs=8)]
-    records = read_paths(runs).runs
-    mean = averaged("mean", records[:2])
-    assert mean.rows[-1]["test_error"] == pytest.approx(5.0)
-    assert mean.rows[-1]["test_error_range"] == pytest.approx((4.0, 6.0))
-    assert mean.rows[0]["test_error"] is None  # epoch 1 was not tested
-    assert [row["epoch"] for row in averaged("all", records).rows] == list(range(1, 9))
+    records = load(runs).runs
+    mean = average("mean", records[:2])
+    assert mean.columns["test_error"][-1] == pytest.approx(5.0)
+    assert mean.ranges["test_error"][-1] == pytest.approx((4.0, 6.0))
+    assert mean.columns["test_error"][0] is None  # epoch 1 was not tested
+    assert average("all", records).epochs == tuple(range(1, 9))

@@ -1,0 +1,100 @@
+"""One chart of the report as a file: .svg, which follows a light or dark colour scheme, or .png."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError
+from ..utils.files import atomic_write
+from . import charts, curves
+from .charts import Group
+from .load import Contents, TableRecord, load
+from .runs import RunRecord
+from .seed_averages import average, curves_of, group_by_seed, layer_means
+from .svg import Chart, grid
+from .view_models import beta_squares, table_rules
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart by name. draw: returns None if there is nothing to draw; needs: what it is drawn from."""
+
+    title: str
+    needs: str
+    draw: Callable[[TableRecord | None, list[Group], list[RunRecord]], Chart | None]
+
+
+def write_figure(paths: Sequence[Path], out: Path, chart: str = "curves") -> Path:
+    """Write one chart of runs, or of a table, to a file.
+
+    Runs that differ only in the seed are one group in charts of correlations; in a table, its cells are the groups.
+
+    Args:
+        paths: as in write_report().
+        out: a name that ends in .svg or .png. PNG needs resvg-py, from the extra "report".
+        chart: a name from FIGURES.
+
+    Raises:
+        InputError: for another chart or kind of file, several tables, nothing to draw, or an unwritable file.
+    """
+    if chart not in FIGURES:
+        raise InputError(f"chart: got {chart!r}, expected one of {', '.join(FIGURES)}")
+    if out.suffix.lower() not in (".svg", ".png"):
+        raise InputError(f"figure: got {out}, expected a name that ends in .svg or .png")
+    drawn, title = _draw(load(paths), chart), FIGURES[chart].title
+    content = drawn.to_png(title) if out.suffix.lower() == ".png" else drawn.to_svg(title).encode("utf-8", "replace")
+    try:
+        atomic_write(out, content)
+    except OSError as error:
+        raise InputError(f"figure: {out} cannot be written: {error.strerror or error}") from None
+    return out
+
+
+def _draw(contents: Contents, chart: str) -> Chart:
+    if len(contents.tables) > 1:
+        names = ", ".join(f"{record.table.name}.json" for record in contents.tables)
+        raise InputError(f"figure: got a folder of several tables, expected one of their files ({names})")
+    record = contents.tables[0] if contents.tables else None
+    groups: list[Group] = [*record.groups()] if record else [*group_by_seed(contents.runs)]
+    drawn = FIGURES[chart].draw(record, groups, list(contents.runs))
+    if drawn is None:
+        raise InputError(f"chart: there is nothing to draw {chart} from; expected {FIGURES[chart].needs}")
+    return drawn
+
+
+def _curves(record: TableRecord | None, groups: list[Group], runs: list[RunRecord]) -> Chart | None:
+    lines = [average(name, found) for name, found in groups] if record else curves_of(runs)
+    return curves.errors(lines, legend=True) if any(one.epochs for one in lines) else None
+
+
+def _layerwise(_: TableRecord | None, groups: list[Group], __: list[RunRecord]) -> Chart | None:
+    maps = [(name, found) for name, runs in groups if (found := charts.layer_maps(layer_means(runs)))]
+    return grid(maps, columns=6) if maps else None
+
+
+def _strength(record: TableRecord | None, _: list[Group], runs: list[RunRecord]) -> Chart | None:
+    squares = beta_squares(record.all_runs, table_rules(record)) if record else beta_squares(runs)
+    return grid([("", squares)], columns=5) if squares else None
+
+
+ANALYSED = "runs that `shakeshake analyze` has analysed"
+FIGURES = {
+    "curves": Figure("Error by epoch", "runs that have finished an epoch", _curves),
+    "correlation": Figure(
+        "Correlation between the branches", ANALYSED, lambda record, groups, runs: charts.correlations(groups)
+    ),
+    "layerwise": Figure("Correlation between the layers of the branches", ANALYSED, _layerwise),
+    "strength": Figure("β given α", "runs of networks with two shaken branches", _strength),
+    "differences": Figure(
+        "Differences of the test errors",
+        "a table with at least two analysed rows",
+        lambda record, groups, runs: charts.differences(record) if record else None,
+    ),
+    "table": Figure(
+        "Test errors",
+        "a table that `shakeshake reproduce` or `compare` wrote",
+        lambda record, groups, runs: charts.table(record) if record and record.table.cells else None,
+    ),
+}
