@@ -105,8 +105,8 @@ def test_names_are_read_from_stdin(run, photos, tmp_path, capsys, monkeypatch):
     [
         (["{run}", "{photos}", "--top", "0"], "top: got 0, expected 1 or more"),
         (["{empty}", "{photos}"], "holds no config.json, expected the folder of a finished run"),
-        (["{run}/checkpoint.pt", "{photos}"], "may hold a pickle, which is never opened"),
-        (["nowhere", "{photos}"], "run: nowhere is not there"),
+        (["{run}/checkpoint.pt", "{photos}"], "may be a pickle"),
+        (["nowhere", "{photos}"], "run: nowhere does not exist"),
     ],
 )
 def test_usage_errors_are_one_line(arguments, said, run, photos, tmp_path):

@@ -1,4 +1,4 @@
-"""What the paper compares with, against the same networks written out plainly, and their parameters counted by hand."""
+"""Baselines against slow functional reimplementations and against formulas of their parameter counts."""
 
 import pytest
 import torch
@@ -82,7 +82,7 @@ class Plain:
         ("densenet_bc16_6", lambda p, x: p.densenet(x, 2)),
     ],
 )
-def test_against_the_network_written_out(name, plain):
+def test_matches_a_functional_reimplementation(name, plain):
     torch.manual_seed(0)
     model = create_model(name, image_size=16, num_classes=7).double().eval()
     state = model.state_dict()
@@ -147,5 +147,5 @@ def densenet_bc(depth, growth):
         *((f"densenet_bc{d}_{g}", densenet_bc(d, g)) for d, g in ((10, 1), (100, 12), (190, 40), (16, 7))),
     ],
 )
-def test_parameters_counted_by_hand(name, parameters):
+def test_parameter_count_matches_the_formula(name, parameters):
     assert count_parameters(name) == parameters

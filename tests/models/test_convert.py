@@ -1,4 +1,4 @@
-"""Weights of public reimplementations: networks with their attribute names, written here, against ours."""
+"""Weights of networks with the attribute names of public reimplementations, loaded into ShakeResNet."""
 
 import pytest
 import torch
@@ -152,7 +152,7 @@ LAYOUTS = [
 
 
 @pytest.mark.parametrize(("theirs", "options", "wrong"), LAYOUTS, ids=["hysts", "owruby", "fork", "pytorchcv"])
-def test_the_same_outputs(theirs, options, wrong):
+def test_converted_weights_give_the_same_outputs(theirs, options, wrong):
     theirs = lively(theirs())
     x, network = torch.randn(4, 3, 8, 8), ours(**options)
     assert load_external_weights(network, theirs.state_dict()) is network
@@ -169,7 +169,7 @@ def test_the_same_outputs(theirs, options, wrong):
     assert not torch.allclose(other(x), expected, rtol=1e-2, atol=1e-2)
 
 
-def test_what_does_not_fit_is_named_and_nothing_is_loaded():
+def test_mismatches_are_named_and_the_network_stays():
     state = lively(Hysts()).state_dict()
     network = ours(skip_shift="mirrored")
     before = {k: v.clone() for k, v in network.state_dict().items()}
@@ -179,15 +179,15 @@ def test_what_does_not_fit_is_named_and_nothing_is_loaded():
             load_external_weights(network, state)
         assert "\n" not in str(raised.value)
 
-    refused(state | {"stage1.block1.residual_path1.conv1.noise": torch.zeros(1)}, r"nothing here takes .*conv1\.noise")
+    refused(state | {"stage1.block1.residual_path1.conv1.noise": torch.zeros(1)}, r"no counterpart of .*conv1\.noise")
     refused(state | {"conv.bias": torch.zeros(16)}, r"the network has no stem\.conv\.bias")
-    refused({k: v for k, v in state.items() if k != "bn.weight"}, r"has nothing for stem\.bn\.weight of the network")
+    refused({k: v for k, v in state.items() if k != "bn.weight"}, r"lacks stem\.bn\.weight of the network")
     refused(state | {"fc.weight": torch.zeros(10, 32)}, r"fc\.weight has shape \(10, 32\) there, expected \(7, 32\)")
     refused(state, r"has no stages\.0\.blocks\.1\.", ours("shake_resnet8_2x8d", skip_shift="mirrored"))
-    refused(state, r"has nothing for .*branches\.2\.", ours("shake_resnet14_3x8d", skip_shift="mirrored"))
-    refused({"encoder.weight": torch.zeros(1)}, r"keys \(encoder\.weight, \.\.\.\) are of no known layout")
+    refused(state, r"lacks .*branches\.2\.", ours("shake_resnet14_3x8d", skip_shift="mirrored"))
+    refused({"encoder.weight": torch.zeros(1)}, r"keys \(encoder\.weight, \.\.\.\) match no known layout")
     refused({}, "none at all")
     refused(state, "expected a ShakeResNet", create_model("cifar_resnet8"))
     # An older version of this public network differs in more than its keys: ReLU after the stem, none before the pool.
-    refused({k.replace(".skip.", ".downsample."): v for k, v in state.items()}, r"nothing here takes .*downsample")
+    refused({k.replace(".skip.", ".downsample."): v for k, v in state.items()}, r"no counterpart of .*downsample")
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())

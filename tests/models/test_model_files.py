@@ -1,5 +1,3 @@
-"""Files of a model that are not ours, or were tampered with: one sentence each, and no memory for what is not there."""
-
 import json
 import pickle
 
@@ -46,7 +44,7 @@ def refused(folder, match):
     assert len(str(told.value)) < 500
 
 
-def test_as_it_was_written(folder):
+def test_predictions_use_the_temperature_if_there_is_one(folder):
     model = ss.load(folder)
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     assert torch.allclose(model.predict(images), (model(images) / 1.5).softmax(1))
@@ -54,7 +52,7 @@ def test_as_it_was_written(folder):
     assert torch.allclose(ss.load(folder).predict(images), model(images).softmax(1))
 
 
-def test_in_half_precision_and_with_a_frozen_part(folder):
+def test_predict_keeps_training_modes_and_returns_float32_in_half_precision(folder):
     model, images = ss.load(folder), torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     expected = model.predict(images)
     model.train()
@@ -67,7 +65,7 @@ def test_in_half_precision_and_with_a_frozen_part(folder):
     assert torch.allclose(half, expected, atol=0.05)
 
 
-def test_whatever_torchs_default_is(folder):
+def test_weights_are_float32_for_any_default_dtype(folder):
     torch.set_default_dtype(torch.float64)
     try:
         model = ss.load(folder)
@@ -106,18 +104,18 @@ def test_whatever_torchs_default_is(folder):
         ({"weights_sha256": "0" * 64}, "is not the file that config.json describes .*: one of the two was changed"),
     ],
 )
-def test_a_config_that_cannot_be(folder, entries, match):
+def test_invalid_config_entries_are_named(folder, entries, match):
     change(folder, **entries)
     refused(folder, match)
 
 
-def test_a_config_that_is_no_json(folder):
+def test_config_that_is_not_json_is_refused(folder):
     for content in (b"", b"[" * 100_000, b"\xff\xfe", b"[1]", b" " * 10_000_001):
         (folder / "config.json").write_bytes(content)
         refused(folder, "config.json is damaged or has another format")
 
 
-def test_weights_that_were_changed(folder):
+def test_damaged_or_changed_weights_are_refused(folder):
     path = folder / "model.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
@@ -135,7 +133,7 @@ def test_weights_that_were_changed(folder):
         refused(folder, match)
 
 
-def test_a_pickle_is_never_opened(folder, tmp_path):
+def test_pickles_are_not_opened(folder, tmp_path):
     class Bomb:
         def __reduce__(self):
             return (open, (str(tmp_path / "it went off"), "w"))
@@ -145,5 +143,5 @@ def test_a_pickle_is_never_opened(folder, tmp_path):
     torch.save({"a": Bomb()}, folder / "model.safetensors")
     refused(folder, r"not a whole safetensors file \(a file of torch.save\)")
     torch.save({"a": Bomb()}, folder / "model.pt")
-    refused(folder / "model.pt", "may hold a pickle, which is never opened")
+    refused(folder / "model.pt", "may be a pickle")
     assert not (tmp_path / "it went off").exists()

@@ -1,5 +1,3 @@
-"""Names that are specifications: the paper's parameter counts, every size of input, and what is nearly right."""
-
 import json
 import subprocess
 import sys
@@ -41,14 +39,14 @@ def test_published_parameter_counts(name, classes, parameters):
 
 
 @pytest.mark.parametrize("name", list_models())
-def test_every_listed_network_is_one(name):
+def test_every_listed_name_builds(name):
     with torch.device("meta"):
         model = create_model(name)
         assert model(torch.empty(2, 3, 32, 32)).shape == (2, 10)
 
 
 @pytest.mark.parametrize("size", [8, 9, 28, 64, 65, 128, 129, 224])
-def test_every_size_of_input(size):
+def test_stem_limits_the_first_stage_to_64_pixels(size):
     model = create_model("shake_resnet8_3x4d", image_size=size, in_channels=1, num_classes=3)
     inside = []
     model.stages[0].register_forward_hook(lambda module, x, y: inside.append(y.shape[-1]))
@@ -79,7 +77,7 @@ def test_every_size_of_input(size):
         ("densenet101_12", "densenet_bc100_12 or densenet_bc106_12"),
     ],
 )
-def test_a_name_that_is_nearly_right_gets_the_closest(name, closest):
+def test_invalid_names_get_the_closest_valid_ones(name, closest):
     with pytest.raises(InputError, match="the closest valid names are") as raised:
         create_model(name)
     assert closest in str(raised.value)
@@ -94,25 +92,24 @@ def test_a_name_that_is_nearly_right_gets_the_closest(name, closest):
         *({"activation": "late"}, {"convs": 3}, {"dropout": 0.3}),
     ],
 )
-def test_options_out_of_range_are_named(option):
+def test_invalid_options_are_named(option):
     with pytest.raises(InputError, match=f"^{next(iter(option))}: "):
         create_model("shake_resnet8_2x4d", **option)
 
 
-def test_a_name_is_the_whole_specification():
+def test_options_cannot_contradict_the_name_or_belong_to_another_family():
     """What a name says cannot be said otherwise beside it, and networks have no options of others."""
     for name, option in (("shake_resnet8_2x4d_a", {"skip": True}), ("wrn10_1", {"skip_shift": "mirrored"})):
         with pytest.raises(InputError, match=f"^{next(iter(option))}: not an option of {name}"):
             create_model(name, **option)
 
 
-def test_a_rule_for_two_branches_is_refused_with_three():
+def test_rules_for_two_branches_are_refused_for_three():
     with pytest.raises(InputError, match="two branches"):
         create_model("shake_resnet8_3x4d", rule="S-M1-I")
 
 
-def test_saved_and_loaded(tmp_path):
-    """The same outputs, with preprocessing; and every kind of damage is one sentence."""
+def test_saved_model_loads_with_its_preprocessing_and_damage_is_reported(tmp_path):
     torch.manual_seed(0)
     model = create_model("shake_resnet8_2x4d", num_classes=3, image_size=8, in_channels=1)
     model(torch.randn(4, 1, 8, 8))  # running statistics that are not their initial ones
@@ -137,7 +134,7 @@ def test_saved_and_loaded(tmp_path):
     (tmp_path / "config.json").write_text('{"format": 1}')
     with pytest.raises(InputError, match=r"config.json is damaged"):
         load(tmp_path)
-    with pytest.raises(InputError, match=r"nowhere is not there, expected the folder of a finished run"):
+    with pytest.raises(InputError, match=r"nowhere does not exist, expected the folder of a finished run"):
         load(tmp_path / "nowhere")
 
 

@@ -1,4 +1,4 @@
-"""The paper's networks against slow ones written out plainly: value, every gradient, running statistics, parameters."""
+"""The paper's networks against slow functional reimplementations: value, gradients, running statistics."""
 
 import math
 import os
@@ -124,7 +124,7 @@ class Plain:
         ("shake_resnet14_2x8d_c", {"rule": "S-E-I[0.4,0.6]"}),
     ],
 )
-def test_against_the_network_written_out(name, options, training, monkeypatch):
+def test_matches_a_functional_reimplementation(name, options, training, monkeypatch):
     torch.manual_seed(0)
     model = create_model(name, image_size=16, **options).double().train(training)
     with torch.no_grad():  # statistics and affine parameters that are not their neutral values
@@ -163,7 +163,7 @@ def test_against_the_network_written_out(name, options, training, monkeypatch):
         assert torch.allclose(model.state_dict()[key], value, atol=1e-9), key
 
 
-def test_initialisation():
+def test_initialisation_follows_the_authors_release():
     """Convolutions N(0, sqrt(2 / (k k out))), fan-out not divided by groups; BN 1 and 0; the linear bias 0."""
     torch.manual_seed(0)
     for name in ("shake_resnet26_2x32d", "shake_resnext11_2x4x64d"):
@@ -185,7 +185,7 @@ def test_initialisation():
                 assert float(module.weight.detach().std()) == pytest.approx(bound / math.sqrt(3), rel=0.1)
 
 
-def test_the_mirrored_shift_is_the_other_one():
+def test_mirrored_skip_shifts_left_and_up():
     torch.manual_seed(0)
     model = create_model("shake_resnet8_2x8d", image_size=8).eval()
     twin = create_model("shake_resnet8_2x8d", image_size=8, skip_shift="mirrored").eval()
@@ -214,7 +214,7 @@ for channels in (2, 4, 8, 12):
 """
 
 
-def test_narrow_skips_learn_without_avx512():
+def test_narrow_skips_train_without_avx512():
     """By oneDNN's strided 1x1 convolutions they don't: wrong gradients of the weights, and broken memory."""
     told = subprocess.run(
         [sys.executable, "-c", NARROW],

@@ -1,5 +1,3 @@
-"""shakeify: the copy computes what the network computed, and is shaken where it should be."""
-
 import copy
 
 import pytest
@@ -61,7 +59,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_in_evaluation_it_computes_what_the_network_computed(case):
+def test_copy_computes_the_same_in_evaluation(case):
     build, shape = CASES[case]
     network = trained(build(), *shape)
     before = copy.deepcopy(network.state_dict())
@@ -75,7 +73,7 @@ def test_in_evaluation_it_computes_what_the_network_computed(case):
 
 
 @pytest.mark.parametrize("case", ["no norm behind", "another norm behind", "bn without weights"])
-def test_even_even_trains_as_the_network_did(case):
+def test_copy_without_bn_has_the_same_gradients_under_even_even(case):
     build, shape = CASES[case]
     network = trained(build(), *shape)
     shaken = ss.shakeify(network, "E-E-B")
@@ -87,7 +85,7 @@ def test_even_even_trains_as_the_network_did(case):
     assert torch.allclose(shaken.conv1.weight.grad, network.conv1.weight.grad, rtol=1e-4, atol=1e-4)
 
 
-def test_with_bn_even_even_begins_at_the_networks_scale():
+def test_copy_with_bn_starts_at_the_same_scale_under_even_even():
     """In training each half has its own statistics; what the BN has learnt is shared out for it."""
     torch.manual_seed(0)
     conv, bn, h = nn.Conv2d(16, 64, 1), nn.BatchNorm2d(64), torch.randn(64, 16, 5, 5)
@@ -99,8 +97,8 @@ def test_with_bn_even_even_begins_at_the_networks_scale():
     assert float(got / expected) == pytest.approx(1, abs=0.05)
 
 
-def test_the_halves_are_the_halves_of_the_groups():
-    """Under shaking a branch alone is what is left of the block when the other half of the groups is cut out."""
+def test_each_branch_has_half_of_the_groups():
+    """A branch alone equals the block with the other half of the groups removed."""
     network = trained(Block(8, 4, norm=lambda _: nn.Identity()), 6, 8, 5, 5).eval()
     halves = ss.shakeify(network).conv3.halves
     h = torch.randn(6, 16, 5, 5)
@@ -109,7 +107,7 @@ def test_the_halves_are_the_halves_of_the_groups():
     assert torch.allclose(halves[0](h[:, :8]), 2 * network.conv3(first), atol=1e-5)
 
 
-def test_shaken_it_is_another_at_every_pass_and_learns():
+def test_copy_draws_at_every_pass_and_trains():
     torch.manual_seed(0)
     shaken = ss.shakeify(Block(8, 4), "S-S-I")
     x = torch.randn(16, 8, 5, 5)
@@ -120,17 +118,17 @@ def test_shaken_it_is_another_at_every_pass_and_learns():
     shaken.load_state_dict(ss.shakeify(Block(8, 4)).state_dict())  # the names do not depend on the weights
 
 
-def test_a_resnext_becomes_the_papers_network():
+def test_resnext_becomes_the_papers_network():
     """29 4x..d with its groups halved is 29 2x2x..d: the same branches, the same number of parameters."""
     shaken = ss.shakeify(ss.create_model("resnext11_4x8d"))
     paper = ss.create_model("shake_resnext11_2x2x8d")
     count = [sum(p.numel() for p in network.parameters()) for network in (shaken, paper)]
-    # The paper's branches have a first BN and convolutions of their own; halved, they are the same numbers.
+    # The paper's branches have separate first BNs and convolutions; split in halves, they have the same values.
     assert count[0] == count[1]
 
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d, lambda _: nn.Identity()])
-def test_frozen_stays_frozen(norm):
+def test_frozen_weights_stay_frozen(norm):
     network = Block(8, 4, norm=norm)
     network.conv3.weight.requires_grad_(False)
     assert not ss.shakeify(network).conv3.halves[1][0].weight.requires_grad
@@ -155,15 +153,15 @@ class NormsLast(nn.Module):
         return x + self.bn3(self.conv3(F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))))
 
 
-def test_a_bn_that_is_registered_behind_another_convolution_is_not_taken_for_its_own():
+def test_example_reveals_a_bn_registered_after_another_convolution():
     x = torch.randn(2, 16, 5, 5)
-    with pytest.raises(ss.InputError, match="bn1, registered behind conv3, does not read what that gives"):
+    with pytest.raises(ss.InputError, match="bn1, registered after conv3, does not read its output"):
         ss.shakeify(NormsLast(32, 16))  # whose sizes say so
-    with pytest.raises(ss.InputError, match="bn1, registered behind conv3, does not read what that gives"):
+    with pytest.raises(ss.InputError, match="bn1, registered after conv3, does not read its output"):
         ss.shakeify(NormsLast(16, 16), example=x)  # a new BN changes nothing that could be seen
 
 
-def test_what_may_be_converted_is():
+def test_convertible_variants_are_converted():
     """In half precision, and in front of layers that no convolution follows."""
     x = torch.randn(4, 8, 5, 5, dtype=torch.bfloat16)
     ss.shakeify(trained(Block(8, 4), 6, 8, 5, 5).bfloat16(), example=x)
@@ -179,7 +177,7 @@ class Misordered(Block):
         return x + self.conv3(F.relu(self.conv2(self.conv1(self.bn3(x)))))
 
 
-def test_mistakes():
+def test_unsupported_networks_are_refused():
     with pytest.raises(ss.InputError, match="Linear has no grouped convolution"):
         ss.shakeify(nn.Linear(2, 2))
     with pytest.raises(ss.InputError, match=r"conv2 has 3 groups, expected an even number"):
@@ -188,7 +186,7 @@ def test_mistakes():
         ss.shakeify(Joined(nn.Linear(16, 16)))
     with pytest.raises(ss.InputError, match=r"bn2 \(GroupNorm\) between"):
         ss.shakeify(Joined(nn.GroupNorm(1, 16)))
-    with pytest.raises(ss.InputError, match="bn3, registered behind conv3, does not read"):
+    with pytest.raises(ss.InputError, match="bn3, registered after conv3, does not read"):
         ss.shakeify(trained(Misordered(8, 4), 6, 8, 5, 5), example=torch.randn(6, 8, 5, 5))
     weighted = Block(8, 4)
     nn.utils.parametrizations.weight_norm(weighted.conv3)

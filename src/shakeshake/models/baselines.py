@@ -1,7 +1,7 @@
-"""What the paper compares with (Table 3), without shaken branches: ResNet, Wide ResNet, ResNeXt, DenseNet-BC.
+"""Networks that the paper compares with (Table 3): ResNet, Wide ResNet, ResNeXt and DenseNet-BC for CIFAR.
 
-All four take their initialisation from blocks.initialise: it is what the authors' releases of Wide ResNet, ResNeXt and
-DenseNet do, and ResNet's in Torch. Images of more than 64 pixels get a strided stem, as in ShakeResNet.
+All are initialised by layers.initialise, as the authors' releases are. Images above 64 pixels get a strided stem, as in
+ShakeResNet.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .shake_resnext import BottleneckBranch, ProjectionSkip
 
 
 class PaddedSkip(nn.Module):
-    """The identity where shapes change: every ``stride``-th pixel, and zeros for the new channels; no parameters."""
+    """Skip connection without parameters: every ``stride``-th pixel, with zeros for the new channels."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -44,7 +44,13 @@ class ResNet(ConvNet):
     """ResNet for CIFAR (He et al., Deep Residual Learning for Image Recognition, 2016, section 4.2).
 
     Stem conv3x3 to 16 channels, BN, ReLU; three stages of (depth - 2) / 6 blocks of two 3x3 convolutions, 16, 32 and 64
-    channels, strides 1, 2, 2; skips without parameters (their option A, new channels zero); pool, linear layer.
+    channels, strides 1, 2, 2; skips without parameters (their option A: zeros for new channels); pool, linear layer.
+
+    Args:
+        depth: 6 n + 2 for n blocks per stage.
+        num_classes: Outputs.
+        in_channels: Channels of the images.
+        image_size: Side of the images in pixels.
     """
 
     def __init__(self, depth: int, *, num_classes: int = 10, in_channels: int = 3, image_size: int = 32) -> None:
@@ -67,7 +73,15 @@ class ResNeXt(ConvNet):
 
     ShakeResNeXt's network with one branch of ``cardinality`` groups: stem conv3x3 to 64 channels, BN, ReLU; three
     stages of (depth - 2) / 9 blocks with n = 64, 128, 256: inner width cardinality * floor(n * width / 64), 4n channels
-    out. Post-activation, as the release recommends over the paper's first version.
+    out. Post-activation, which the release recommends over the paper's first version.
+
+    Args:
+        depth: 9 n + 2 for n blocks per stage.
+        cardinality: Groups of the 3x3 convolutions.
+        width: Channels per group in the first stage.
+        num_classes: Outputs.
+        in_channels: Channels of the images.
+        image_size: Side of the images in pixels.
     """
 
     def __init__(
@@ -96,9 +110,9 @@ class ResNeXt(ConvNet):
 
 
 class WideBlock(nn.Module):
-    """x + branch(relu(bn(x))), the branch being conv3x3(stride), BN, ReLU, conv3x3.
+    """x + branch(relu(bn(x))), where the branch is conv3x3(stride), BN, ReLU, conv3x3.
 
-    Where the number of channels changes, a 1x1 convolution of relu(bn(x)) takes the place of x.
+    Where the number of channels changes, a 1x1 convolution of relu(bn(x)) replaces x.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -120,6 +134,13 @@ class WideResNet(ConvNet):
 
     Stem conv3x3 to 16 channels; three stages of (depth - 4) / 6 blocks, 16k, 32k and 64k channels, strides 1, 2, 2; BN,
     ReLU, pool, linear layer.
+
+    Args:
+        depth: 6 n + 4 for n blocks per stage.
+        k: Widening factor.
+        num_classes: Outputs.
+        in_channels: Channels of the images.
+        image_size: Side of the images in pixels.
     """
 
     def __init__(
@@ -138,7 +159,7 @@ class WideResNet(ConvNet):
 
 
 class DenseLayer(nn.Module):
-    """x and, as further channels, BN, ReLU, conv1x1 to 4 * growth, BN, ReLU, conv3x3 to growth of it."""
+    """Concatenate x with ``growth`` new channels: BN, ReLU, conv1x1 to 4 * growth, BN, ReLU, conv3x3 to growth."""
 
     def __init__(self, in_channels: int, growth: int) -> None:
         super().__init__()
@@ -154,7 +175,7 @@ class DenseLayer(nn.Module):
 
 
 class Transition(nn.Module):
-    """BN, ReLU, conv1x1 to half of the channels, 2x2 average pooling."""
+    """BN, ReLU, conv1x1 to half the channels, 2x2 average pooling."""
 
     def __init__(self, in_channels: int) -> None:
         super().__init__()
@@ -168,9 +189,16 @@ class Transition(nn.Module):
 class DenseNetBC(ConvNet):
     """DenseNet-BC (Huang et al., Densely Connected Convolutional Networks, 2017, section 3; authors' release).
 
-    Stem conv3x3 to 2 * growth channels; three stages of (depth - 4) / 6 dense layers, the second and third beginning
-    with the transition (``blocks.0``) that halves channels and size; BN, ReLU, pool, linear layer. Without dropout, as
-    for augmented data in the paper.
+    Stem conv3x3 to 2 * growth channels; three stages of (depth - 4) / 6 dense layers, of which the second and third
+    begin with a transition (``blocks.0``) that halves channels and size; BN, ReLU, pool, linear layer. Without dropout,
+    as the paper uses for augmented data.
+
+    Args:
+        depth: 6 n + 4 for n dense layers per stage.
+        growth: Channels that each dense layer adds.
+        num_classes: Outputs.
+        in_channels: Channels of the images.
+        image_size: Side of the images in pixels.
     """
 
     def __init__(

@@ -1,16 +1,16 @@
-"""Weights from public PyTorch reimplementations of 26 2xWd: their state dicts, rewritten into ours.
+"""Convert weights of public PyTorch reimplementations of 26 2xWd to this package's state dicts.
 
     network = create_model("shake_resnet26_2x32d", skip_shift="mirrored")
-    load_external_weights(network, torch.load("theirs.pt", weights_only=True))
+    load_external_weights(network, torch.load("external.pt", weights_only=True))
 
-Each layout below is a table of patterns; the keys say which one it is. Most of these reimplementations shift the second
-path of the skip the other way, and some have their ReLUs elsewhere: shapes do not tell, so the network has to be
-built as theirs is, and load_external_weights refuses one that is not.
+Each layout is a table of patterns and is recognised by its keys. Most reimplementations shift the second path of the
+skip the other way, and one has its ReLUs elsewhere. Shapes do not show this, so build the network with the layout's
+options; load_external_weights refuses other ones.
 
     layout     public repository             differs from the paper in                         build with
     hysts      hysts/pytorch_shake_shake     the shift                                         skip_shift="mirrored"
     owruby     owruby/shake-shake_pytorch,   the shift; a stem with bias and without BN;       skip_shift="mirrored"
-               archai                        two-path skips in all blocks, most never used
+               archai                        unused two-path skips in all blocks
     pytorchcv  osmr/imgclsmob                ReLU after the stem and after every block's sum   activation="post"
 """
 
@@ -33,10 +33,12 @@ _END = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
 class Layout:
     """How one reimplementation names its tensors.
 
-    rules: pattern and replacement, tried in order on a whole key; ``{n}`` in a replacement is the number that the
-        pattern's group n found, less one: ours count from 0.
-    options: how a ShakeResNet has to be built to compute what theirs does.
-    idle_skips: their blocks with an identity for a skip hold the weights of another one, which they never use.
+    Args:
+        name: Name of the layout.
+        rules: Pairs of a pattern for a whole key and its replacement, tried in order. ``{n}`` in a replacement is the
+            number in the pattern's group n minus 1, because this package counts from 0.
+        options: Arguments of ShakeResNet with which it computes the same.
+        idle_skips: Whether blocks with identity skips hold weights of an unused skip.
     """
 
     name: str
@@ -109,33 +111,37 @@ LAYOUTS = (
 
 
 def recognise(state: Mapping[str, Tensor]) -> Layout:
-    """The layout that names most of the keys. Raises InputError when none names half of them."""
+    """Return the layout that matches most keys. Raises InputError if none matches half of them."""
     known = {layout.name: sum(layout.rename(key) is not None for key in _plain(state)) for layout in LAYOUTS}
     best = max(LAYOUTS, key=lambda layout: known[layout.name])
     if not state or 2 * known[best.name] < len(state):
         some = ", ".join(list(state)[:3]) or "none at all"
         raise InputError(
-            f"state_dict: its keys ({some}, ...) are of no known layout, expected one of "
+            f"state_dict: its keys ({some}, ...) match no known layout, expected one of "
             + ", ".join(layout.name for layout in LAYOUTS)
         )
     return best
 
 
 def translate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Their state dict under our keys; the tensors are the same ones.
+    """Rename the keys of an external state dict to this package's; the tensors are shared.
 
-    A prefix ``module.``, which DataParallel leaves, is dropped. A stem with a bias in place of BN (owruby) becomes one
-    with a BN that only adds the bias. This is exact in evaluation; in training it would normalise. Weights that theirs
-    never uses are left out.
+    The prefix ``module.`` of DataParallel and weights of unused skips are dropped. A stem with a bias in place of BN
+    (owruby) becomes one with a BN that only adds the bias: exact in evaluation, but in training it normalises.
 
-    Raises InputError for keys of no known layout, and for keys that ours has nothing for, such as biases of other
-    convolutions.
+    Args:
+        state: The external state dict.
+
+    Raises:
+        InputError: If the layout is unknown, or a key has no counterpart.
     """
     layout, state = recognise(state), _plain(state)
     ours = {key: layout.rename(key) for key in state}
     left = [key for key, name in ours.items() if name is None]
     if left:
-        raise InputError(f"state_dict: of the {layout.name} layout, but nothing here takes {_some(left)}")
+        raise InputError(
+            f"state_dict: has the {layout.name} layout, but ShakeResNet has no counterpart of {_some(left)}"
+        )
     found = {name: state[key] for key, name in ours.items() if name is not None}
     if layout.idle_skips:
         found = _without_idle_skips(found)
@@ -150,13 +156,20 @@ def translate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_external_weights(network: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
-    """Load the weights of a public reimplementation into a ShakeResNet that is built as theirs is; returns it.
+    """Load the weights of a public reimplementation into a ShakeResNet, in place.
 
-    state: their state dict. It may lack BN's counts of batches, as those from before PyTorch 0.4.1 do.
+    A fork with another shift or activation can be loaded with ``network.load_state_dict(translate(state))``.
 
-    Raises InputError when the layout is not known, when the network's options are not those of the layout, and for
-    keys that are left over, missing, or of another shape, naming them; the network is then as it was. A fork that
-    shifts or activates differently can be loaded with ``network.load_state_dict(translate(state))``.
+    Args:
+        network: A ShakeResNet built with the options of the layout.
+        state: The external state dict. BN's batch counts may be missing, as in files from before PyTorch 0.4.1.
+
+    Returns:
+        The network.
+
+    Raises:
+        InputError: If the layout is unknown, the network's options differ from the layout's, or keys or shapes do not
+            match. The network then stays unchanged.
     """
     if not isinstance(network, ShakeResNet):
         raise InputError(f"network: got {type(network).__name__}, expected a ShakeResNet such as shake_resnet26_2x32d")
@@ -172,11 +185,9 @@ def load_external_weights(network: nn.Module, state: Mapping[str, Tensor]) -> nn
         if name.endswith("num_batches_tracked"):
             found.setdefault(name, torch.zeros_like(value))
     if missing := [name for name in own if name not in found]:
-        raise InputError(
-            f"state_dict: of the {layout.name} layout, but has nothing for {_some(missing)} of the network"
-        )
+        raise InputError(f"state_dict: has the {layout.name} layout, but lacks {_some(missing)} of the network")
     if left := [name for name in found if name not in own]:
-        raise InputError(f"state_dict: of the {layout.name} layout, but the network has no {_some(left)}")
+        raise InputError(f"state_dict: has the {layout.name} layout, but the network has no {_some(left)}")
     for name, value in own.items():
         if value.shape != found[name].shape:
             raise InputError(
@@ -187,7 +198,7 @@ def load_external_weights(network: nn.Module, state: Mapping[str, Tensor]) -> nn
 
 
 def _without_idle_skips(found: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A block whose input has as many channels as its output adds the input itself."""
+    """Drop unused skips, which blocks with as many input as output channels have."""
     skips = {
         name.removesuffix(".conv1.weight"): w.shape for name, w in found.items() if name.endswith("skip.conv1.weight")
     }
@@ -200,5 +211,5 @@ def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _some(keys: list[str]) -> str:
-    """The first three of the keys, and how many there are."""
+    """Format the first three keys and the number of others."""
     return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")

@@ -1,4 +1,4 @@
-"""What the networks are built from: convolutions, the stem, the paper's two-path skip, initialisation, the trunk."""
+"""Building blocks of the networks: convolutions, stem, two-path skip, stages and the common forward pass."""
 
 from __future__ import annotations
 
@@ -13,30 +13,40 @@ from ..errors import InputError
 
 
 def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    """A convolution without bias that keeps the size, up to its stride."""
+    """Return a convolution without bias whose output has the input's size divided by the stride."""
     return nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
 
 
 def stem_conv(in_channels: int, width: int, image_size: int) -> nn.Conv2d:
-    """The first convolution: 3x3 up to 64 pixels; 3x3 with stride 2 up to 128; 7x7 with stride 4 above.
+    """Return the first convolution of a network.
 
-    The stride keeps the first stage at 64x64 or less, so that cost and field of view stay near those of CIFAR.
+    3x3 for images up to 64 pixels, 3x3 with stride 2 up to 128, 7x7 with stride 4 above. The stride keeps the first
+    stage at 64x64 or less, so cost and receptive field stay close to those on CIFAR.
     """
     stride = 1 if image_size <= 64 else 2 if image_size <= 128 else 4
     return conv(in_channels, width, max(3, 2 * stride - 1), stride)
 
 
 class TwoPathSkip(nn.Module):
-    """The skip where shapes change: two 1x1 paths, the second shifted by a pixel, joined, then BN.
+    """Skip connection of a block that changes shape: two 1x1 paths, concatenated, then BN (author's release).
 
-    Each path is a 1x1 average pooling with the stride, which only picks pixels, and a 1x1 convolution. The shift gives
-    the second path pixels that the first one's stride passes over.
-    Pixels are picked before they are convolved: for few channels in channels_last, oneDNN's gradient of a strided 1x1
-    convolution's weights is wrong and writes past its memory on CPUs without AVX-512 (uxlfoundation/oneDNN issue 6035).
-    shift: ``"reference"``: right and down, ``out[i, j] = in[i-1, j-1]`` with zeros in row 0 and column 0;
-        ``"mirrored"``: left and up, as many reimplementations have it.
+    Each path is a 1x1 average pooling with the stride, which only selects pixels, and a 1x1 convolution. The second
+    path is shifted by one pixel, so it sees pixels that the first one skips.
 
-    x: (N, in_channels, H, W), after the ReLU. Returns (N, out_channels, ceil(H/stride), ceil(W/stride)).
+    Pixels are selected before the convolution. For few channels in channels_last, oneDNN's weight gradient of a strided
+    1x1 convolution is wrong and writes out of bounds on CPUs without AVX-512 (uxlfoundation/oneDNN issue 6035).
+
+    Shapes: input (N, in_channels, H, W), after the ReLU; output (N, out_channels, ceil(H / stride), ceil(W / stride)).
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output, half from each path.
+        stride: Stride of both paths.
+        shift: ``"reference"`` shifts right and down, ``out[i, j] = in[i-1, j-1]`` with zeros in row 0 and column 0;
+            ``"mirrored"`` shifts left and up, as many reimplementations do.
+
+    Raises:
+        InputError: If ``shift`` has another value.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, shift: str = "reference") -> None:
@@ -58,17 +68,17 @@ class TwoPathSkip(nn.Module):
         return self.bn(torch.cat((self.conv1(first), self.conv2(second)), dim=1))
 
     def kernel(self) -> Tensor:
-        """Both paths as one kernel (out, in, 3, 3): with the stride and padding 1 it does what they do."""
+        """Return both paths as one kernel (out, in, 3, 3), to be applied with the same stride and padding 1."""
         neighbour = (0, 2, 0, 2) if self.shift == "reference" else (2, 0, 2, 0)
         paths = F.pad(self.conv1.weight, (1, 1, 1, 1)), F.pad(self.conv2.weight, neighbour)
         return torch.cat(paths).contiguous(memory_format=torch.channels_last)
 
 
 def initialise(model: nn.Module) -> None:
-    """The author's initialisation.
+    """Initialise a network as the author's release does, in place.
 
-    Convolutions N(0, sqrt(2 / (k * k * out_channels))), the fan-out not divided by the groups; BN 1 and 0; the linear
-    layer's bias 0 and its weight as PyTorch has it.
+    Convolutions: N(0, sqrt(2 / (k * k * out_channels))), where the fan-out is not divided by the groups. BN: 1 and 0.
+    Linear layer: PyTorch's default weight, bias 0.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -79,7 +89,7 @@ def initialise(model: nn.Module) -> None:
 
 
 class Stage(nn.Module):
-    """Blocks one after the other; the first one changes shape."""
+    """Blocks in sequence, of which the first changes the shape."""
 
     def __init__(self, blocks: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -94,9 +104,13 @@ class Stage(nn.Module):
 def make_stages(
     blocks: int, in_channels: int, widths: Sequence[int], block: Callable[[int, int, int], nn.Module]
 ) -> list[Stage]:
-    """Stages of ``blocks`` blocks with ``widths`` channels; every stage but the first one halves the size.
+    """Build the stages of a network. Every stage but the first halves the image size.
 
-    block: called with (in_channels, out_channels, stride) for each block.
+    Args:
+        blocks: Blocks in each stage.
+        in_channels: Channels of the stem.
+        widths: Output channels of each stage.
+        block: Called with (in_channels, out_channels, stride) for each block.
     """
     stages = []
     for index, width in enumerate(widths):
@@ -107,11 +121,19 @@ def make_stages(
 
 
 class ConvNet(nn.Module):
-    """Stem, stages, global average pool, linear layer: what every network here shares.
+    """Common structure of the networks: stem, stages, global average pool, linear layer.
 
-    x: (N, C, H, W). Returns logits (N, num_classes). ``relu_after_stem`` and ``relu_before_pool`` say on which side of
-    the stages the network has its ReLU: post-activation networks the former, pre-activation ones the latter. In the
-    same way, ``stem_bn`` and ``last_bn`` (of ``features`` channels, in front of the last ReLU) say where it has BN.
+    Input (N, C, H, W), output logits (N, num_classes).
+
+    Args:
+        stem: The first convolution.
+        stages: The stages.
+        features: Channels of the last stage.
+        num_classes: Outputs of the linear layer.
+        relu_after_stem: Whether a ReLU follows the stem, as in post-activation networks.
+        relu_before_pool: Whether a ReLU precedes the pooling, as in pre-activation networks.
+        stem_bn: Whether the stem has BN.
+        last_bn: Whether BN precedes the last ReLU.
     """
 
     def __init__(

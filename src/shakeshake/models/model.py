@@ -1,4 +1,4 @@
-"""A network with its classes and preprocessing: loaded from model.safetensors and config.json."""
+"""TrainedModel: a network with its classes and preprocessing, loaded from model.safetensors and config.json."""
 
 from __future__ import annotations
 
@@ -22,15 +22,22 @@ PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 
 
 class TrainedModel(nn.Module):
-    """A network behind its preprocessing.
-
-    classes: the names of the outputs, in order.
-    temperature: what the logits are divided by before they become probabilities, so that these are as sure as the
-        network is right; 1 where none was fitted.
-    config: what was written beside the weights (model, rule, classes, mean, std, image size, channels, errors).
+    """A network with its preprocessing.
 
     ``model(images)`` takes uint8 images (N, C, H, W) and returns logits (N, classes) in the network's dtype;
-    ``model.predict(images)`` returns probabilities, float32. Raises InputError for images of another shape or dtype.
+    ``model.predict(images)`` returns probabilities in float32.
+
+    Args:
+        network: The network.
+        config: The content of config.json.
+
+    Attributes:
+        classes: Names of the outputs, in order.
+        temperature: Divisor of the logits that calibrates the probabilities; 1 if none was fitted.
+        config: The content of config.json.
+
+    Raises:
+        InputError: From the calls, if the images have another shape or dtype.
     """
 
     mean: Tensor
@@ -56,7 +63,11 @@ class TrainedModel(nn.Module):
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
-        """Probabilities (N, classes) of uint8 images (N, C, H, W), with the network in evaluation mode."""
+        """Return probabilities (N, classes), in evaluation mode.
+
+        Args:
+            images: uint8, (N, C, H, W).
+        """
         with eval_mode(self):
             return (self(images).float() / self.temperature).softmax(dim=1)
 
@@ -109,18 +120,20 @@ def load(
 
 
 def check_finished(folder: Path) -> None:
-    """Raise InputError unless the two files of a trained model are there, saying what is there instead."""
+    """Raise InputError, with what the folder is instead, unless it holds the two files of a trained model."""
     name = escape(folder)
     if folder.suffix.lower() in PICKLED and folder.is_file():
-        raise InputError(f"run: {name} may hold a pickle, which is never opened; expected a folder with {WEIGHTS}")
+        raise InputError(
+            f"run: {name} may be a pickle, which could execute code and is not opened; expected a folder with {WEIGHTS}"
+        )
     if not folder.is_dir():
-        there = "a file" if folder.exists() else "not there"
-        raise InputError(f"run: {name} is {there}, expected the folder of a finished run")
+        problem = "is a file" if folder.exists() else "does not exist"
+        raise InputError(f"run: {name} {problem}, expected the folder of a finished run")
     missing = next((file for file in (CONFIG, WEIGHTS) if not (folder / file).is_file()), None)
     if missing and (folder / "recipe.json").is_file() and not (folder / "result.json").exists():
         raise InputError(
             f"run: {name} is not finished and holds no {missing}, expected a finished run; "
-            f"go on with: shakeshake resume {name}"
+            f"resume it with: shakeshake resume {name}"
         )
     if missing:
         raise InputError(f"run: {name} holds no {missing}, expected the folder of a finished run")

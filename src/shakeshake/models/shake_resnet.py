@@ -1,4 +1,4 @@
-"""The paper's CIFAR-10 network, 26 2xWd, its relatives of other sizes, and its architectures A, B and C."""
+"""ShakeResNet: the paper's CIFAR-10 networks 26 2xWd and its architectures A, B and C."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .layers import ConvNet, TwoPathSkip, conv, make_stages, stem_conv
 
 
 class Branch(nn.Module):
-    """conv3x3(stride), BN, ReLU, conv3x3, BN. Its input has been through the block's ReLU.
+    """conv3x3(stride), BN, ReLU, conv3x3, BN. The block applies the first ReLU of the branch to its input.
 
-    With ``convs=1`` it ends after the first BN. With ``bn=False`` identities stand where BN would.
+    With ``convs=1`` it ends after the first BN. With ``bn=False`` it has identities in place of BN.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, *, convs: int = 2, bn: bool = True) -> None:
@@ -40,9 +40,9 @@ class Branch(nn.Module):
 class ShakeBlock(nn.Module):
     """x + shake(branch1(relu(x)), branch2(relu(x))) (paper, section 1.2, equation 2, and Figure 1).
 
-    The ReLU that each branch and the two-path skip begin with is the same, and is computed once. An identity skip
-    passes x itself, before the ReLU. Without the skip the block is shake(branch1(relu(x)), branch2(relu(x))).
-    With ``relu_after`` the sum goes through another ReLU.
+    The first ReLU of the branches and of the two-path skip is the same, so it is computed once. An identity skip passes
+    x itself, before the ReLU. With ``skip=False`` the block is shake(branch1(relu(x)), branch2(relu(x))). With
+    ``relu_after`` another ReLU follows the sum.
     """
 
     def __init__(
@@ -80,28 +80,39 @@ class ShakeBlock(nn.Module):
 class ShakeResNet(ConvNet):
     """Pre-activation residual network with parallel branches (paper, section 2.1; author's release).
 
-    Stem conv3x3 to 16 channels and BN, without ReLU; three stages of (depth - 2) / 6 blocks, ``width``, 2 and 4 times
-    ``width`` channels, strides 1, 2, 2; ReLU, global average pool, linear layer. The skip of a stage's first block has
-    two paths (TwoPathSkip), the others are identities.
+    Stem conv3x3 to 16 channels and BN, without ReLU; three stages of (depth - 2) / 6 blocks with ``width``, 2 and 4
+    times ``width`` channels, strides 1, 2, 2; ReLU, global average pool, linear layer. The first block of a stage has a
+    two-path skip (TwoPathSkip), the others identities. Images above 64 pixels get a strided stem: 3x3 with stride 2 up
+    to 128 pixels, 7x7 with stride 4 up to 224.
 
-    Images of more than 64 pixels get a strided stem: 3x3 with stride 2 up to 128 pixels, 7x7 with stride 4 up to 224.
+    The paper's architectures A, B and C (Table 5) are variants of it:
 
-    The paper's architectures (Table 5) are the same network with less of it:
+    A (``_a``)  ``skip=False``: no skip connections, neither identities nor two-path skips.
+    B (``_b``)  A with ``convs=1``: one convolution per branch (ReLU, conv, BN) and twice the blocks, so that ``depth``
+        still counts sequential convolutions.
+    C (``_c``)  A with ``bn=False``: no BN, also in the stem. The paper only says "without"; here nothing replaces it,
+        so convolutions have no bias. The paper trains C at depth 14.
 
-    A (``_a``)  ``skip=False``: no skip connections, neither identities nor two paths.
-    B (``_b``)  A with ``convs=1``: one convolution per branch (ReLU, conv, BN), and twice the blocks, so that the
-        depth counts the same number of convolutions one after the other.
-    C (``_c``)  A with ``bn=False``: no BN at all, the stem's included. The paper says no more than "without"; here
-        nothing takes its place, so convolutions stay without bias. It trained this one at depth 14.
+    Modules: ``stem.{conv,bn}``, ``stages.{s}.blocks.{b}.branches.{i}.{conv1,bn1,conv2,bn2}``,
+    ``...skip.{conv1,conv2,bn}``, ``...shake``, ``fc``.
 
-    skip_shift: ``"reference"`` or ``"mirrored"``, see TwoPathSkip.
-    activation: ``"pre"``, as described; ``"post"`` has a ReLU after the stem and after every block's sum, so that an
-        identity skip passes what the branches see. No architecture of the paper: public weights have it (foreign.py).
+    Args:
+        depth: 6 n + 2 for n blocks per stage.
+        branches: Parallel branches of a block, 2 or more.
+        width: Channels of the first stage.
+        num_classes: Outputs.
+        rule: How the branches are combined.
+        in_channels: Channels of the images.
+        image_size: Side of the images in pixels.
+        skip_shift: ``"reference"`` or ``"mirrored"``, see TwoPathSkip.
+        activation: ``"pre"``, or ``"post"`` for a ReLU after the stem and after every block's sum, so that identity
+            skips pass the branches' input. The paper does not use ``"post"``; some public weights do (see convert.py).
+        skip: Whether blocks have skip connections.
+        convs: Convolutions per branch, 1 or 2.
+        bn: Whether the network has batch normalisation.
 
-    Raises InputError for an option out of range and for a rule that does not fit the number of branches.
-
-    Module names, for hooks and for loading weights: ``stem.{conv,bn}``,
-    ``stages.{s}.blocks.{b}.branches.{i}.{conv1,bn1,conv2,bn2}``, ``...skip.{conv1,conv2,bn}``, ``...shake``, ``fc``.
+    Raises:
+        InputError: If an option is out of range or the rule is not defined for this number of branches.
     """
 
     STEM_WIDTH = 16

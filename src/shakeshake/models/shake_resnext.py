@@ -1,4 +1,4 @@
-"""The paper's CIFAR-100 network, 29 2x4x64d and its relatives: ResNeXt blocks with shaken branches."""
+"""ShakeResNeXt: the paper's CIFAR-100 network 29 2x4x64d."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class BottleneckBranch(nn.Module):
 
 
 class ProjectionSkip(nn.Module):
-    """conv1x1(stride), BN: the skip where the number of channels changes."""
+    """conv1x1(stride), BN: the skip connection of a block that changes the number of channels."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -73,10 +73,24 @@ class ShakeResNeXt(ConvNet):
     """Post-activation ResNeXt with parallel branches (paper, section 2.2; author's release).
 
     Stem conv3x3 to 64 channels, BN, ReLU; three stages of (depth - 2) / 9 blocks with n = 64, 128, 256: inner width
-    cardinality * floor(n * width / 64), 4n channels out, strides 1, 2, 2; global average pool, linear layer.
+    cardinality * floor(n * width / 64), 4n channels out, strides 1, 2, 2; global average pool, linear layer. Images
+    above 64 pixels get a strided stem, as in ShakeResNet.
 
-    Images of more than 64 pixels get a strided stem, as in ShakeResNet. Module names:
-    ``stages.{s}.blocks.{b}.branches.{i}.{conv1,bn1,conv2,bn2,conv3,bn3}``, ``...skip.{conv,bn}``.
+    Modules: ``stem.{conv,bn}``, ``stages.{s}.blocks.{b}.branches.{i}.{conv1,bn1,conv2,bn2,conv3,bn3}``,
+    ``...skip.{conv,bn}``, ``...shake``, ``fc``.
+
+    Args:
+        depth: 9 n + 2 for n blocks per stage.
+        branches: Parallel branches of a block, 2 or more.
+        cardinality: Groups of a branch's 3x3 convolution.
+        width: Channels per group in the first stage.
+        num_classes: Outputs.
+        rule: How the branches are combined.
+        in_channels: Channels of the images.
+        image_size: Side of the images in pixels.
+
+    Raises:
+        InputError: If the rule is invalid or not defined for this number of branches.
     """
 
     STEM_WIDTH = 64

@@ -1,4 +1,4 @@
-"""shakeify(): other people's residual blocks, their grouped convolution split into two halves that are shaken."""
+"""shakeify: split grouped convolutions of an existing network into two branches that are shaken."""
 
 from __future__ import annotations
 
@@ -20,40 +20,48 @@ _SPLITTABLE = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def shakeify(model: nn.Module, rule: str | ShakeRule = "S-S-I", *, example: Tensor | None = None) -> nn.Module:
-    """A copy of a network (or of one block) in which every grouped convolution has become two shaken branches.
+    """Return a copy of a network in which every grouped convolution is split into two shaken branches.
 
-    A block of ResNeXt computes ``x + BN(W h)``, where ``h`` comes from a grouped convolution. Half of the groups never
-    see the other half, so with ``W h = W1 h1 + W2 h2`` the block has two branches, and two it keeps:
+    A ResNeXt block computes ``x + BN(W h)``, where ``h`` comes from a grouped convolution. One half of the groups never
+    sees the other half, so with ``W h = W1 h1 + W2 h2`` the block has two branches:
 
         x + shake(BN1(W1 h1), BN2(W2 h2))        in evaluation (BN1(W1 h1) + BN2(W2 h2)) / 2
 
-    The mean in place of the sum costs a factor of 2, which goes into the weights of BN1 and BN2 (of W1 and W2 where no
-    batch normalisation follows). So the copy computes what the model computes, trained or not, up to rounding: in
-    evaluation always; without that BN also in training under E-E. In training BN1 and BN2 take the statistics of their
-    own half, as the paper's branches do: a BN behind the mix would collect statistics of shaken sums, which are not
-    those of evaluation. What the BN has learnt is shared out as if the halves were independent and alike.
+    The mean in place of the sum is compensated by a factor of 2 in the weights of BN1 and BN2 (of W1 and W2 if no batch
+    normalisation follows). So the copy computes what the model computes, up to rounding, trained or not: always in
+    evaluation, and without that BN also in training under E-E. In training BN1 and BN2 use the statistics of their own
+    half, as the paper's branches do; a BN after the mix would collect statistics of shaken sums, which differ from
+    those in evaluation. The learnt BN statistics are divided as if the halves were independent and identically
+    distributed.
 
-    A grouped convolution is found with the convolution behind it in one module (or its nn.Sequential), in the order of
-    registration, with only normalisation and modules without parameters between; the BN registered next is taken to be
-    next. Depthwise convolutions count. Everything else stays: names, hooks, the block's own forward().
+    For a grouped convolution, the next convolution is searched in the same module (or its nn.Sequential) in
+    registration order; only normalisation and modules without parameters may be between, and the BN registered next is
+    taken to follow. Depthwise convolutions count. Names, hooks and the block's forward() stay.
 
-    rule: see ShakeRule.
-    example: an input of the network; the copy is compared with the model on it, in evaluation, and whether each BN
-        reads what the convolution in front of it gives, which a network that is not trained yet does not show.
+    Create the optimizer after the conversion: the copy has new parameters.
 
-    Convert before the optimizer is made: the parameters are new ones. The model is left as it is. Raises InputError
-    for a model without such convolutions, an odd number of groups, modules between that could join the halves, a BN of
-    another size than the convolution that it is registered behind, and an example on which the two differ.
+    Args:
+        model: The network, or one block. It is not changed.
+        rule: The rule, see ShakeRule.
+        example: An input of the network. The copy is compared with the model on it in evaluation mode, and each BN is
+            checked to read the output of the convolution before it, which an untrained network would not show.
+
+    Returns:
+        The converted copy.
+
+    Raises:
+        InputError: If there is no such convolution, the number of groups is odd, a module between could mix the halves,
+            a BN has another size than its convolution, or the two networks differ on the example.
     """
     rule = ShakeRule.parse(rule)
     shaken = copy.deepcopy(model)
     found = list(_pairs(shaken))
     if not found:
         raise InputError(
-            f"model: {type(model).__name__} has no grouped convolution with a convolution behind it in one block, "
-            "expected residual blocks as ResNeXt has them"
+            f"model: {type(model).__name__} has no grouped convolution followed by a convolution in one block, "
+            "expected residual blocks like those of ResNeXt"
         )
-    split: dict[str, str] = {}  # convolution -> the BN behind it
+    split: dict[str, str] = {}  # convolution -> the BN after it
     for name, conv, following in found:
         if following is not None and _splittable(following[1]):
             split[name] = following[0]
@@ -69,9 +77,15 @@ def shakeify(model: nn.Module, rule: str | ShakeRule = "S-S-I", *, example: Tens
 
 
 class ShakenHalves(nn.Module):
-    """The convolution behind a grouped one, and its BN if it has one, as two branches that Shake-Shake mixes.
+    """The convolution after a grouped one, with its BN if there is one, as two branches that Shake-Shake combines.
 
-    x: (N, C, ...). Each half reads C/2 channels; in evaluation their mean is what ``norm(conv(x))`` is in evaluation.
+    Input (N, C, ...), of which each half reads C/2 channels. In evaluation the mean of the halves equals
+    ``norm(conv(x))``.
+
+    Args:
+        conv: The convolution.
+        norm: Its batch normalisation, or None.
+        rule: The rule, see ShakeRule.
     """
 
     def __init__(self, conv: _ConvNd, norm: nn.Module | None, rule: str | ShakeRule) -> None:
@@ -85,12 +99,12 @@ class ShakenHalves(nn.Module):
 
 @torch.no_grad()
 def _half(conv: _ConvNd, norm: nn.Module | None, which: int) -> nn.Sequential:
-    """One branch. Its convolution has half of the inputs; what makes up for the mean is in the last of its modules."""
+    """Return one branch: the convolution with half of its inputs, and the factor of 2 in its last module."""
     half = copy.deepcopy(conv)
     half.in_channels = conv.in_channels // 2
     weight = conv.weight.tensor_split(2, dim=1)[which]
     if norm is None:
-        half.weight = nn.Parameter(2 * weight, conv.weight.requires_grad)  # the bias is in both, and so in their mean
+        half.weight = nn.Parameter(2 * weight, conv.weight.requires_grad)  # the mean of equal biases is the bias
         return nn.Sequential(half)
     half.weight = nn.Parameter(weight.clone(), conv.weight.requires_grad)
     if half.bias is not None:
@@ -99,7 +113,7 @@ def _half(conv: _ConvNd, norm: nn.Module | None, which: int) -> nn.Sequential:
     assert isinstance(bn, _BatchNorm)
     assert bn.running_mean is not None
     assert bn.running_var is not None
-    # Of a sum of two that are independent and alike, each has half of the mean and half of the variance.
+    # Each of two i.i.d. summands has half the mean and half the variance of the sum.
     before = (bn.running_var + bn.eps).sqrt()
     bn.running_mean.mul_(0.5)
     bn.running_var.mul_(0.5)
@@ -108,56 +122,58 @@ def _half(conv: _ConvNd, norm: nn.Module | None, which: int) -> nn.Sequential:
 
 
 def _pairs(model: nn.Module) -> Iterator[tuple[str, _ConvNd, tuple[str, nn.Module] | None]]:
-    """Of each grouped convolution: name and module of the convolution behind it, and what is behind that, if any."""
+    """Yield name and module of the convolution after each grouped one, and of the module after that, if any."""
     seen: set[int] = set()
     for prefix, module in model.named_modules():
-        parts = list(_parts(module, prefix))
+        parts = list(_flat_children(module, prefix))
         for at, (name, part) in enumerate(parts):
             if not isinstance(part, _ConvNd) or part.groups == 1 or id(part) in seen:
                 continue
             seen.add(id(part))
-            behind = _behind(name, part, parts[at + 1 :])
-            if behind is not None:
-                (reader, conv), *following = parts[at + 1 + behind : at + 3 + behind]
+            offset = _next_conv(name, part, parts[at + 1 :])
+            if offset is not None:
+                (reader, conv), *following = parts[at + 1 + offset : at + 3 + offset]
                 assert isinstance(conv, _ConvNd)
                 yield reader, conv, following[0] if following else None
 
 
-def _behind(name: str, grouped: _ConvNd, after: list[tuple[str, nn.Module]]) -> int | None:
-    """Where in ``after`` the convolution is that reads the grouped one; None where the block ends before."""
-    joining: InputError | None = None  # of no account if no convolution follows
+def _next_conv(name: str, grouped: _ConvNd, after: list[tuple[str, nn.Module]]) -> int | None:
+    """Return the index in ``after`` of the convolution that reads the grouped one; None if the block ends first."""
+    obstacle: InputError | None = None  # raised only if a convolution follows
     for index, (other, part) in enumerate(after):
         if isinstance(part, _ConvNd):
             if part.groups != 1 or part.in_channels != grouped.out_channels or isinstance(part, _ConvTransposeNd):
                 return None
-            if joining is not None:
-                raise joining
+            if obstacle is not None:
+                raise obstacle
             if grouped.groups % 2:
-                raise InputError(f"model: {name} has {grouped.groups} groups, expected an even number, to be halved")
+                raise InputError(f"model: {name} has {grouped.groups} groups, expected an even number")
             if "weight" not in part._parameters:
-                raise InputError(f"model: the weight of {other} is computed, expected a parameter; remove that first")
+                raise InputError(
+                    f"model: the weight of {other} is computed, expected a parameter; remove the parametrization first"
+                )
             return index
-        apart = isinstance(part, _NormBase) or (isinstance(part, nn.GroupNorm) and part.num_groups % 2 == 0)
-        if not apart and any(True for _ in part.parameters()):
-            joining = joining or InputError(
-                f"model: {other} ({type(part).__name__}) between {name} and the next convolution may join the halves, "
-                "expected nothing but normalisation by channel and modules without parameters"
+        difference = isinstance(part, _NormBase) or (isinstance(part, nn.GroupNorm) and part.num_groups % 2 == 0)
+        if not difference and any(True for _ in part.parameters()):
+            obstacle = obstacle or InputError(
+                f"model: {other} ({type(part).__name__}) between {name} and the next convolution may mix the halves, "
+                "expected only normalisation by channel and modules without parameters"
             )
     return None
 
 
-def _parts(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
-    """The modules that a module holds, in the order of registration, those in an nn.Sequential one by one."""
+def _flat_children(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the children of a module in registration order, those of an nn.Sequential one by one."""
     for name, child in module.named_children():
         full = f"{prefix}.{name}" if prefix else name
         if isinstance(child, nn.Sequential):
-            yield from _parts(child, full)
+            yield from _flat_children(child, full)
         else:
             yield full, child
 
 
 def _splittable(norm: nn.Module) -> bool:
-    """A plain BN with running statistics and weights: what it learnt can be shared out."""
+    """Whether a module is a plain BN with running statistics and weights, which can be divided."""
     return type(norm) in _SPLITTABLE and norm.affine is True and norm.running_var is not None
 
 
@@ -168,14 +184,14 @@ def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
 
 @torch.no_grad()
 def _compare(model: nn.Module, shaken: nn.Module, split: dict[str, str], example: Tensor) -> None:
-    given: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
 
     def remember(conv: str) -> Callable[..., None]:
-        return lambda _, __, output: given.update({conv: output})
+        return lambda _, __, output: outputs.update({conv: output})
 
     def check(conv: str, norm: str) -> Callable[..., None]:
         def before(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-            if inputs[0] is not given.get(conv):
+            if inputs[0] is not outputs.get(conv):
                 raise _out_of_order(norm, conv)
 
         return before
@@ -189,17 +205,17 @@ def _compare(model: nn.Module, shaken: nn.Module, split: dict[str, str], example
         for handle in handles:
             handle.remove()
     if not isinstance(expected, Tensor):
-        raise InputError(f"example: on it the model returns a {type(expected).__name__}, expected a tensor")
-    apart, size = float((got - expected).abs().max()), float(expected.abs().max())
-    if not apart <= max(1e-3, 8 * torch.finfo(expected.dtype).eps) * size:
+        raise InputError(f"example: the model returns {type(expected).__name__} for it, expected a tensor")
+    difference, size = float((got - expected).abs().max()), float(expected.abs().max())
+    if not difference <= max(1e-3, 8 * torch.finfo(expected.dtype).eps) * size:
         raise InputError(
-            f"model: on the example the shaken network is {apart:.3g} off (of at most {size:.3g}), expected the same; "
-            "its modules are not registered in the order they are used"
+            f"model: on the example the converted network differs by {difference:.3g} (of at most {size:.3g}), "
+            "expected the same output; its modules are not registered in the order of their use"
         )
 
 
 def _out_of_order(norm: str, conv: str) -> InputError:
     return InputError(
-        f"model: {norm}, registered behind {conv}, does not read what that gives, expected modules in the order in "
-        "which they are used"
+        f"model: {norm}, registered after {conv}, does not read its output, expected modules to be "
+        "registered in the order of their use"
     )

@@ -1,4 +1,4 @@
-"""Every family and variant of network, by a tiny member: it trains, compiles, halves its precision, saves and loads."""
+"""Properties of every registered family, tested on a tiny member."""
 
 import json
 
@@ -40,12 +40,12 @@ def images(channels=3):
 
 
 def warm(model):
-    """With running statistics that are not their initial ones."""
+    """Update the running statistics once."""
     model.train()(images())
     return model
 
 
-def test_no_family_is_left_out():
+def test_every_family_is_tested_and_listed():
     assert {model_info(name).family.template for name in TINY} == {family.template for family in families()}
     assert {model_info(name).family.template for name in list_models()} == {family.template for family in families()}
     assert all(family.examples for family in families())
@@ -60,13 +60,13 @@ def test_every_parameter_learns_and_evaluation_is_deterministic(name):
         assert p.grad.isfinite().all(), key
         assert p.grad.abs().sum() > 0, key
     shaken = model_info(name).branched
-    assert torch.equal(model(images()), model(images())) == (not shaken), "coefficients are drawn in training alone"
+    assert torch.equal(model(images()), model(images())) == (not shaken), "coefficients are drawn only in training"
     model.eval()
     assert torch.equal(model(images()), model(images()))
 
 
 @pytest.mark.parametrize("name", COMPILED)
-def test_compiled(name):
+def test_compiles_to_one_graph_with_the_same_gradients(name):
     """One graph, the same value and gradients, in training.
 
     Even-Even, as a compiled step draws in another order: what only the backward needs, beta, is drawn there.
@@ -82,7 +82,7 @@ def test_compiled(name):
         assert torch.allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
-def test_compiled_and_shaken():
+def test_compiled_network_draws_at_every_call():
     """One graph with the drawing in it, afresh at every call."""
     torch._dynamo.reset()
     model = torch.compile(build("shake_resnet8_2x4d", rule="S-S-I"), backend="aot_eager", fullgraph=True)
@@ -93,14 +93,14 @@ def test_compiled_and_shaken():
 
 
 @every
-def test_half_precision(name):
+def test_autocast_computes_in_bfloat16_throughout(name):
     model = build(name)
     inside = []
     model.stages[0].register_forward_hook(lambda module, x, y: inside.append(y.dtype))
     with torch.autocast("cpu", torch.bfloat16):
         y = model(images())
     y.float().square().sum().backward()
-    assert y.dtype == inside[0] == torch.bfloat16, "nothing on the way goes back to float32"
+    assert y.dtype == inside[0] == torch.bfloat16, "no block promotes to float32"
     assert all(p.grad.isfinite().all() and p.grad.dtype == torch.float32 for p in model.parameters())
     warm(model).eval()
     full = model(images())
@@ -109,7 +109,7 @@ def test_half_precision(name):
 
 
 @every
-def test_saved_and_loaded(name, tmp_path):
+def test_saved_network_loads_and_computes_the_same(name, tmp_path):
     model = warm(build(name)).eval()
     rule = TINY[name].get("rule", "S-S-I") if model_info(name).branched else "none"
     config = make_config(name, rule, classes="abc", in_channels=3, image_size=8, mean=[100.0] * 3, std=[50.0] * 3)
@@ -121,7 +121,7 @@ def test_saved_and_loaded(name, tmp_path):
 
 @every
 @pytest.mark.parametrize("size", [9, 28, 65, 224])
-def test_every_size_of_input(name, size):
+def test_accepts_every_image_size(name, size):
     torch.manual_seed(0)
     model = create_model(name, num_classes=3, image_size=size, in_channels=1, **TINY[name]).eval()
     inside = []
@@ -130,7 +130,7 @@ def test_every_size_of_input(name, size):
     assert inside[0] <= 64, "a larger image gets a strided stem"
 
 
-def test_options_are_saved_with_a_network(tmp_path):
+def test_options_are_restored_when_loading(tmp_path):
     options = {"skip_shift": "mirrored", "activation": "post"}
     model = warm(build("shake_resnet8_2x4d", **options)).eval()
     config = make_config(
