@@ -185,6 +185,38 @@ def test_modules_next_to_the_images_are_not_executed(tmp_path):
     assert not list(tmp_path.glob("executed-*"))
 
 
+def test_a_users_network_and_rule_are_compared(tmp_path):
+    """Every run is a process, which has to register the user's code as well."""
+    npz(tmp_path / "mine.npz")
+    (tmp_path / "mine.py").write_text(
+        """
+import torch
+from torch import nn
+import shakeshake as ss
+
+class Net(nn.Module):
+    def __init__(self, num_classes, in_channels=3, rule="S-S-I"):
+        super().__init__()
+        self.branches = nn.ModuleList(nn.Conv2d(in_channels, 8, 3) for _ in range(2))
+        self.shake = ss.ShakeShake(rule)
+        self.head = nn.Linear(8, num_classes)
+
+    def forward(self, x):
+        return self.head(self.shake(*(branch(x) for branch in self.branches)).mean((2, 3)))
+
+def half(images, branches, *, device, generator):
+    alpha = torch.full((images, branches), 1 / branches, device=device)
+    return alpha, alpha
+"""
+    )
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items() if name != "model"]
+    options += [f"--model={tmp_path / 'mine.py'}:Net", "--rules", f"S-S-I,{tmp_path / 'mine.py'}:half", "--seeds", 1]
+    shakeshake(tmp_path / "mine.npz", *options, "--jobs", 2, "--out", tmp_path / "out")
+    table = read_table(tmp_path / "out" / "compare.json")
+    assert [(cell.row, cell.n) for cell in table.cells] == [("E-E-B", 1), ("S-S-I", 1), ("mine.py:half", 1)]
+    assert str(tmp_path) not in json.dumps([cell.recipe["model"] for cell in table.cells])
+
+
 def test_the_command_prints_only_json_and_writes_a_report(tmp_path):
     options = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items()]
     options += ["--rules", "S-S-I", "--seeds", 1, "--jobs", 2, "--out", tmp_path / "out"]

@@ -1,4 +1,4 @@
-"""Means over seeds, blocks and pairs, on numbers small enough to do by hand."""
+"""Means over seeds, blocks and pairs, checked against values computed manually."""
 
 import pytest
 

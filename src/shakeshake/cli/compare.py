@@ -21,6 +21,7 @@ from .options import (
     recipe_options,
     rule_names,
     suggest,
+    typed_user_code,
 )
 
 
@@ -73,6 +74,7 @@ def compare(
     **_: Any,
 ) -> int:
     overrides = explicit_fields(ctx)
+    user_code = typed_user_code(ctx.params, rules.split(","))
     stream = sys.stderr if as_json else sys.stdout
 
     def log(line: str) -> None:
@@ -91,6 +93,7 @@ def compare(
         budget=budget,
         out=out,
         engine=Engine(engine=engine, jobs=jobs, address=address, cpus=cpus, gpus=gpus),
+        user_code=user_code,
         log=log,
     )
     for line in describe_plan(plan, cells=dry_run):

@@ -25,6 +25,7 @@ from .options import (
     register_user_code,
     run_argument,
     suggest,
+    typed_user_code,
     user_code_options,
 )
 
@@ -112,6 +113,7 @@ def reproduce(
         name,
         rows=tuple(rows.split(",")) if rows else (),
         overrides=overrides,
+        user_code=typed_user_code(ctx.params),
         scale=scale,
         seeds=seeds,
         out=out,

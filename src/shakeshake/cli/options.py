@@ -191,7 +191,9 @@ def model_names() -> Iterable[str]:
 
 def rule_names() -> Iterable[str]:
     """Names of rules, for completion."""
-    return ("S-S-I", "S-E-I", "S-K-I", "E-S-I", "S-S-B", "S-E-B", "S-K-B", "E-S-B", "E-E-B", "S-M3-I")
+    from ..experiments.paper import RULES
+
+    return (*RULES, "S-M3-I")
 
 
 COMPLETIONS = {
@@ -284,7 +286,8 @@ def register_user_code(fields: Mapping[str, Any], *, only: bool = False) -> dict
     Returns:
         The names under which they are registered, by field.
     """
-    from ..utils.user_code import is_object_path, load_object, registered_name
+    from ..models.user_code import register_user_code as register
+    from ..utils.user_code import is_object_path
 
     names = {}
     for field in ("model", "rule"):
@@ -292,19 +295,15 @@ def register_user_code(fields: Mapping[str, Any], *, only: bool = False) -> dict
         if text is None:
             continue
         if is_object_path(text):
-            names[field] = registered_name(text)
-            _register(field, names[field], load_object(text))
+            names[field] = register(field, text)
         elif only:
             raise InputError(f"{field}: got {text!r}, expected FILE.py:NAME; the run itself names built-in ones")
     return names
 
 
-def _register(field: str, name: str, loaded: Any) -> None:
-    if field == "model":
-        from ..models.registry import register_module
+def typed_user_code(fields: Mapping[str, Any], rules: Sequence[str] = ()) -> tuple[tuple[str, str], ...]:
+    """(field, FILE.py:NAME) of the user's own network and rules, which worker processes have to register, too."""
+    from ..utils.user_code import is_object_path
 
-        register_module(loaded, name)
-    else:
-        from ..layers.rules import register_rule
-
-        register_rule(name, replace=True)(loaded)
+    typed = [("model", fields.get("model")), *(("rule", rule) for rule in (fields.get("rule"), *rules))]
+    return tuple((field, text) for field, text in typed if text is not None and is_object_path(text))

@@ -17,6 +17,7 @@ from ..data.splits import fold_ids, with_fold
 from ..errors import InputError
 from ..layers.rules import ShakeRule
 from ..models.registry import model_info
+from ..models.user_code import register_user_code
 from ..train.auto_recipe import planned
 from ..train.open_run import load_images
 from ..train.recipe import Recipe
@@ -25,7 +26,6 @@ from ..utils.environment import cpu_count
 from ..utils.files import free_numbered_path
 from . import tables
 from .format import failures, mean_and_std, minutes, number
-from .paper import rule_label
 from .plan import Engine, Plan, read_settings
 from .run import run_plan
 from .schema import Table, TableDifference, Verdict
@@ -59,7 +59,7 @@ def compare(
 ) -> Table:
     """Compare shake rules with E-E-B (not shaken) on a data set, as ``shakeshake compare`` does.
 
-    Each run is a process of its own. Called again with the same ``out``, it keeps finished runs and resumes interrupted
+    Each run is a separate process. Called again with the same ``out``, it keeps finished runs and resumes interrupted
     ones; more seeds join the others.
 
     Args:
@@ -118,7 +118,7 @@ def comparison(recipe: Recipe, rules: Sequence[str] = RULES, *, seeds: int = 3, 
         name=NAME,
         title=f"Does shaking help? {label} on {recipe.data}",
         kind="table",
-        rows={rule: rule_label(rule) for rule in wanted},
+        rows={rule: ShakeRule.parse(rule).label for rule in wanted},
         columns={label: label},
         cells=tuple(Cell(rule, label, recipe.replace(rule=rule, folds=folds, fold=0, seed=0)) for rule in wanted),
         baseline=BASELINE,
@@ -137,6 +137,7 @@ def plan_comparison(
     budget: str | None = None,
     out: Path | None = None,
     engine: Engine | None = None,
+    user_code: Sequence[tuple[str, str]] = (),
     log: Callable[[str], None] = print,
 ) -> tuple[Plan, ImageData]:
     """Plan a new comparison, or the continuation of an existing one. Writes nothing.
@@ -145,6 +146,7 @@ def plan_comparison(
         data, rules, seeds, folds, budget, out: As for ``compare``.
         overrides: Recipe fields that the user set.
         engine: What executes the runs.
+        user_code: ("model" or "rule", FILE.py:NAME) of the user's own code; networks are registered already.
         log: Prints a line about the recipe that was chosen.
 
     Returns:
@@ -154,6 +156,9 @@ def plan_comparison(
         InputError: An argument is invalid, or ``out`` holds something else.
     """
     engine = engine or Engine()
+    for field, text in user_code:
+        if field == "rule":
+            rules = [register_user_code(field, text) if rule == text else rule for rule in rules]
     out = out or free_numbered_path(Path("runs"), f"{NAME}-{Path(data).resolve().stem}")
     recipe = load_existing(out, data, overrides)
     if recipe is None:
@@ -183,6 +188,7 @@ def plan_comparison(
         sizes={data: size},
         analyses=ANALYSES,
         fingerprints=dict(_fingerprints(experiment, images)),
+        user_code=user_code,
     )
     plan.check_folder()
     for path, run in plan.runs().items():

@@ -1,4 +1,4 @@
-"""Execute runs on this machine, several side by side, each in a process of its own."""
+"""Execute runs on this machine, several side by side, each in a separate process."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def run_locally(
     jobs: int,
     data_dir: str | None,
     analyses: str | None = None,
+    user_code: Sequence[tuple[str, str]] = (),
     on_poll: Callable[[list[Path]], None],
     on_end: Callable[[Path, str | None], None],
 ) -> None:
@@ -35,6 +36,7 @@ def run_locally(
         jobs: Runs side by side.
         data_dir: Where the images are, if not where the recipes say.
         analyses: Names of analyses, separated by commas, or None for all.
+        user_code: ("model" or "rule", FILE.py:NAME) of the user's own code that the runs need.
         on_poll: Called several times a second with the active runs.
         on_end: Called with each run as it ends, and with the reason if it failed.
     """
@@ -54,7 +56,7 @@ def run_locally(
                 path = waiting.pop(0)
                 with open(path / LOG, "ab") as log:
                     active[path] = subprocess.Popen(
-                        worker_command(path, data_dir, analyses),
+                        worker_command(path, data_dir, analyses, user_code),
                         stdin=subprocess.DEVNULL,
                         stdout=log,
                         stderr=log,
@@ -77,14 +79,17 @@ def run_locally(
             process.wait()
 
 
-def worker_command(path: Path, data_dir: str | None, analyses: str | None) -> list[str]:
+def worker_command(
+    path: Path, data_dir: str | None, analyses: str | None, user_code: Sequence[tuple[str, str]] = ()
+) -> list[str]:
     """The command that executes a run.
 
     With -P, modules in the current folder are not importable: a statistics.py next to a user's photos is not executed.
     """
     command = [sys.executable, "-P", "-m", "shakeshake.experiments.worker", str(path)]
     command += ["--data-dir", data_dir] if data_dir else []
-    return command + (["--analyses", analyses] if analyses else [])
+    command += ["--analyses", analyses] if analyses else []
+    return command + [f"--{field}={text}" for field, text in user_code]
 
 
 def worker_environment(threads: int) -> dict[str, str]:

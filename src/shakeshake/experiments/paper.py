@@ -121,7 +121,7 @@ def table2() -> Experiment:
 
 
 def table3() -> Experiment:
-    """Shake-Shake and the networks that the paper compares it with, each trained by the recipe of its own paper."""
+    """Shake-Shake and the networks that the paper compares it with, each trained with its authors' recipe."""
     rows = {
         "wrn28_10": ("WRN-28-10, 36.5M", paper_wrn, (3.8, 18.3)),
         "resnext29_16x64d": ("ResNeXt-29 16x64d, 68.1M", paper_resnext, (3.58, 17.31)),
@@ -140,7 +140,7 @@ def table3() -> Experiment:
         title="Shake-Shake and the networks that it was compared with",
         source="Table 3",
         kind="table",
-        published_setting="all training images, each network by its own paper's recipe; parameters for CIFAR-10",
+        published_setting="all training images, each network with its authors' recipe; parameters for CIFAR-10",
         rows={model: label for model, (label, *_) in rows.items()},
         columns={"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"},
         cells=tuple(cells),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,7 @@ class Plan:
         sizes: Sizes of data besides those in ``runtime_estimate.SIZES``.
         analyses: Analyses of each run, separated by commas, or None for all.
         fingerprints: (seed, fold) -> fingerprint of the images that its runs must have been trained on.
+        user_code: ("model" or "rule", FILE.py:NAME) of the user's own code that the runs need.
     """
 
     experiment: Experiment
@@ -78,6 +79,7 @@ class Plan:
     sizes: Mapping[str, tuple[int, int, int, int, int]] = field(default_factory=dict)
     analyses: str | None = None
     fingerprints: Mapping[tuple[int, int], str] = field(default_factory=dict)
+    user_code: Sequence[tuple[str, str]] = ()
 
     def __post_init__(self) -> None:
         if self.seeds is not None and self.seeds < 1:
@@ -155,6 +157,7 @@ def plan_reproduction(
     seeds: int | None = None,
     rows: tuple[str, ...] = (),
     overrides: Mapping[str, Any] | None = None,
+    user_code: Sequence[tuple[str, str]] = (),
     **engine: Any,
 ) -> Plan:
     """Plan an experiment of ``paper.EXPERIMENTS``.
@@ -166,6 +169,7 @@ def plan_reproduction(
         seeds: Number of seeds per cell, if not the declared ones.
         rows: Some of the rows; all where it is empty.
         overrides: Recipe fields for all cells.
+        user_code: As in ``Plan``.
         engine: Fields of ``Engine``.
 
     Raises:
@@ -181,6 +185,7 @@ def plan_reproduction(
         settings={name: value for name, value in overrides.items() if name not in MACHINE_FIELDS},
         engine=Engine(**engine),
         data_dir=overrides.get("data_dir"),
+        user_code=user_code,
         analyses=experiment.analyses,
     )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, RunError
+from ..models.user_code import register_user_code
 from ..utils.extras import require
 from .worker import train_and_analyze
 
@@ -26,6 +27,7 @@ def run_on_ray(
     gpus: float,
     data_dir: str | None,
     analyses: str | None = None,
+    user_code: Sequence[tuple[str, str]] = (),
     on_poll: Callable[[list[Path]], None],
     on_end: Callable[[Path, str | None], None],
 ) -> None:
@@ -38,7 +40,7 @@ def run_on_ray(
         paths: The run directories.
         address: Address of the cluster; None starts one on this machine.
         cpus, gpus: Resources that a task asks for.
-        data_dir, analyses, on_poll, on_end: As for ``run_locally``.
+        data_dir, analyses, user_code, on_poll, on_end: As for ``run_locally``.
 
     Raises:
         InputError: Ray is not installed, or no cluster answers at the address.
@@ -60,7 +62,9 @@ def run_on_ray(
         _check_resources(ray.nodes(), cpus, gpus)
         environment = {"env_vars": _environment(cpus)}
         task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=-1, runtime_env=environment)(_work)
-        active = {task.remote(str(path.resolve()), str(folder), data_dir, analyses): path for path in paths}
+        active = {
+            task.remote(str(path.resolve()), str(folder), data_dir, analyses, tuple(user_code)): path for path in paths
+        }
         while active:
             on_poll([path for path in active.values() if (path / "metrics.jsonl").exists()])
             ready, _ = ray.wait(list(active), timeout=0.5)
@@ -79,11 +83,15 @@ def run_on_ray(
         ray.shutdown()
 
 
-def _work(path: str, folder: str, data_dir: str | None, analyses: str | None) -> str | None:
+def _work(
+    path: str, folder: str, data_dir: str | None, analyses: str | None, user_code: Sequence[tuple[str, str]]
+) -> str | None:
     """On a worker: execute a run, return why it failed, if it did. Only a dead worker makes Ray try again."""
     if os.path.isdir(folder):  # relative paths of images start there
         os.chdir(folder)
     try:
+        for field, text in user_code:
+            register_user_code(field, text)
         train_and_analyze(Path(path), data_dir=data_dir, analyses=analyses, wait=LOCK_TIMEOUT)
     except (InputError, RunError) as error:
         return str(error)

@@ -73,6 +73,7 @@ def _execute(
             jobs=plan.parallel_jobs(),
             data_dir=plan.data_dir,
             analyses=plan.analyses,
+            user_code=plan.user_code,
             on_poll=on_poll,
             on_end=on_end,
         )
@@ -86,6 +87,7 @@ def _execute(
         gpus=engine.gpus,
         data_dir=plan.data_dir,
         analyses=plan.analyses,
+        user_code=plan.user_code,
         on_poll=on_poll,
         on_end=on_end,
     )

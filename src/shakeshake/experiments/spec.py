@@ -97,10 +97,10 @@ class Experiment:
         rows, columns: Keys, in their order, and labels.
         cells: Any of the combinations.
         baseline: Row that the others are compared with, in each column.
-        seeds: Seeds of each cell that has none of its own.
+        seeds: Seeds of each cell that does not set them.
         folds: Folds that each seed is tested on in turn; 0 where it is tested on the test images.
         paired: Whether the sentences judge by the differences within pairs of equal seeds.
-        fixed_size: Whether the scales small and paper leave the recipes and seeds as they are.
+        fixed_size: Whether the scales small and paper leave the recipes and seeds unchanged.
         analyses: Analyses of each run, separated by commas, or None for all.
         published_correlations: (row, block) -> correlation between the branches of that block.
     """

@@ -177,7 +177,7 @@ def _collect_run(run: RunDirectory, recipe: Recipe, seed: int, fold: int, finger
 
 
 def _read_analysis(run: RunDirectory) -> dict[str, Any] | None:
-    """A run's analysis.json, None where there is none. Raises InputError where it is damaged."""
+    """A run's analysis.json, or None if it is missing. Raises InputError if it is damaged."""
     if not (run.path / "analysis.json").exists():
         return None
     found = run.read_json("analysis.json")

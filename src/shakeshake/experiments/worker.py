@@ -1,4 +1,4 @@
-"""Train and analyse one run. Also a program, which the engines start as a process of its own."""
+"""Train and analyse one run. Also a program, which the engines start for each run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from ..errors import InputError
+from ..models.user_code import register_user_code
 from ..train.recipe import Recipe
 from ..train.run_directory import RunBusy, RunDirectory
 from ..utils.console import EXIT_OK, run_cli
@@ -79,7 +80,12 @@ def main() -> int:
     parser.add_argument("path", type=Path)
     parser.add_argument("--data-dir")
     parser.add_argument("--analyses")
+    for field in ("model", "rule"):
+        parser.add_argument(f"--{field}", action="append", default=[], metavar="FILE.py:NAME")
     options = parser.parse_args()
+    for field in ("model", "rule"):
+        for text in getattr(options, field):
+            register_user_code(field, text)
     try:
         train_and_analyze(options.path, data_dir=options.data_dir, analyses=options.analyses)
     except RunBusy:

@@ -30,7 +30,7 @@ class HubModel(TrainedModel, PyTorchModelHubMixin, library_name="shakeshake", pi
     @classmethod
     def _from_pretrained(
         cls, *, model_id: str, map_location: str = "cpu", **options: Any
-    ) -> HubModel:  # in place of the mixin's, which opens a pickle if there is no model.safetensors
+    ) -> HubModel:  # in place of the mixin's, which opens a pickle without model.safetensors
         folder = Path(model_id) if Path(model_id).is_dir() else _download(model_id, options)
         found = load(folder, map_location)
         model = cls(found.network, found.config).to(map_location).eval()
