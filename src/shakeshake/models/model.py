@@ -90,8 +90,8 @@ def load(
         The model in evaluation mode.
 
     Raises:
-        InputError: If there is no model, the run is unfinished, the files are damaged, changed or in another format,
-            or the network is not registered.
+        InputError: If the folder holds no model, the run is unfinished, the files are damaged, changed or in another
+            format, or the network is not registered.
     """
     folder = Path(path)
     check_finished(folder)

@@ -276,7 +276,7 @@ def _create_registered(name: str, arguments: dict[str, Any], options: dict[str, 
         raise InputError(f"model: {name} returned {type(network).__name__}, expected an nn.Module")
     tensor = next(network.parameters(), torch.empty(0))
     shape = (2, arguments["in_channels"], arguments["image_size"], arguments["image_size"])
-    # Also initialises lazy modules. The random state that training starts from stays as it is.
+    # Also initialises lazy modules. Training starts from an unchanged random state.
     with eval_mode(network), torch.no_grad(), torch.random.fork_rng(devices=[]):
         try:
             logits = network(torch.zeros(shape, device=tensor.device, dtype=torch.get_default_dtype()))
