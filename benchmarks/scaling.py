@@ -26,7 +26,7 @@ import torch
 
 from shakeshake.bench import interleaved, trainer_on_noise, training_step
 from shakeshake.train.device import choose_device, describe_device
-from shakeshake.train.distributed import ALONE, Group, joined
+from shakeshake.train.distributed import SINGLE_PROCESS, DistContext, distributed_context
 from shakeshake.train.trainer import Trainer
 
 from ._common import ROOT, parser, save
@@ -42,10 +42,10 @@ FAMILIES = {
 PRECISIONS = ("fp32", "bf16")
 
 
-def trainer(precision: str, *, group: Group = ALONE, **changed: int) -> Trainer:
+def trainer(precision: str, *, dist: DistContext = SINGLE_PROCESS, **changed: int) -> Trainer:
     size = {"depth": DEPTH, "branches": BRANCHES, "width": WIDTH, "batch": BATCH, **changed}
     model = f"shake_resnet{size['depth']}_{size['branches']}x{size['width']}d"
-    return trainer_on_noise(model, "S-S-I", size["batch"], precision, "cpu" if group.size > 1 else "auto", group)
+    return trainer_on_noise(model, "S-S-I", size["batch"], precision, "cpu" if dist.size > 1 else "auto", dist)
 
 
 def family(name: str, precision: str, rounds: int) -> list[dict[str, Any]]:
@@ -90,9 +90,9 @@ def devices(precision: str, rounds: int) -> list[dict[str, Any]]:
 
 def worker(precision: str, rounds: int) -> None:
     """One of the processes started by torchrun; rank 0 prints the seconds of its steps."""
-    with joined() as group:
-        taken = steps_of(training_step(trainer(precision, group=group)), rounds + 2)
-        if group.leads:
+    with distributed_context() as dist:
+        taken = steps_of(training_step(trainer(precision, dist=dist)), rounds + 2)
+        if dist.is_main:
             print(json.dumps(taken[2:]), flush=True)
 
 

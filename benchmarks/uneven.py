@@ -14,7 +14,7 @@ import torch
 
 from shakeshake.data.dataset import ImageData, from_arrays
 from shakeshake.data.registry import load_data
-from shakeshake.train.evaluate import evaluate
+from shakeshake.train.evaluate import evaluate_network
 from shakeshake.train.recipe import Recipe
 from shakeshake.train.trainer import Trainer
 
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
                     for batch in trainer.loader.epoch(epoch):
                         trainer.train_step(batch)
                     trainer.start_epoch()
-                measured.append(evaluate(trainer.network, trainer.tests, "fp32", trainer.device))
+                measured.append(evaluate_network(trainer.network, trainer.test_loader, "fp32", trainer.device))
             errors = [one["balanced_error"] for one in measured]
             rows.append(
                 {"balance": balance, "mixup_alpha": mixup, "balanced_error": errors, "mean": float(np.mean(errors))}

@@ -33,6 +33,10 @@ _EXPORTS = {
     "Recipe": "train.recipe",
     "fit": "train.fit",
     "resume": "train.fit",
+    "evaluate": "train.open_run",
+    "FitResult": "train.schema",
+    "EpochMetrics": "train.schema",
+    "Callback": "train.callbacks",
     "Stopped": "train.checkpointer",
     "compare": "experiments.compare",
     "ShakeShakeClassifier": "classifier",
@@ -84,10 +88,14 @@ if TYPE_CHECKING:
     from .models.registry import register_model as register_model
     from .models.shakeify import shakeify as shakeify
     from .report.page import write_report as write_report
+    from .train.callbacks import Callback as Callback
     from .train.checkpointer import Stopped as Stopped
     from .train.fit import fit as fit
     from .train.fit import resume as resume
+    from .train.open_run import evaluate as evaluate
     from .train.recipe import Recipe as Recipe
+    from .train.schema import EpochMetrics as EpochMetrics
+    from .train.schema import FitResult as FitResult
 
 
 def __getattr__(name: str) -> Any:

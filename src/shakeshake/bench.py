@@ -18,7 +18,7 @@ from .errors import InputError
 from .inference.fuse import fuse
 from .models.registry import create_model
 from .train.device import choose_device, describe_device
-from .train.distributed import ALONE, Group
+from .train.distributed import SINGLE_PROCESS, DistContext
 from .train.recipe import Recipe
 from .train.trainer import Trainer
 from .utils.environment import environment
@@ -185,14 +185,16 @@ def convolutions(network: nn.Module, batch: int, precision: str, device: torch.d
     return step
 
 
-def trainer_on_noise(model: str, rule: str, batch: int, precision: str, device: str, group: Group = ALONE) -> Trainer:
+def trainer_on_noise(
+    model: str, rule: str, batch: int, precision: str, device: str, dist: DistContext = SINGLE_PROCESS
+) -> Trainer:
     """A trainer on one batch of noise, 32 x 32 pixels, to time its steps."""
     drawn = np.random.default_rng(0)
     some = Split(drawn.integers(0, 256, (batch, 3, 32, 32), dtype=np.uint8), drawn.integers(0, 10, batch))
     data = ImageData("noise", some, some, tuple("0123456789"), (127.5,) * 3, (64.0,) * 3)
     sizes = {"batch_size": batch, "ghost_batch_size": None, "epochs": 1}
     recipe = Recipe().replace(model=model, rule=rule, precision=precision, device=device, lr=1e-6, **sizes)
-    return Trainer(recipe, data, group)
+    return Trainer(recipe, data, dist)
 
 
 def training_step(trainer: Trainer) -> Step:
@@ -201,7 +203,7 @@ def training_step(trainer: Trainer) -> Step:
 
     def step() -> None:
         trainer.train_step(batch)
-        trainer.index = 0
+        trainer.step_in_epoch = 0
 
     return step
 

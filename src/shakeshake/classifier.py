@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from .data.dataset import MAX_SIZE, MIN_SIZE, ImageData, from_arrays
 from .errors import InputError
 from .models.model import TrainedModel, load
-from .train.auto_config import Facts, choose
+from .train.auto_config import DatasetStats, suggest_recipe
 from .train.device import choose_device
 from .train.fit import fit
 from .train.recipe import Recipe
@@ -145,7 +145,7 @@ class ShakeShakeClassifier(ClassifierMixin, BaseEstimator):
         if isinstance(typed.get("batch_size"), int | np.integer):
             typed["batch_size"] = min(int(typed["batch_size"]), images)
         typed = {name: value.item() if isinstance(value, np.generic) else value for name, value in typed.items()}
-        recipe, _ = choose(data.name, Facts.of(data), typed, None, None)
+        recipe, _ = suggest_recipe(data.name, DatasetStats.of(data), typed, None, None)
         return recipe if tested or "eval_every" in typed else recipe.replace(eval_every=recipe.epochs)
 
     def __sklearn_tags__(self) -> Any:

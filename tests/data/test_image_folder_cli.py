@@ -13,7 +13,7 @@ from PIL import Image
 from shakeshake.data.registry import find_data, load_data
 from shakeshake.errors import InputError
 from shakeshake.train.fit import fit, resume
-from shakeshake.train.open_run import evaluate_run
+from shakeshake.train.open_run import evaluate
 from shakeshake.train.recipe import Recipe
 from shakeshake.train.run_directory import RunDirectory
 
@@ -101,7 +101,7 @@ def test_resume_uses_exactly_the_images_the_run_began_with(digits, tmp_path, cac
     shutil.rmtree(cache)
     assert resume(run, quiet=True).data_fingerprint == whole.data_fingerprint
     assert RunDirectory(run).images_record() == record
-    assert evaluate_run(run, device="cpu")["images"] == 8
+    assert evaluate(run, device="cpu").images == 8
     (run / "result.json").unlink()
     gone = folder / record["test"][0][0]
     Image.new("RGB", (8, 8), "red").save(gone)
@@ -114,10 +114,10 @@ def test_eval_on_the_val_split(digits, tmp_path):
     for part, count, skip in (("train", 10, 0), ("val", 3, 10), ("test", 4, 20)):
         digits(tmp_path / "p" / part, {"cat": count, "dog": count}, skip)
     fit(recipe(tmp_path / "p"), tmp_path / "run", quiet=True)
-    assert evaluate_run(tmp_path / "run", split="val", device="cpu")["images"] == 6
+    assert evaluate(tmp_path / "run", split="val", device="cpu").images == 6
     fit(recipe("digits", train_size=20), tmp_path / "other", quiet=True)
     with pytest.raises(InputError, match="digits has no val images"):
-        evaluate_run(tmp_path / "other", split="val", device="cpu")
+        evaluate(tmp_path / "other", split="val", device="cpu")
 
 
 @pytest.mark.skipif(find_data("cifar10") is None, reason="CIFAR-10 is not here")

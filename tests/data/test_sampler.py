@@ -8,7 +8,7 @@ from shakeshake.data.dataset import from_arrays
 from shakeshake.data.loader import Augmentation, Loader
 from shakeshake.data.registry import Split
 from shakeshake.data.sampler import balanced_order, class_weights
-from shakeshake.train.evaluate import evaluate
+from shakeshake.train.evaluate import evaluate_network
 from shakeshake.train.recipe import Recipe
 from shakeshake.train.trainer import Trainer
 
@@ -110,10 +110,10 @@ def test_weighted_loss_is_the_weighted_mean_however_the_batch_is_split(mixup):
 
 def test_balanced_error_is_the_mean_over_classes():
     trainer = Trainer(recipe(), data())
-    found = evaluate(trainer.network, trainer.tests, "fp32", trainer.device)
+    found = evaluate_network(trainer.network, trainer.test_loader, "fp32", trainer.device)
     trainer.network.eval()
     with torch.no_grad():
-        (batch,) = trainer.tests.eval_batches()
+        (batch,) = trainer.test_loader.eval_batches()
         wrong = (trainer.network(batch.images).argmax(1) != batch.labels).numpy()
     labels = trainer.data.test.labels
     assert found["error"] == pytest.approx(100 * wrong.mean())

@@ -12,7 +12,7 @@ import torch
 from shakeshake.errors import InputError
 from shakeshake.experiments import compare, run, statistics, tables, worker
 from shakeshake.experiments.schema import Table, TableDifference, read_table
-from shakeshake.train.open_run import load_images, open_run
+from shakeshake.train.open_run import load_recipe_data, open_run
 from shakeshake.train.run_directory import RunDirectory
 
 TINY = {"model": "shake_resnet8_2x4d", "epochs": 1, "batch_size": 20, "device": "cpu", "precision": "fp32"}
@@ -68,7 +68,7 @@ def test_folds_test_every_image_once_and_finished_runs_are_kept(tmp_path, execut
         at = 0
         for fold, one in enumerate(row.runs):
             opened = open_run(out / one.path, device="cpu")
-            images = load_images(recipe.replace(fold=fold)).test
+            images = load_recipe_data(recipe.replace(fold=fold)).test
             normal = (images.images - np.reshape(opened.data.mean, (1, 1, 1, 1))) / opened.data.std[0]
             with torch.no_grad():
                 told = opened.network(torch.tensor(normal, dtype=torch.float32)).argmax(1).numpy()
@@ -101,7 +101,7 @@ def test_more_seeds_join_and_uneven_classes_get_a_balanced_error(tmp_path, execu
     assert not {name for name in executed if name.endswith(("E-E-B-seed0", "S-E-I-seed0"))}
     assert {row.n for row in found.cells} == {2}
     assert found.cells[0].recipe["balance"] == "weight", "picked for these classes"
-    labels = load_images(compare.load_existing(out, str(data), {})).test.labels
+    labels = load_recipe_data(compare.load_existing(out, str(data), {})).test.labels
     wrong = {row.row: np.stack(list(tables.wrong_images(row, out).values())) for row in found.cells}
 
     def balanced(rule: str) -> float:

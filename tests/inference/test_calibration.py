@@ -8,7 +8,7 @@ import pytest
 import shakeshake as ss
 from shakeshake.errors import InputError
 from shakeshake.inference.calibration import FOLDS, calibrate, cross_fitted, fit_temperature, loss, probabilities
-from shakeshake.train.calibration_split import held_out
+from shakeshake.train.calibration_split import calibration_images
 
 
 def drawn(n: int = 4_000, classes: int = 5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -66,5 +66,5 @@ def test_no_image_judges_itself():
 
 def test_validation_images_come_first():
     data = ss.load_data("digits", train_size=50)
-    assert held_out(data) == (data.test, "test")
-    assert held_out(dataclasses.replace(data, val=data.train)) == (data.train, "val")
+    assert calibration_images(data) == (data.test, "test")
+    assert calibration_images(dataclasses.replace(data, val=data.train)) == (data.train, "val")

@@ -27,9 +27,9 @@ def digits():
 
 def epoch(trainer: Trainer) -> torch.Tensor:
     """The losses of its steps."""
-    for batch in trainer.loader.epoch(trainer.epoch, trainer.index):
+    for batch in trainer.loader.epoch(trainer.epoch, trainer.step_in_epoch):
         trainer.train_step(batch)
-    return trainer.losses.clone()
+    return trainer.loss_per_step.clone()
 
 
 def test_a_compiled_run_learns_what_one_that_is_not_does(digits):
@@ -48,7 +48,7 @@ def test_coefficients_of_compiled_steps_are_fresh_and_depend_on_seed_and_step(di
     for trainer in (one, other, again):
         for _ in range(2):
             trainer.train_step(batch)
-        losses += trainer.losses.tolist()
+        losses += trainer.loss_per_step.tolist()
     assert losses[:2] == losses[4:], "one seed, one sequence"
     assert len(set(losses)) == 4, "weights and images are the same: coefficients alone differ"
 

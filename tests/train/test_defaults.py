@@ -1,4 +1,4 @@
-"""The defaults as a pure function: of facts, of speeds that nobody measured, of a budget and of what was typed."""
+"""The defaults as a pure function: of stats, of speeds that nobody measured, of a budget and of what was typed."""
 
 import dataclasses
 import re
@@ -9,12 +9,12 @@ import pytest
 
 from shakeshake.cli.options import command, explicit_fields, recipe_options
 from shakeshake.errors import InputError
-from shakeshake.train.auto_config import ENOUGH, NETWORKS, SPARE, TESTS, Facts, choose, seconds_of
+from shakeshake.train.auto_config import ENOUGH, NETWORKS, SPARE, TESTS, DatasetStats, seconds_of, suggest_recipe
 from shakeshake.train.auto_recipe import planned
-from shakeshake.train.distributed import Group
+from shakeshake.train.distributed import DistContext
 from shakeshake.train.recipe import Recipe
 
-SMALL = Facts(images=200, tests=100, classes=10, channels=3, side=32, smallest=20, largest=20)
+SMALL = DatasetStats(images=200, test_images=100, classes=10, channels=3, side=32, smallest=20, largest=20)
 
 
 @dataclasses.dataclass
@@ -38,24 +38,24 @@ class Machine:
         return Speed()
 
 
-def pick(facts: Facts = SMALL, budget: float | None = 600.0, machine: Machine | None = None, **typed):
-    return choose("mine.npz", facts, typed, budget, machine or Machine())
+def pick(stats: DatasetStats = SMALL, budget: float | None = 600.0, machine: Machine | None = None, **typed):
+    return suggest_recipe("mine.npz", stats, typed, budget, machine or Machine())
 
 
 @pytest.mark.parametrize("images", [20, 200, 1000, 4000, 50_000])
 @pytest.mark.parametrize("budget", [10.0, 60.0, 600.0, 36_000.0])
 def test_a_run_keeps_to_its_budget_and_uses_it(images, budget):
-    facts = dataclasses.replace(SMALL, images=images)
+    stats = dataclasses.replace(SMALL, images=images)
     machine = Machine()
-    recipe, choice = pick(facts, budget, machine)
+    recipe, choice = pick(stats, budget, machine)
     steps = -(-images // recipe.batch_size) * recipe.epochs
-    tested = -(-recipe.epochs // recipe.eval_every) * facts.tests
+    tested = -(-recipe.epochs // recipe.eval_every) * stats.test_images
     takes = machine(recipe).seconds(steps, tested)
     assert takes <= budget * SPARE or recipe.epochs == 1
-    assert takes > 0.7 * budget or recipe.epochs == ENOUGH * facts.least_epochs or recipe.epochs <= 3
-    assert tested / facts.tests <= TESTS
-    slow = pick(facts, budget, Machine(test=0.01))[0]
-    assert -(-slow.epochs // slow.eval_every) * facts.tests * 0.01 <= max(budget / 10, facts.tests * 0.01)
+    assert takes > 0.7 * budget or recipe.epochs == ENOUGH * stats.least_epochs or recipe.epochs <= 3
+    assert tested / stats.test_images <= TESTS
+    slow = pick(stats, budget, Machine(test=0.01))[0]
+    assert -(-slow.epochs // slow.eval_every) * stats.test_images * 0.01 <= max(budget / 10, stats.test_images * 0.01)
     assert {name for name, *_ in choice.reasons} >= {"model", "epochs", "batch_size", "lr", "rule"}
     assert all(reason for *_, reason in choice.reasons)
 
@@ -126,7 +126,7 @@ def test_every_reason_is_an_option_that_can_be_typed():
     options = [line.split("  ")[1].strip() for line in choice.lines()]
     given = parse.main(" ".join(options).split(), standalone_mode=False)
     assert given == choice.fields
-    assert choose("mine.npz", SMALL, given, None, None)[0] == recipe
+    assert suggest_recipe("mine.npz", SMALL, given, None, None)[0] == recipe
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_a_preset_stays_and_a_budget_fits_its_epochs(monkeypatch):
     assert recipe.epochs < 1800
     assert [line.split()[0] for line in lines[1:]] == ["--epochs", "--eval-every"]
     assert planned("digits", {}) == (Recipe(**{**planned("digits", {}, name="quick")[0].to_dict()}), [])
-    with pytest.raises(InputError, match=r"budget: 5m leaves nothing to pick"):
+    with pytest.raises(InputError, match=r"budget: 5m has no effect"):
         planned("digits", {"epochs": 3}, name="paper_cifar10", budget="5m")
 
 
@@ -165,9 +165,9 @@ def test_own_images_are_planned_for_this_machine(tmp_path):
     assert any("--epochs" in line for line in lines)
     assert (recipe.balance, recipe.batch_size, recipe.crop_padding) == ("weight", 32, 1)
     assert "60 images in 3 classes, 8 x 8 pixels" in lines[0]
-    two = [planned(data, {}, group=Group(rank=rank, size=2))[0] for rank in (0, 1)]
+    two = [planned(data, {}, dist=DistContext(rank=rank, size=2))[0] for rank in (0, 1)]
     assert two[0] == two[1]
     with pytest.raises(InputError, match=r"budget: 5m with 2 processes"):
-        planned(data, {}, budget="5m", group=Group(size=2))
+        planned(data, {}, budget="5m", dist=DistContext(size=2))
     with pytest.raises(InputError, match=r"data: the file .* does not exist"):
         planned(str(tmp_path / "gone.npz"), {})

@@ -18,7 +18,7 @@ from shakeshake.data.dataset import Split
 from shakeshake.data.loader import Augmentation, Loader
 from shakeshake.data.registry import load_data
 from shakeshake.errors import InputError, RunError
-from shakeshake.train.distributed import Group, joined
+from shakeshake.train.distributed import DistContext, distributed_context
 from shakeshake.train.recipe import Recipe
 from shakeshake.train.trainer import Trainer
 
@@ -149,9 +149,9 @@ def test_every_process_draws_its_own_coefficients():
     losses = []
     for rank in (0, 1, 1):
         trainer = some_trainer("S-S-I")
-        trainer.group = dataclasses.replace(trainer.group, rank=rank)
+        trainer.dist = dataclasses.replace(trainer.dist, rank=rank)
         trainer.train_step(next(trainer.loader.epoch(0)))
-        losses.append(float(trainer.losses[0]))
+        losses.append(float(trainer.loss_per_step[0]))
     assert losses[0] != losses[1] == losses[2]
 
 
@@ -177,7 +177,7 @@ def test_pieces_make_up_the_batch(mixup):
 def test_a_batch_with_less_images_than_processes():
     recipe = Recipe(data="digits", model="shake_resnet8_2x4d", batch_size=39, device="cpu")
     with pytest.raises(InputError, match=r"batch_size: with 39 .* has 2 images, expected one for each of 4 processes"):
-        Trainer(recipe, load_data("digits", train_size=80), Group(size=4))
+        Trainer(recipe, load_data("digits", train_size=80), DistContext(size=4))
 
 
 TORCHRUN = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
@@ -190,8 +190,8 @@ def set_environment(monkeypatch, **changes: str | None) -> None:
 
 def test_one_process_that_was_started_again(monkeypatch):
     set_environment(monkeypatch, WORLD_SIZE="1", RANK="0", LOCAL_RANK="0", TORCHELASTIC_RESTART_COUNT="2")
-    with joined() as group:
-        assert (group.size, group.restarts) == (1, 2)
+    with distributed_context() as dist:
+        assert (dist.size, dist.restarts) == (1, 2)
 
 
 @pytest.mark.parametrize(
@@ -201,13 +201,13 @@ def test_one_process_that_was_started_again(monkeypatch):
         ({"WORLD_SIZE": ""}, "WORLD_SIZE: got '', expected 1 or more"),
         ({"RANK": "2"}, "RANK: got '2', expected 0 to 1"),
         ({"RANK": None}, "RANK: got '', expected 0 to 1"),
-        ({"MASTER_ADDR": None}, "MASTER_ADDR: is not set and WORLD_SIZE is"),
+        ({"MASTER_ADDR": None}, "MASTER_ADDR: is not set but WORLD_SIZE is"),
         ({"MASTER_PORT": "http"}, "MASTER_PORT: got 'http', expected 0 to 65535"),
     ],
 )
 def test_an_environment_that_is_not_torchruns(monkeypatch, changes, said):
     set_environment(monkeypatch, **changes)
-    with pytest.raises(InputError, match=said), joined():
+    with pytest.raises(InputError, match=said), distributed_context():
         pass
 
 
@@ -223,7 +223,10 @@ def test_a_signal_ends_a_process_that_waits_for_others(monkeypatch):
     monkeypatch.setattr(torch.distributed, "rendezvous", rendezvous)
     set_environment(monkeypatch)
     before = [signal.getsignal(number) for number in numbers]
-    with pytest.raises(RunError, match="process 1 of 2 has not found the others: nobody is there"), joined():
+    with (
+        pytest.raises(RunError, match="process 1 of 2 has not found the others: nobody is there"),
+        distributed_context(),
+    ):
         pass
     assert seen == [signal.SIG_DFL] * 2
     assert [signal.getsignal(number) for number in numbers] == before

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 import shakeshake as ss
 from shakeshake.train.fit import resume
-from shakeshake.train.open_run import evaluate_run, open_run
+from shakeshake.train.open_run import evaluate, open_run
 
 RECIPE = ss.Recipe(model="shake_resnet8_2x8d", epochs=2, flip=False, crop_padding=1, device="cpu", precision="fp32")
 
@@ -36,8 +36,8 @@ def test_arrays_are_trained_on_and_kept_in_the_run(tmp_path):
     opened = open_run(tmp_path / "run").data
     assert opened.fingerprint == data.fingerprint
     assert (opened.name, opened.classes, opened.mean, opened.std) == (data.name, data.classes, data.mean, data.std)
-    assert evaluate_run(tmp_path / "run", device="cpu")["error"] == pytest.approx(result.last_error)
-    assert evaluate_run(tmp_path / "run", split="val", device="cpu")["images"] == 50
+    assert evaluate(tmp_path / "run", device="cpu").error == pytest.approx(result.last_error)
+    assert evaluate(tmp_path / "run", split="val", device="cpu").images == 50
     # The same images by a path are the same run.
     again = ss.fit(RECIPE.replace(data=str(tmp_path / "run" / "images.npz")), tmp_path / "again", quiet=True)
     assert again.data_fingerprint == result.data_fingerprint
@@ -68,7 +68,7 @@ def test_a_run_that_was_stopped_goes_on_with_the_images_it_was_given(tmp_path):
     assert dataclasses.replace(whole, seconds=0.0) == dataclasses.replace(result, seconds=0.0)
     assert whole.train_images == 60
     shutil.copytree(tmp_path / "whole", tmp_path / "moved")
-    assert evaluate_run(tmp_path / "moved", device="cpu")["images"] == 60
+    assert evaluate(tmp_path / "moved", device="cpu").images == 60
     weights = [(tmp_path / run / "model.safetensors").read_bytes() for run in ("whole", "there")]
     assert weights[0] == weights[1]
 

@@ -18,12 +18,12 @@ RECIPE = Recipe(data="digits", model="shake_resnet8_2x16d", rule="S-S-I", train_
 
 def train(trainer: Trainer, steps: int) -> None:
     while steps:
-        for batch in trainer.loader.epoch(trainer.epoch, trainer.index):
+        for batch in trainer.loader.epoch(trainer.epoch, trainer.step_in_epoch):
             trainer.train_step(batch)
             steps -= 1
             if not steps:
                 break
-        if trainer.index == trainer.steps_per_epoch:
+        if trainer.step_in_epoch == trainer.steps_per_epoch:
             trainer.finish_epoch()
             trainer.start_epoch()
 

@@ -17,7 +17,7 @@ from shakeshake.errors import InputError
 from shakeshake.layers.rules import ShakeRule
 from shakeshake.train.presets import PRESETS, paper_architecture_c, paper_cifar10, paper_cifar100, preset
 from shakeshake.train.recipe import RENAMED_FIELDS, FieldGroup, Recipe
-from shakeshake.train.schedule import cosine, learning_rate, step_decay
+from shakeshake.train.schedule import cosine, learning_rate, parse_milestones, step_decay
 from shakeshake.train.trainer import Trainer
 
 OFF = {
@@ -184,6 +184,7 @@ def test_the_others_recipes_are_their_papers(name, epochs, batch, rates):
     assert recipe.rule == "none", "nothing is shaken, and no rule says otherwise"
     trainer = Trainer.__new__(Trainer)
     trainer.recipe, trainer.steps_per_epoch, trainer.steps = recipe, 7, 7 * epochs
+    trainer.milestones = parse_milestones(recipe.milestones)
     expected = None
     for epoch in range(epochs):
         expected = rates.get(epoch, expected)

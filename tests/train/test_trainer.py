@@ -15,7 +15,7 @@ from shakeshake.errors import InputError, RunError
 from shakeshake.layers.rules import ShakeRule
 from shakeshake.train import trainer as trainer_module
 from shakeshake.train.device import choose_precision
-from shakeshake.train.evaluate import evaluate
+from shakeshake.train.evaluate import evaluate_network
 from shakeshake.train.fit import fit
 from shakeshake.train.recipe import Recipe
 from shakeshake.train.trainer import Trainer
@@ -92,8 +92,8 @@ def test_the_short_last_batch_counts_by_its_images(digits):
     trainer = Trainer(SMALL, digits)
     for batch in trainer.loader.epoch(0):
         trainer.train_step(batch)
-    trainer.losses.copy_(torch.tensor([1.0, 2.0, 6.0]))
-    trainer.wrong.copy_(torch.tensor([4.0, 8.0, 3.0]))
+    trainer.loss_per_step.copy_(torch.tensor([1.0, 2.0, 6.0]))
+    trainer.errors_per_step.copy_(torch.tensor([4.0, 8.0, 3.0]))
     row = trainer.finish_epoch()
     assert row["train_loss"] == pytest.approx((40 * 1 + 40 * 2 + 20 * 6) / 100)
     assert row["train_error"] == pytest.approx(15.0)
@@ -106,10 +106,10 @@ def test_the_average_of_the_weights_is_what_is_tested(digits):
         trainer.train_step(batch)
         now = {k: v.clone() for k, v in trainer.network.state_dict().items()}
         expected = {k: 0.5 * expected[k] + 0.5 * v for k, v in now.items()} if expected else now
-    for name, value in trainer.tested_network.state_dict().items():
+    for name, value in trainer.eval_model.state_dict().items():
         counter = name.endswith("num_batches_tracked")
         assert torch.allclose(value, now[name] if counter else expected[name], atol=1e-6), name
-    tested = evaluate(trainer.tested_network, trainer.tests, "fp32", trainer.device)
+    tested = evaluate_network(trainer.eval_model, trainer.test_loader, "fp32", trainer.device)
     assert trainer.finish_epoch()["test_error"] is None or tested["error"] >= 0
 
 
@@ -121,12 +121,13 @@ def test_what_is_tested_is_the_network_as_it_is_in_evaluation(digits, model, pre
     for batch in trainer.loader.epoch(0):
         trainer.train_step(batch)
     before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
-    found = evaluate(trainer.network, trainer.tests, precision, trainer.device)
+    found = evaluate_network(trainer.network, trainer.test_loader, precision, trainer.device)
     assert trainer.network.training
     assert all(torch.equal(value, before[name]) for name, value in trainer.network.state_dict().items())
     trainer.network.eval()
     images, labels = (
-        torch.cat(parts) for parts in zip(*((b.images, b.labels) for b in trainer.tests.eval_batches()), strict=True)
+        torch.cat(parts)
+        for parts in zip(*((b.images, b.labels) for b in trainer.test_loader.eval_batches()), strict=True)
     )
     with torch.no_grad():
         logits = trainer.network(images)
@@ -176,7 +177,7 @@ def test_images_by_second_are_those_of_training(digits, monkeypatch, tmp_path):
 
     def slow(*arguments):
         time.sleep(0.5)
-        return evaluate(*arguments)
+        return evaluate_network(*arguments)
 
     monkeypatch.setattr(trainer_module, "evaluate", slow)
     fit(SMALL.replace(epochs=2), tmp_path / "run", data=digits, quiet=True)

@@ -60,5 +60,5 @@ def test_steps_run_ahead_of_the_device(monkeypatch, options):
         crossings.seen.clear()
         for batch in batches:
             trainer.train_step(batch)
-    assert trainer.index == trainer.steps_per_epoch == 4
+    assert trainer.step_in_epoch == trainer.steps_per_epoch == 4
     assert not crossings.seen

@@ -21,7 +21,7 @@ from ..layers.rules import expected_distance
 from ..models.config import read_config
 from ..models.model import CONFIG
 from ..train.device import describe_device
-from ..train.evaluate import evaluate
+from ..train.evaluate import evaluate_network
 from ..train.open_run import TrainedRun, open_run
 from ..utils.environment import environment
 from ..utils.files import atomic_write
@@ -117,7 +117,7 @@ def analyze(
     if split == "train":
         analysis = replace(analysis, train_error=error)
     elif "gap" in wanted:
-        train_error = evaluate(opened.network, opened.loader("train"), "fp32", opened.device)["error"]
+        train_error = evaluate_network(opened.network, opened.loader("train"), "fp32", opened.device)["error"]
         analysis = replace(analysis, train_error=train_error, gap=error - train_error if split == "test" else None)
     if "calibration" in wanted:
         predicted = probabilities.argmax(axis=1)

@@ -34,7 +34,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..train.distributed import Group
+    from ..train.distributed import DistContext
     from ..train.schema import FitResult
 
 
@@ -111,15 +111,15 @@ def train(
         raise click.MissingParameter(ctx=ctx, param=ctx.command.params[0])
 
     from ..train.auto_recipe import planned
-    from ..train.distributed import joined
+    from ..train.distributed import distributed_context
     from ..train.fit import fit, run_path
 
-    with joined() as group:
-        recipe, picked = planned(data, overrides, name=name, budget=budget, group=group)
-        if group.leads:
+    with distributed_context() as dist:
+        recipe, picked = planned(data, overrides, name=name, budget=budget, dist=dist)
+        if dist.is_main:
             log_stderr("\n".join(picked))
-        run = out or run_path(recipe, group)
-        return _finished(run, fit(recipe, run, minutes=minutes, told=bool(picked)), group)
+        run = out or run_path(recipe, dist)
+        return _finished(run, fit(recipe, run, minutes=minutes), dist)
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -134,9 +134,9 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise InputError(f"config: {escape(path)}: {error}") from None
 
 
-def _finished(run: Path, result: FitResult, group: Group) -> int:
+def _finished(run: Path, result: FitResult, dist: DistContext) -> int:
     """Print the result of a run and write its report."""
-    if not group.leads:
+    if not dist.is_main:
         return EXIT_OK
     balanced = result.last_balanced_error
     differs = balanced is not None and abs(balanced - result.last_error) >= 0.005
@@ -176,11 +176,11 @@ def _analyze_images(run: Path) -> None:
 @user_code_options
 def resume(run: Path, data_dir: str | None, minutes: float | None, model: str | None, rule: str | None) -> int:
     register_user_code({"model": model, "rule": rule}, only=True)
-    from ..train.distributed import joined
+    from ..train.distributed import distributed_context
     from ..train.fit import resume as resume_run
 
-    with joined() as group:
-        return _finished(run, resume_run(run, data_dir=data_dir, minutes=minutes), group)
+    with distributed_context() as dist:
+        return _finished(run, resume_run(run, data_dir=data_dir, minutes=minutes), dist)
 
 
 @command(help="Loss and error of a trained run on a split of its data.")
@@ -191,11 +191,11 @@ def resume(run: Path, data_dir: str | None, minutes: float | None, model: str | 
 @user_code_options
 def eval(run: Path, split: str, data_dir: str | None, device: str, model: str | None, rule: str | None) -> int:
     register_user_code({"model": model, "rule": rule}, only=True)
-    from ..train.open_run import evaluate_run
+    from ..train.open_run import evaluate
 
-    measured = evaluate_run(run, split=split, data_dir=data_dir, device=device)
+    measured = evaluate(run, split=split, data_dir=data_dir, device=device)
     print(
-        f"{split} error {measured['error']:.2f} %  loss {measured['loss']:.4f}  {measured['images']} images  "
-        f"balanced error {measured['balanced_error']:.2f} %"
+        f"{split} error {measured.error:.2f} %  loss {measured.loss:.4f}  {measured.images} images  "
+        f"balanced error {measured.balanced_error:.2f} %"
     )
     return EXIT_OK

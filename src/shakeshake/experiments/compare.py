@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ..data.dataset import ImageData
+from ..data.image_folder.summary import in_brief
 from ..data.sampler import class_weights
 from ..data.splits import fold_ids, with_fold
 from ..errors import InputError
@@ -19,7 +20,7 @@ from ..layers.rules import ShakeRule
 from ..models.registry import model_info
 from ..models.user_code import register_user_code
 from ..train.auto_recipe import planned
-from ..train.open_run import load_images
+from ..train.open_run import load_recipe_data
 from ..train.recipe import Recipe
 from ..train.run_directory import RunDirectory
 from ..utils.environment import cpu_count
@@ -170,10 +171,15 @@ def plan_comparison(
             torch.set_num_threads(before)
         for line in picked:
             log(line)
+        is_new = True
     else:
+        is_new = False
         log(f"continuing the comparison in {out} with its recipe")
     experiment = comparison(recipe, rules, seeds=seeds, folds=folds)
-    images = load_images(recipe.replace(folds=0, fold=0))
+    images = load_recipe_data(recipe.replace(folds=0, fold=0))
+    if is_new and images.record is not None:
+        for line in in_brief(images.record["found"]):
+            log(line)
     size = (len(images.train.labels), len(images.test.labels), images.num_classes, images.channels, images.image_size)
     base = experiment.cells[0].recipe
     if folds:
@@ -204,7 +210,7 @@ def _fingerprints(experiment: Experiment, images: ImageData) -> Iterator[tuple[t
     cell = experiment.cells[0]
     varies = bool(cell.recipe.folds) or cell.recipe.train_size is not None
     for seed, fold in experiment.runs_of(cell):
-        of_run = load_images(cell.recipe.replace(seed=seed, fold=fold)) if varies else images
+        of_run = load_recipe_data(cell.recipe.replace(seed=seed, fold=fold)) if varies else images
         yield (seed, fold), of_run.fingerprint
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..train.recipe import RENAMED_FIELDS, Recipe
-from ..train.run_directory import is_rubbish
+from ..train.run_directory import is_leftover
 from ..utils.environment import cpu_count
 from ..utils.files import atomic_write
 from . import tables
@@ -118,7 +118,7 @@ class Plan:
         """
         path = self.folder / "settings.json"
         if not path.exists():
-            if self.folder.is_dir() and not all(map(is_rubbish, self.folder.iterdir())):
+            if self.folder.is_dir() and not all(map(is_leftover, self.folder.iterdir())):
                 raise InputError(f"out: {self.folder} is not empty and holds no experiments, expected a new folder")
             return
         existing = read_settings(self.folder)

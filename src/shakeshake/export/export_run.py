@@ -12,7 +12,7 @@ from torch import nn
 from ..errors import InputError
 from ..models.model import check_finished, load
 from ..train.open_run import open_run
-from ..train.run_directory import check_target, is_rubbish
+from ..train.run_directory import check_target, is_leftover
 from ..utils.console import escape
 from ..utils.files import atomic_write, atomic_write_all
 from . import huggingface, onnx, torch_export  # noqa: F401 - they register their formats
@@ -74,7 +74,8 @@ def export_run(
 def _check_writable(target: Path, files: Sequence[str]) -> None:
     """Raise InputError before minutes of work where the target cannot be written. files: those of a folder."""
     if files:
-        other = target.is_dir() and any(entry.name not in files and not is_rubbish(entry) for entry in target.iterdir())
+        entries = target.iterdir() if target.is_dir() else ()
+        other = any(entry.name not in files and not is_leftover(entry) for entry in entries)
         bad = other or (target.exists() and not target.is_dir())
         expected = "a new folder, or one with an earlier export"
     else:

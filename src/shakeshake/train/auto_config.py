@@ -1,4 +1,4 @@
-"""Good defaults for somebody's own images, each with its reason: a pure function of facts, speeds and a budget.
+"""Good defaults for somebody's own images, each with its reason: a pure function of stats, speeds and a budget.
 
 What was tried to find them is in docs/log.md and results/small-folders. Loads no torch.
 """
@@ -45,11 +45,11 @@ class Measured(Protocol):
 
 
 @dataclass(frozen=True)
-class Facts:
+class DatasetStats:
     """What the defaults depend on: numbers of images, of classes, of channels, pixels of a side, images by class."""
 
     images: int
-    tests: int
+    test_images: int
     classes: int
     channels: int
     side: int
@@ -57,7 +57,7 @@ class Facts:
     largest: int
 
     @classmethod
-    def of(cls, data: ImageData) -> Facts:
+    def of(cls, data: ImageData) -> DatasetStats:
         counts = np.bincount(data.train.labels, minlength=data.num_classes)
         return cls(
             len(data.train.labels),
@@ -76,92 +76,104 @@ class Facts:
 
 
 @dataclass
-class Choice:
+class Suggestions:
     """Fields of a recipe, and why each has its value: (field, value, reason), in the order they were picked."""
 
     fields: dict[str, Any]
-    typed: Mapping[str, Any]
+    user_overrides: Mapping[str, Any]
     reasons: list[tuple[str, Any, str]] = field(default_factory=list)
 
     def pick(self, name: str, value: Any, reason: str) -> None:
-        """Unless it was typed: what was typed is not argued with."""
-        if name not in self.typed:
+        """Unless it was user_overrides: what was user_overrides is not argued with."""
+        if name not in self.user_overrides:
             self.fields[name] = value
             self.reasons.append((name, value, reason))
 
     def lines(self) -> list[str]:
-        """For a terminal, as options that can be typed."""
+        """For a terminal, as options that can be user_overrides."""
         told = [(_option(name, value), reason) for name, value, reason in self.reasons]
         width = max((len(option) for option, _ in told), default=0)
         return [f"  {option:<{width}}  {reason}" for option, reason in told]
 
 
-def choose(
-    data: str, facts: Facts, typed: Mapping[str, Any], budget: float | None, speed: Callable[[Recipe], Measured] | None
-) -> tuple[Recipe, Choice]:
+def suggest_recipe(
+    data: str,
+    stats: DatasetStats,
+    user_overrides: Mapping[str, Any],
+    budget: float | None,
+    speed: Callable[[Recipe], Measured] | None,
+) -> tuple[Recipe, Suggestions]:
     """The recipe for these images, and what was picked and why.
 
-    typed: fields that somebody gave, which are kept. budget: seconds that a run may take, None for no limit.
+    user_overrides: fields that somebody gave, which are kept. budget: seconds that a run may take, None for no limit.
     speed: measures a recipe on this machine; asked for as few networks as will do, and never where network and epochs
-    are typed. Raises InputError for a budget that is none and for what Recipe refuses.
+    are user_overrides. Raises InputError for a budget that is none and for what Recipe refuses.
     """
     if budget is not None and not 0 < budget < math.inf:
         raise InputError(f"budget: got {budget:g} s, expected a time above 0")
-    choice = Choice({}, typed)
-    _steps(choice, facts)
-    _augmentation(choice, facts)
-    start = Recipe(data=data).replace(**choice.fields, **typed)
-    epochs = _network_and_epochs(choice, start, facts, budget, speed)
-    _mixup(choice, epochs, facts)
-    _rule(choice, {**start.to_dict(), **choice.fields}["model"], epochs, facts)
-    return start.replace(**choice.fields), choice
+    suggestions = Suggestions({}, user_overrides)
+    _steps(suggestions, stats)
+    _augmentation(suggestions, stats)
+    start = Recipe(data=data).replace(**suggestions.fields, **user_overrides)
+    epochs = _network_and_epochs(suggestions, start, stats, budget, speed)
+    _mixup(suggestions, epochs, stats)
+    _rule(suggestions, {**start.to_dict(), **suggestions.fields}["model"], epochs, stats)
+    return start.replace(**suggestions.fields), suggestions
 
 
-def _steps(choice: Choice, facts: Facts) -> None:
-    batch = min(32 if facts.images < 2000 else 64, facts.images)
+def _steps(suggestions: Suggestions, stats: DatasetStats) -> None:
+    batch = min(32 if stats.images < 2000 else 64, stats.images)
     few = "few images: smaller batches make more steps of an epoch" if batch < 64 else "as in the paper, on one device"
-    choice.pick("batch_size", batch, few)
-    batch = choice.typed.get("batch_size", batch)
+    suggestions.pick("batch_size", batch, few)
+    batch = suggestions.user_overrides.get("batch_size", batch)
     if isinstance(batch, int) and batch > 0:
-        choice.pick("lr", round(0.1 * batch / 64, 6), f"0.1 for 64 images in a batch, so this for {batch}")
+        suggestions.pick("lr", round(0.1 * batch / 64, 6), f"0.1 for 64 images in a batch, so this for {batch}")
 
 
-def _augmentation(choice: Choice, facts: Facts) -> None:
-    if facts.channels == 1:
-        choice.pick("flip", False, "grey images are often signs, and a mirrored sign is another one")
+def _augmentation(suggestions: Suggestions, stats: DatasetStats) -> None:
+    if stats.channels == 1:
+        suggestions.pick("flip", False, "grey images are often signs, and a mirrored sign is another one")
     else:
-        choice.pick(
+        suggestions.pick(
             "flip", True, "mirrored photographs are photographs; --no-flip where a class has a left and a right"
         )
-    choice.pick("crop_padding", max(1, facts.side // 8), f"an eighth of {facts.side} pixels, as 4 of 32 in the paper")
-    if facts.largest >= UNEVEN * facts.smallest:
-        times = facts.largest / max(1, facts.smallest)
+    suggestions.pick(
+        "crop_padding", max(1, stats.side // 8), f"an eighth of {stats.side} pixels, as 4 of 32 in the paper"
+    )
+    if stats.largest >= UNEVEN * stats.smallest:
+        times = stats.largest / max(1, stats.smallest)
         uneven = f"the largest class has {times:.1f} times as many images as the smallest"
-        if facts.images / facts.classes / max(1, facts.smallest) <= HEAVIEST:
-            choice.pick("balance", "weight", uneven)
+        if stats.images / stats.classes / max(1, stats.smallest) <= HEAVIEST:
+            suggestions.pick("balance", "weight", uneven)
         else:
-            choice.pick("balance", "sample", f"{uneven}, more than weights can make up for in a batch")
+            suggestions.pick("balance", "sample", f"{uneven}, more than weights can make up for in a batch")
 
 
 def _network_and_epochs(
-    choice: Choice, start: Recipe, facts: Facts, budget: float | None, speed: Callable[[Recipe], Measured] | None
+    suggestions: Suggestions,
+    start: Recipe,
+    stats: DatasetStats,
+    budget: float | None,
+    speed: Callable[[Recipe], Measured] | None,
 ) -> int:
     """Pick both, and how often is tested; returns the epochs. The larger network, as long as it can learn in the time.
 
     Small networks are measured first: where there is time for no more than twice the least epochs of one, the next,
     of about twice the work, is not tried.
     """
-    typed, least = choice.typed, facts.least_epochs
-    if budget is None or speed is None or ("model" in typed and "epochs" in typed):
-        choice.pick("model", UNMEASURED, "small enough for any machine; --budget 1h picks one for the time there is")
-        why = f"twice what {facts.images:,} images take at least; --budget 1h fits them to the time there is"
-        choice.pick("epochs", 2 * least, why)
-        return _tests(choice, typed.get("epochs", 2 * least), TESTS)
-    wanted = typed.get("epochs", least)
+    user_overrides, least = suggestions.user_overrides, stats.least_epochs
+    if budget is None or speed is None or ("model" in user_overrides and "epochs" in user_overrides):
+        suggestions.pick(
+            "model", UNMEASURED, "small enough for any machine; --budget 1h picks one for the time there is"
+        )
+        why = f"twice what {stats.images:,} images take at least; --budget 1h fits them to the time there is"
+        suggestions.pick("epochs", 2 * least, why)
+        return _tests(suggestions, user_overrides.get("epochs", 2 * least), TESTS)
+    wanted = user_overrides.get("epochs", least)
     picked: tuple[str, int, int] | None = None
-    for model in (typed["model"],) if "model" in typed else NETWORKS:
+    for model in (user_overrides["model"],) if "model" in user_overrides else NETWORKS:
         measured = speed(start.replace(model=model))
-        possible, tests = epochs_within(budget * SPARE, measured, start, facts, typed.get("eval_every"))
+        possible, tests = epochs_within(budget * SPARE, measured, start, stats, user_overrides.get("eval_every"))
         if picked is None or possible >= wanted:
             picked = model, possible, tests
         if possible < 2 * wanted:
@@ -171,59 +183,65 @@ def _network_and_epochs(
     time = in_words(budget)
     if possible < wanted:
         better = in_words(60.0 * math.ceil(budget * wanted / max(1, possible) / 60))
-        choice.pick("model", model, f"the smallest network, because even it has too few epochs in {time}")
+        suggestions.pick("model", model, f"the smallest network, because even it has too few epochs in {time}")
         why = f"all that {time} are enough for; {wanted} would be better, for which --budget {better}"
     else:
-        choice.pick("model", model, f"the largest network that gets through {wanted} epochs or more in {time} here")
+        suggestions.pick(
+            "model", model, f"the largest network that gets through {wanted} epochs or more in {time} here"
+        )
         why = f"as many as {time} are enough for on this machine, measured by a few steps"
         if possible >= ENOUGH * least:
-            why = f"{ENOUGH} times what {facts.images:,} images take at least; more has little to give"
-    epochs = typed.get("epochs", max(1, min(possible, ENOUGH * least)))
-    choice.pick("epochs", epochs, why)
-    return _tests(choice, epochs, tests)
+            why = f"{ENOUGH} times what {stats.images:,} images take at least; more has little to give"
+    epochs = user_overrides.get("epochs", max(1, min(possible, ENOUGH * least)))
+    suggestions.pick("epochs", epochs, why)
+    return _tests(suggestions, epochs, tests)
 
 
-def _tests(choice: Choice, epochs: int, tests: int) -> int:
+def _tests(suggestions: Suggestions, epochs: int, tests: int) -> int:
     every = -(-epochs // tests)
-    choice.pick("eval_every", every, f"{-(-epochs // every)} tests in a run, which take a tenth of its time or less")
+    suggestions.pick(
+        "eval_every", every, f"{-(-epochs // every)} tests in a run, which take a tenth of its time or less"
+    )
     return epochs
 
 
 def epochs_within(
-    seconds: float, measured: Measured, recipe: Recipe, facts: Facts, eval_every: int | None = None
+    seconds: float, measured: Measured, recipe: Recipe, stats: DatasetStats, eval_every: int | None = None
 ) -> tuple[int, int]:
-    """Epochs that there is time for, 0 when not even one; and how many tests go with them, unless that was typed."""
+    """Return how many epochs fit into the time, 0 if none, and how many evaluations (unless the user set those)."""
     start = measured.seconds(0, 0)
-    epoch = measured.seconds(-(-facts.images // recipe.batch_size), 0) - start
-    test = measured.seconds(0, facts.tests) - start
+    epoch = measured.seconds(-(-stats.images // recipe.batch_size), 0) - start
+    test = measured.seconds(0, stats.test_images) - start
     tests = max(1, min(TESTS, int((seconds - start) / 10 / test) if test > 0 else TESTS))
     if eval_every is not None:
         return max(0, int((seconds - start) / (epoch + test / eval_every))), tests
     return max(0, int((seconds - start - tests * test) / epoch)), tests
 
 
-def _mixup(choice: Choice, epochs: int, facts: Facts) -> None:
-    if choice.typed.get("randaugment"):
-        choice.pick("mixup_alpha", 0.0, "RandAugment does better without mixtures")
-    elif epochs >= facts.least_epochs:
-        why = f"keeps {facts.images:,} images from being learnt by heart, and {epochs} epochs are time enough for it"
-        if facts.images <= FEW:
+def _mixup(suggestions: Suggestions, epochs: int, stats: DatasetStats) -> None:
+    if suggestions.user_overrides.get("randaugment"):
+        suggestions.pick("mixup_alpha", 0.0, "RandAugment does better without mixtures")
+    elif epochs >= stats.least_epochs:
+        why = f"keeps {stats.images:,} images from being learnt by heart, and {epochs} epochs are time enough for it"
+        if stats.images <= FEW:
             why += "; where kornia is installed --randaugment 9 does better with so few"
-        choice.pick("mixup_alpha", 1.0, why)
+        suggestions.pick("mixup_alpha", 1.0, why)
     else:
-        choice.pick("mixup_alpha", 0.0, f"{epochs} epochs are too few to learn from mixtures")
+        suggestions.pick("mixup_alpha", 0.0, f"{epochs} epochs are too few to learn from mixtures")
 
 
-def _rule(choice: Choice, model: str, epochs: int, facts: Facts) -> None:
+def _rule(suggestions: Suggestions, model: str, epochs: int, stats: DatasetStats) -> None:
     info = model_info(model)
     if not info.branched:
         return
     width = info.width or NARROW
-    if epochs >= SHAKEN_FROM * facts.least_epochs and width >= NARROW:
-        choice.pick("rule", "S-E-I", "time enough for shaking to pay; `shakeshake compare` tells whether it does")
+    if epochs >= SHAKEN_FROM * stats.least_epochs and width >= NARROW:
+        suggestions.pick("rule", "S-E-I", "time enough for shaking to pay; `shakeshake compare` tells whether it does")
     else:
         why = "narrow" if width < NARROW else "trained briefly"
-        choice.pick("rule", "E-E-B", f"not shaken: {why}, networks lose by it; `shakeshake compare` tells for yours")
+        suggestions.pick(
+            "rule", "E-E-B", f"not shaken: {why}, networks lose by it; `shakeshake compare` tells for yours"
+        )
 
 
 def seconds_of(text: str) -> float | None:

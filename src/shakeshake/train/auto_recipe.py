@@ -1,68 +1,77 @@
-"""The recipe that a command means: a preset's, or for somebody's own images and a budget the defaults that fit them."""
+"""The recipe of a command: a preset, or suggestions for the user's data and time budget."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ..data.image_folder.summary import in_brief
 from ..data.registry import BUILTIN
 from ..errors import InputError
-from .auto_config import Facts, choose, seconds_of
-from .distributed import ALONE, Group
+from .auto_config import DatasetStats, seconds_of, suggest_recipe
+from .distributed import SINGLE_PROCESS, DistContext
 from .init_weights import started_from
-from .open_run import load_images
+from .open_run import load_recipe_data
 from .presets import preset
 from .recipe import Recipe
 
-OWN_BUDGET = "10m"  # for own images, where none was typed
-OPEN = ("epochs", "eval_every")  # fields that a budget may decide beside a preset that was named
+OWN_BUDGET = "10m"  # for the user's data
+OPEN = ("epochs", "eval_every")  # fields that a budget may change in a preset
 
 
 def planned(
-    data: str, typed: dict[str, Any], *, name: str | None = None, budget: str | None = None, group: Group = ALONE
+    data: str,
+    user_overrides: dict[str, Any],
+    *,
+    name: str | None = None,
+    budget: str | None = None,
+    dist: DistContext = SINGLE_PROCESS,
 ) -> tuple[Recipe, list[str]]:
-    """The recipe for ``data``, and in lines for a terminal what was found in a folder of photos and what was picked.
+    """Choose the recipe of ``shakeshake train``.
 
-    There are no lines where a preset said it all.
+    Args:
+        data: Training data, as in ``Recipe.data``.
+        user_overrides: Recipe fields that the user set. They take precedence, as does the network of a run in ``init``.
+        name: Preset to start from.
+        budget: Time limit of the run, such as ``10m``, or ``none``. A few training steps are timed to meet it, which
+            seeds torch's global generators.
+        dist: The processes of the run.
 
-    typed: fields that were given as options; they are kept, and so is the network of a run in ``init``. name: of a
-    preset, if one was named. budget: the time that a run may take, such as 10m, if one was given. A few steps are
-    measured where a budget is to be kept, which seeds torch's global generators. Raises InputError for a mistake in any
-    of them and for data that cannot be read.
+    Returns:
+        The recipe, and lines that explain the chosen fields (empty if a preset decided everything).
+
+    Raises:
+        InputError: An argument is invalid or the data cannot be read.
     """
-    typed = started_from(typed)
+    user_overrides = started_from(user_overrides)
     own = data not in BUILTIN
     if budget is None and (name is not None or not own):
-        return preset(name or "quick", data).replace(**typed), []
-    seconds = seconds_of(budget or (OWN_BUDGET if group.size == 1 else "none"))
-    kept = dict(typed)
+        return preset(name or "quick", data).replace(**user_overrides), []
+    seconds = seconds_of(budget or (OWN_BUDGET if dist.size == 1 else "none"))
+    kept = dict(user_overrides)
     if name is not None:
         chosen = preset(name, data).to_dict()
-        kept = {field: value for field, value in chosen.items() if field not in ("data", *OPEN)} | typed
-    _check_open(budget, kept, group)
-    images = load_images(Recipe(data=data).replace(**kept))
-    facts = Facts.of(images)
+        kept = {field: value for field, value in chosen.items() if field not in ("data", *OPEN)} | user_overrides
+    _check_open(budget, kept, dist)
+    images = load_recipe_data(Recipe(data=data).replace(**kept))
+    stats = DatasetStats.of(images)
 
     def speed(recipe: Recipe) -> Any:
         from .measure_speed import measure
 
-        return measure(recipe, facts.classes, facts.channels, facts.side)
+        return measure(recipe, stats.classes, stats.channels, stats.side)
 
-    recipe, choice = choose(data, facts, kept, seconds, speed)
-    about = f"picked for {facts.images:,} images in {facts.classes} classes, {facts.side} x {facts.side} pixels"
-    picked = [f"{about} (type an option to have it otherwise):", *choice.lines()] if choice.reasons else []
-    return recipe, [*(in_brief(images.record["found"]) if images.record is not None else []), *picked]
+    recipe, suggestions = suggest_recipe(data, stats, kept, seconds, speed)
+    about = f"chosen for {stats.images:,} images in {stats.classes} classes, {stats.side} x {stats.side} pixels"
+    picked = [f"{about} (override with these options):", *suggestions.lines()] if suggestions.reasons else []
+    return recipe, picked
 
 
-def _check_open(budget: str | None, kept: dict[str, Any], group: Group) -> None:
-    """A budget that nothing is left to be fitted to is a misunderstanding, better told than passed over."""
+def _check_open(budget: str | None, kept: dict[str, Any], dist: DistContext) -> None:
+    """Raise InputError if a budget would have no effect."""
     if budget is None or seconds_of(budget) is None:
         return
     if "model" in kept and "epochs" in kept:
+        raise InputError(f"budget: {budget} has no effect together with --model and --epochs; omit one of the three")
+    if dist.size > 1:
         raise InputError(
-            f"budget: {budget} leaves nothing to pick beside --model and --epochs, expected one of the two"
-        )
-    if group.size > 1:
-        raise InputError(
-            f"budget: {budget} with {group.size} processes, expected one; name --model and --epochs instead"
+            f"budget: {budget} with {dist.size} processes, expected one; name --model and --epochs instead"
         )

@@ -15,7 +15,7 @@ from ..inference.fuse import evaluation_network
 from ..utils.modes import eval_mode
 
 
-def held_out(data: ImageData) -> tuple[Split, str]:
+def calibration_images(data: ImageData) -> tuple[Split, str]:
     """The validation images where there are some, else the test images; and the name of the split.
 
     Test images are no choice to be proud of, but a network that was trained on all others has none left: one number is
@@ -39,7 +39,7 @@ def calibrated(network: nn.Module, data: ImageData, device: torch.device) -> dic
 
     Nothing where the network was trained on the very images: it is surer of these than of any others.
     """
-    split, name = held_out(data)
+    split, name = calibration_images(data)
     if np.array_equal(split.labels, data.train.labels) and np.array_equal(split.images, data.train.images):
         return {}
     tested = evaluation_network(network)

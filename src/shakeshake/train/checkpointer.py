@@ -57,7 +57,7 @@ def stop_signals() -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
-class Keeper:
+class Checkpointer:
     """Saves checkpoints: every so many seconds, when the run is asked to stop or its minutes are over, at the end."""
 
     def __init__(self, run: RunDirectory, trainer: Trainer, stop: StopRequest, minutes: float | None = None) -> None:
@@ -66,16 +66,16 @@ class Keeper:
         self.end = self.looked + 60.0 * (math.inf if minutes is None else minutes)
         self.trained = 0.0  # seconds of an epoch until its test begins
 
-    def tick(self) -> None:
+    def on_step_end(self) -> None:
         """Between two steps: the place where a run may be saved and stopped."""
         self._count_seconds()
         trainer = self.trainer
         # Elsewhere than on a CPU this would wait for the device: save() does it there.
         error = self._not_finite() if trainer.device.type == "cpu" else None
-        late = trainer.group.leads and self.looked - self.saved >= trainer.recipe.checkpoint_interval_s
+        late = trainer.dist.is_main and self.looked - self.saved >= trainer.recipe.checkpoint_interval_s
         over = self.looked >= self.end and trainer.epoch < trainer.recipe.epochs
         asked = self.stop.signal is not None or over
-        failed, stop, save = trainer.group.any(error is not None, asked, late)
+        failed, stop, save = trainer.dist.any_rank(error is not None, asked, late)
         if failed:
             raise error or SilentEnd
         if stop or save:
@@ -89,9 +89,9 @@ class Keeper:
             return f"by {signal.Signals(self.stop.signal).name}"
         return f"after {self.minutes:g} minutes" if self.looked >= self.end else "by a signal to another process"
 
-    def test_begins(self) -> None:
+    def on_evaluation_begin(self) -> None:
         """What follows in this epoch is no time of training. Waits for the device."""
-        float(self.trainer.losses[-1])
+        float(self.trainer.loss_per_step[-1])
         self._count_seconds()
         self.trained = self.trainer.seconds
 
@@ -107,7 +107,7 @@ class Keeper:
 
     def save(self) -> None:
         error = self._not_finite(weights=True)
-        (failed,) = self.trainer.group.any(error is not None)
+        (failed,) = self.trainer.dist.any_rank(error is not None)
         if failed:
             raise error or SilentEnd
         state = {
@@ -115,11 +115,11 @@ class Keeper:
             "data": self.trainer.data.fingerprint,
             "trainer": self.trainer.state_dict(),
         }
-        self.trainer.group.lead(lambda: self._write(state))
+        self.trainer.dist.run_on_main(lambda: self._write(state))
         self.saved = time.perf_counter()
 
     def _write(self, state: dict[str, Any]) -> None:
-        self.run.check_held()
+        self.run.check_lock()
         checkpoint.save(self.run.path, state)
 
     def _count_seconds(self) -> None:

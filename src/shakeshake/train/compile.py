@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 
 
-def compiled(network: nn.Module, mode: str, device: torch.device) -> Callable[[Tensor], Tensor]:
+def compile_network(network: nn.Module, mode: str, device: torch.device) -> Callable[[Tensor], Tensor]:
     """The network, to be called with images; compiled in one of torch's modes unless that is ``none``.
 
     Its first call for a shape takes from seconds to minutes: a run has two shapes, that of a batch and that of
@@ -33,7 +33,7 @@ def compiled(network: nn.Module, mode: str, device: torch.device) -> Callable[[T
     return torch.compile(network, mode=mode, dynamic=False)
 
 
-def step_begins(mode: str) -> None:
+def mark_step(mode: str) -> None:
     """Say so to what records whole graphs: memory that it gave to the step before may be used again."""
     if mode != "none":
         torch.compiler.cudagraph_mark_step_begin()

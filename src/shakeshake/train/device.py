@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sys
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 import torch
@@ -66,17 +65,6 @@ def seed_generators(seed: int, device: torch.device) -> None:
     if device.type != "cpu":
         module = torch.get_device_module(device)
         getattr(module, "manual_seed_all", module.manual_seed)(seed)
-
-
-@contextlib.contextmanager
-def float32_by_default() -> Iterator[None]:
-    """For as long as a run lasts, whatever the program that it is part of has as torch's default."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def keep_freed_memory() -> None:

@@ -1,7 +1,7 @@
-"""One run on several processes: the one file that knows torchrun.
+"""Distributed training with torchrun.
 
-Started as ``torchrun --nproc-per-node N -m shakeshake train ...``, every process finds its place in the environment.
-Each computes its share of every batch, with coefficients and batch statistics of its own, as the paper's two GPUs did.
+Start with ``torchrun --nproc-per-node N -m shakeshake train ...``. Each process computes its slice of every batch, with
+its own shake coefficients and batch statistics, as the paper's two GPUs did.
 """
 
 from __future__ import annotations
@@ -26,16 +26,18 @@ from torch import Tensor, nn
 
 from ..errors import InputError, RunError
 
-PATIENCE = datetime.timedelta(minutes=10)  # for a process that does not answer but has not died either
+TIMEOUT = datetime.timedelta(minutes=10)  # for a process that is alive but does not answer
 
 
 @dataclass(frozen=True)
-class Group:
-    """The processes of a run. Alone it does nothing, at no cost.
+class DistContext:
+    """The processes of a run. With a single process all methods are free no-ops.
 
-    rank, size: this process's number and how many there are; rank 0 leads: it alone writes and speaks.
-    local_rank: its number on its machine, which is the number of its GPU. restarts: how often torchrun has started
-    all of them again.
+    Attributes:
+        rank: Index of this process; 0 is the main process, which alone writes files and logs.
+        size: Number of processes.
+        local_rank: Index of this process on its machine, and of its GPU.
+        restarts: How often torchrun has restarted the processes.
     """
 
     rank: int = 0
@@ -44,11 +46,12 @@ class Group:
     restarts: int = 0
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
+        """Whether this is the main process."""
         return self.rank == 0
 
-    def add(self, *values: Tensor) -> list[Tensor]:
-        """Each tensor's sum over the processes."""
+    def all_reduce_sum(self, *values: Tensor) -> list[Tensor]:
+        """Return each tensor summed over the processes."""
         if self.size == 1:
             return list(values)
         values = tuple(value.detach().clone() for value in values)
@@ -56,49 +59,49 @@ class Group:
             dist.all_reduce(value)
         return list(values)
 
-    def any(self, *flags: bool) -> list[bool]:
-        """For each flag, whether it is up in any process. Does not wait for a GPU."""
+    def any_rank(self, *flags: bool) -> list[bool]:
+        """Return for each flag whether it is set in any process. Does not wait for a GPU."""
         if self.size == 1:
             return list(flags)
         raised = torch.tensor(flags, dtype=torch.uint8)
         dist.all_reduce(raised, dist.ReduceOp.MAX)
         return [bool(flag) for flag in raised]
 
-    def share(self, text: str) -> str:
-        """The leader's text."""
+    def broadcast_str(self, text: str) -> str:
+        """Return the main process's text."""
         if self.size == 1:
             return text
         encoded = text.encode()
         length = torch.tensor(len(encoded))
         dist.broadcast(length, 0)
         content = torch.zeros(int(length), dtype=torch.uint8)
-        if self.leads:
+        if self.is_main:
             content.copy_(torch.frombuffer(bytearray(encoded), dtype=torch.uint8))
         dist.broadcast(content, 0)
         return content.numpy().tobytes().decode()
 
-    def lead(self, action: Callable[[], None]) -> None:
-        """Let the leader do something. If it fails there, it fails here, in silence: the leader says why."""
+    def run_on_main(self, action: Callable[[], None]) -> None:
+        """Run an action in the main process. If it fails, the other processes raise SilentEnd."""
         error: BaseException | None = None
-        if self.leads:
+        if self.is_main:
             try:
                 action()
             except (InputError, RunError, OSError) as failed:
                 error = failed
-        (failed_there,) = self.any(error is not None)
+        (failed_there,) = self.any_rank(error is not None)
         if error is not None:
             raise error
         if failed_there:
             raise SilentEnd
 
-    def share_statistics(self, network: nn.Module) -> None:
-        """Give every process the leader's running statistics, those that are tested and saved."""
+    def broadcast_buffers(self, network: nn.Module) -> None:
+        """Copy the main process's running statistics, which are evaluated and saved, to all processes."""
         if self.size > 1:
             for buffer in network.buffers():
                 dist.broadcast(buffer, 0)
 
-    def in_step(self, network: nn.Module) -> nn.Module:
-        """The network whose backward pass averages gradients over the processes. Begins with the leader's weights."""
+    def wrap_ddp(self, network: nn.Module) -> nn.Module:
+        """Wrap a network in DistributedDataParallel; all processes get the main one's weights."""
         if self.size == 1:
             return network
         replicas = nn.parallel.DistributedDataParallel
@@ -107,68 +110,70 @@ class Group:
         options: dict[str, Any] = {name: False}
         return replicas(network, gradient_as_bucket_view=True, **options)
 
-    def averaging(self, network: nn.Module, now: bool) -> AbstractContextManager:
-        """Whether this backward pass averages: only the last of a step has to."""
+    def grad_sync(self, network: nn.Module, now: bool) -> AbstractContextManager:
+        """Return a context in which backward averages gradients only if ``now``: the last microbatch of a step."""
         if now or self.size == 1:
             return contextlib.nullcontext()
         assert isinstance(network, nn.parallel.DistributedDataParallel)
         return network.no_sync()
 
     @contextlib.contextmanager
-    def losses_told(self) -> Iterator[None]:
-        """Turn the backends' error about a process that is gone into one sentence."""
+    def translate_peer_errors(self) -> Iterator[None]:
+        """Turn a communication error after another process has died into a RunError."""
         try:
             yield
         except RuntimeError as error:
-            if self.size == 1 or isinstance(error, RunError) or not _is_about_others(error):
+            if self.size == 1 or isinstance(error, RunError) or not _is_peer_error(error):
                 raise
             raise RunError(
-                f"process {self.rank} of {self.size} has lost another one; torchrun --max-restarts N starts them "
-                "again from the last checkpoint, `shakeshake resume` does it by hand"
+                f"process {self.rank} of {self.size} lost another one; torchrun --max-restarts N restarts them "
+                "from the last checkpoint, or run: shakeshake resume"
             ) from None
 
 
-ALONE = Group()
+SINGLE_PROCESS = DistContext()
 
 
 class SilentEnd(RunError):
-    """Another process has failed and says why."""
+    """Another process has failed and reports why."""
 
     def __init__(self) -> None:
         super().__init__("")
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[Group]:
-    """The group of processes that this one was started in; ALONE without torchrun, which may also start a single one.
+def distributed_context() -> Iterator[DistContext]:
+    """Join the process group that torchrun started this process in; yield SINGLE_PROCESS without torchrun.
 
-    A network made by the group's in_step() must be out of reach where the with-block ends: make it in a function of its
-    own. It holds on to the group, and threads of a group that outlives the block may want Python while Python takes
-    itself down, which aborts the process. Raises InputError when the environment is not torchrun's.
+    No reference to a network from ``wrap_ddp`` may be left when the block ends: it keeps the process group alive, whose
+    threads can abort the process at interpreter shutdown.
+
+    Raises:
+        InputError: Environment variables of torchrun are missing or invalid.
+        RunError: The other processes were not found.
     """
-    group = _place()
-    if group.size == 1:
-        yield group
+    context = _from_environment()
+    if context.size == 1:
+        yield context
         return
     if dist.is_initialized():
-        yield group
+        yield context
         return
-    importlib.import_module("torch._dynamo")  # DDP would; imported in a group, it holds on to it for good
+    importlib.import_module("torch._dynamo")  # imported by DDP; after joining, it would keep the process group alive
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    # torchrun's store outlives the processes that it starts again: without a prefix they would meet the addresses of
-    # the dead and wait for them.
-    with _signals_act():
+    # torchrun's store outlives restarts: without a prefix, processes would wait for addresses of the previous attempt.
+    with _default_signal_handlers():
         try:
-            store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
-            store = dist.PrefixStore(f"attempt {group.restarts}", store)
-            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+            store, rank, size = next(dist.rendezvous("env://", timeout=TIMEOUT))
+            store = dist.PrefixStore(f"attempt {context.restarts}", store)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
         except dist.DistError as error:
             reason = str(error).splitlines()[0]
-            raise RunError(f"process {group.rank} of {group.size} has not found the others: {reason}") from None
+            raise RunError(f"process {context.rank} of {context.size} has not found the others: {reason}") from None
     try:
-        yield group
+        yield context
     except BaseException as error:
-        traceback.clear_frames(error.__traceback__)  # of functions that have ended, whose locals may hold a network
+        traceback.clear_frames(error.__traceback__)  # finished frames may hold a network
         raise
     finally:
         gc.collect()
@@ -176,22 +181,22 @@ def joined() -> Iterator[Group]:
 
 
 def by_torchrun() -> bool:
-    """Whether torchrun has started this process, and may start it again."""
+    """Whether torchrun started this process and may restart it."""
     return "TORCHELASTIC_RESTART_COUNT" in os.environ
 
 
-def _place() -> Group:
-    """This process's place, as torchrun writes it into the environment."""
+def _from_environment() -> DistContext:
+    """Read the environment variables that torchrun sets."""
     if "WORLD_SIZE" not in os.environ:
-        return ALONE
+        return SINGLE_PROCESS
     size = _number("WORLD_SIZE", 1)
     restarts = _number("TORCHELASTIC_RESTART_COUNT", 0) if by_torchrun() else 0
     if size == 1:
-        return Group(restarts=restarts)
+        return DistContext(restarts=restarts)
     if not os.environ.get("MASTER_ADDR"):
-        raise InputError("MASTER_ADDR: is not set and WORLD_SIZE is, expected a start by torchrun, which sets both")
+        raise InputError("MASTER_ADDR: is not set but WORLD_SIZE is, expected both, as torchrun sets them")
     _number("MASTER_PORT", 0, 65535)
-    return Group(_number("RANK", 0, size - 1), size, _number("LOCAL_RANK", 0, size - 1), restarts)
+    return DistContext(_number("RANK", 0, size - 1), size, _number("LOCAL_RANK", 0, size - 1), restarts)
 
 
 def _number(name: str, least: int, most: int | None = None) -> int:
@@ -203,8 +208,8 @@ def _number(name: str, least: int, most: int | None = None) -> int:
 
 
 @contextlib.contextmanager
-def _signals_act() -> Iterator[None]:
-    """Let a signal end the process at once: Python's handlers would wait for what C++ waits for."""
+def _default_signal_handlers() -> Iterator[None]:
+    """Let signals end the process at once: Python's handlers do not run while C++ waits for other processes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -216,6 +221,6 @@ def _signals_act() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _is_about_others(error: RuntimeError) -> bool:
+def _is_peer_error(error: RuntimeError) -> bool:
     text = str(error).lower()
     return any(word in text for word in ("gloo", "nccl", "connection", "socket", "peer"))

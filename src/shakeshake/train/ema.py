@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Average:
+class EMA:
     """``network``: after each ``update`` ``decay * average + (1 - decay) * now``, after the first one ``now``.
 
     As torch's AveragedModel, whose state this one's state_dict() can be, but no update waits for the device.

@@ -12,17 +12,17 @@ from ..data.loader import Loader
 from ..inference.fuse import evaluation_network, is_fully_fusable
 from ..utils.modes import eval_mode
 from .device import autocast
-from .distributed import ALONE, Group
+from .distributed import SINGLE_PROCESS, DistContext
 
 
 @torch.no_grad()
-def evaluate(
+def evaluate_network(
     network: nn.Module,
     loader: Loader,
     precision: str,
     device: torch.device,
     tick: Callable[[], None] = lambda: None,
-    group: Group = ALONE,
+    dist: DistContext = SINGLE_PROCESS,
 ) -> dict[str, float]:
     """Mean cross-entropy and errors (%) of a network over all of a loader's images, as it is in evaluation mode.
 
@@ -32,7 +32,7 @@ def evaluate(
     The network is left as it is; one that is fused computes for it. Several processes share the batches, and all get
     the result.
     """
-    group.share_statistics(network)
+    dist.broadcast_buffers(network)
     tested, dtype = evaluation_network(network), torch.float32
     if precision == "bf16" and is_fully_fusable(network):  # the same as under autocast, without its casts
         for module in tested.modules():
@@ -44,14 +44,14 @@ def evaluate(
     wrong = torch.zeros(classes, device=device)  # by class
     with eval_mode(tested):
         for number, batch in enumerate(loader.eval_batches()):
-            if number % group.size == group.rank:
+            if number % dist.size == dist.rank:
                 with autocast(precision, device):
                     logits = tested(batch.images.to(dtype, memory_format=torch.channels_last)).float()
                 loss += F.cross_entropy(logits, batch.labels, reduction="sum")
                 wrong.index_add_(0, batch.labels, (logits.argmax(dim=1) != batch.labels).float())
-            if number % group.size == group.size - 1:  # as often in every process
+            if number % dist.size == dist.size - 1:  # as often in every process
                 tick()
-    loss, wrong = group.add(loss, wrong)
+    loss, wrong = dist.all_reduce_sum(loss, wrong)
     images = torch.bincount(loader.labels, minlength=classes)
     n, there = len(loader.labels), images > 0
     return {

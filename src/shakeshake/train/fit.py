@@ -1,18 +1,20 @@
-"""fit(): a recipe becomes a run directory. It may be killed at any moment and gone on with by resume().
+"""fit() trains a recipe in a run directory, resume() continues an interrupted run.
 
-Under torchrun every process runs this. The first one leads: it alone holds the run's lock, writes its files and speaks.
+Under torchrun every process runs this. Only the main one holds the run's lock, writes its files and calls callbacks.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..data.image_folder.summary import in_brief
 from ..data.registry import ImageData
@@ -20,22 +22,29 @@ from ..data.snapshot import in_memory, to_bytes
 from ..errors import InputError, RunError
 from ..models.config import make_config
 from ..models.model import CONFIG, WEIGHTS
+from ..models.registry import register_module
 from ..models.weights import sha256, weights_as_bytes
-from ..utils.console import escape, log_stderr
+from ..utils.console import escape
 from ..utils.environment import environment
 from ..utils.files import atomic_write
 from . import checkpoint
 from .calibration_split import calibrated
-from .checkpointer import Keeper, stop_signals
-from .device import describe_device, float32_by_default
-from .distributed import Group, joined
-from .init_weights import Initial, pinned, read_initial
-from .open_run import load_images
-from .progress import Progress, TensorBoard
+from .callbacks import Callback, CallbackList, FitContext, TensorBoard
+from .checkpointer import Checkpointer, stop_signals
+from .device import describe_device
+from .distributed import DistContext, distributed_context
+from .init_weights import Initial, pin_init, read_initial
+from .open_run import load_recipe_data, recorded_model
+from .process_state import training_process_state
+from .progress import ProgressBar
 from .recipe import Recipe
 from .run_directory import RunDirectory, last_run_path, new_run_path
 from .schema import EpochMetrics, FitResult
 from .trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+Model = nn.Module | Callable[..., nn.Module]
 
 
 def fit(
@@ -43,84 +52,111 @@ def fit(
     out: str | Path | None = None,
     *,
     data: ImageData | None = None,
+    model: Model | None = None,
+    callbacks: Sequence[Callback] = (),
     minutes: float | None = None,
     quiet: bool = False,
-    told: bool = False,
 ) -> FitResult:
-    """Train as the recipe says and write the run directory ``out`` (by default a new folder under ``runs/``).
+    """Train a recipe and write a run directory.
 
-    data: images to train on in place of the recipe's, as from_arrays() and from_datasets() return them. They are kept
-    in the run, as images.npz: resume() and eval find them there. The recipe's ``data`` becomes their name.
-    minutes: after about so many the run is saved and stopped, to be gone on with by resume().
-    told: what was found in a folder of photos has been said already; otherwise it is, unless ``quiet``.
-    Returns what result.json holds. Seeds torch's global generators. Raises InputError for what the caller can mend,
-    RunError when the run cannot go on (its last good checkpoint is kept), Stopped after SIGINT, SIGTERM or ``minutes``.
+    A run can be interrupted at any time and continued with ``resume``, with bit-identical results. When torchrun
+    restarts its processes, ``fit`` continues the run, or returns its result if it is finished.
 
-    When torchrun has started its processes again after a failure, this goes on with the run that was broken off; there
-    is nothing left to do if it had come to its end.
+    The state of the process is restored: torch's random generators, default dtype and device, grad and inference mode,
+    autocast, cudnn and inductor flags, signal handlers and ``threading.excepthook``. One thing stays: on a CPU, glibc's
+    malloc keeps freed memory for later tensors.
+
+    Args:
+        recipe: The settings of the run.
+        out: The run directory, a new folder; by default one under ``runs/``.
+        data: Images in place of the recipe's, from ``from_arrays`` or ``from_datasets``. They are saved in the run and
+            its ``data`` is their name.
+        model: A network in place of the recipe's: a module, of which a copy is trained, or a factory as for
+            ``register_model``. Its name is recorded in the recipe.
+        callbacks: Called during training, see ``Callback``.
+        minutes: Save a checkpoint and stop after about this many minutes.
+        quiet: Show no progress.
+
+    Returns:
+        The errors, times and path of the run.
+
+    Raises:
+        InputError: An argument is invalid.
+        RunError: Training cannot continue, for example because the loss is not finite or the disk is full. The last
+            good checkpoint is kept.
+        Stopped: After SIGINT, SIGTERM or ``minutes``; a checkpoint was saved.
     """
     given = None if data is None else in_memory(data)
-    if given is not None:
-        recipe = recipe.replace(data=given.name)
-    recipe, initial = pinned(recipe)
-    with float32_by_default(), joined() as group:
-        return _fit(recipe, initial, out, group, given=given, minutes=minutes, quiet=quiet, told=told)
+    changes: dict[str, Any] = {} if given is None else {"data": given.name}
+    if model is not None:
+        changes["model"] = register_module(model)
+    recipe, initial = pin_init(recipe.replace(**changes))
+    with training_process_state(), distributed_context() as dist:
+        run = RunDirectory(Path(out) if out is not None else run_path(recipe, dist))
+        hooks = _callbacks(callbacks, dist, quiet)
+        if dist.restarts and run.matches(recipe):
+            return _resume(run, dist, hooks, minutes=minutes)
+        return _start(run, recipe, initial, dist, hooks, given=given, minutes=minutes, quiet=quiet)
 
 
-def _fit(
-    recipe: Recipe,
-    initial: Initial | None,
-    out: str | Path | None,
-    group: Group,
+def resume(
+    path: str | Path,
     *,
-    given: ImageData | None,
-    minutes: float | None,
-    quiet: bool,
-    told: bool,
+    data_dir: str | Path | None = None,
+    model: Model | None = None,
+    callbacks: Sequence[Callback] = (),
+    minutes: float | None = None,
+    quiet: bool = False,
 ) -> FitResult:
-    run = RunDirectory(Path(out) if out is not None else run_path(recipe, group))
-    if group.restarts and run.holds(recipe):
-        return _resume(run, group, minutes=minutes, quiet=quiet)
-    try:
-        _check_minutes(minutes)
-        group.lead(run.check_new)
-        data = _images(recipe, group, given=given)
-        if data.record is not None and group.leads and not quiet and not told:
-            log_stderr("\n".join(in_brief(data.record["found"])))
-        trainer = Trainer(recipe, data, group, initial)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            run.path.rmdir()  # of a folder that was made for the run and has nothing in it
-        raise
-    with _locked(run, group):
-        group.lead(lambda: run.create(recipe, None if given is None else to_bytes(given)))
-        return _train(run, trainer, minutes=minutes, quiet=quiet)
+    """Continue a run from its last checkpoint; of a finished run, return the result.
+
+    Args:
+        path: The run directory.
+        data_dir: Where the images are now, if they have moved.
+        model: The network of a run that was started with your own network, unless the module that registers it has
+            been imported.
+        callbacks: As for ``fit``.
+        minutes: As for ``fit``.
+        quiet: As for ``fit``.
+
+    Returns:
+        The errors, times and path of the run.
+
+    Raises:
+        InputError: The folder is not a run, its recipe was edited, its network is not registered, or its images are
+            missing or have changed.
+        RunError: As for ``fit``.
+        Stopped: As for ``fit``.
+    """
+    _check_minutes(minutes)
+    if model is not None:
+        register_module(model, recorded_model(Path(path)))
+    with training_process_state(), distributed_context() as dist:
+        run = RunDirectory.open(Path(path))
+        hooks = _callbacks(callbacks, dist, quiet)
+        return _resume(run, dist, hooks, data_dir=None if data_dir is None else str(data_dir), minutes=minutes)
 
 
-def run_path(recipe: Recipe, group: Group) -> Path:
-    """Where a run goes that was given no folder: a new one, or after a restart by torchrun the one it was in."""
-    recipe, _ = pinned(recipe)
+def run_path(recipe: Recipe, dist: DistContext) -> Path:
+    """The default run directory: a new one, or after a restart by torchrun the interrupted one."""
+    recipe, _ = pin_init(recipe)
     found: list[Path] = []
 
     def find() -> None:
         last = last_run_path(recipe)
-        found.append(last if group.restarts and RunDirectory(last).holds(recipe) else new_run_path(recipe))
+        found.append(last if dist.restarts and RunDirectory(last).matches(recipe) else new_run_path(recipe))
 
-    group.lead(find)
-    return Path(group.share("".join(map(str, found))))
+    dist.run_on_main(find)
+    return Path(dist.broadcast_str("".join(map(str, found))))
 
 
-def resume(
-    path: str | Path, *, data_dir: str | None = None, minutes: float | None = None, quiet: bool = False
-) -> FitResult:
-    """Go on with a run exactly where its last whole checkpoint left it; of a finished run, return the result.
-
-    data_dir: where the images are now, if they have moved. Raises as fit() does, and InputError for a folder that is
-    no run, a recipe that was edited, data that are gone or have changed.
-    """
-    _check_minutes(minutes)
-    with float32_by_default(), joined() as group:
-        return _resume(RunDirectory.open(Path(path)), group, data_dir=data_dir, minutes=minutes, quiet=quiet)
+def _callbacks(users: Sequence[Callback], dist: DistContext, quiet: bool) -> CallbackList:
+    for callback in users:
+        if not isinstance(callback, Callback):
+            raise InputError(f"callbacks: got {type(callback).__name__}, expected objects derived from Callback")
+    if not dist.is_main:
+        return CallbackList((), ())
+    return CallbackList((TensorBoard(), *(() if quiet else (ProgressBar(),))), users)
 
 
 def _check_minutes(minutes: float | None) -> None:
@@ -128,105 +164,143 @@ def _check_minutes(minutes: float | None) -> None:
         raise InputError(f"minutes: got {minutes:g}, expected more than 0")
 
 
+def _start(
+    run: RunDirectory,
+    recipe: Recipe,
+    initial: Initial | None,
+    dist: DistContext,
+    hooks: CallbackList,
+    *,
+    given: ImageData | None,
+    minutes: float | None,
+    quiet: bool,
+) -> FitResult:
+    try:
+        _check_minutes(minutes)
+        dist.run_on_main(run.check_new)
+        data = _load_data(recipe, dist, given=given)
+        if data.record is not None and dist.is_main and not quiet:
+            for line in in_brief(data.record["found"]):
+                logger.info("%s", line)
+        trainer = Trainer(recipe, data, dist, initial)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            run.path.rmdir()  # made for this run, and still empty
+        raise
+    with _locked(run, dist):
+        dist.run_on_main(lambda: run.create(recipe, None if given is None else to_bytes(given)))
+        return _train(run, trainer, hooks, minutes=minutes)
+
+
 def _resume(
-    run: RunDirectory, group: Group, *, data_dir: str | None = None, minutes: float | None, quiet: bool
+    run: RunDirectory, dist: DistContext, hooks: CallbackList, *, data_dir: str | None = None, minutes: float | None
 ) -> FitResult:
     if run.finished:
         return run.result()
-    with _locked(run, group):
+    with _locked(run, dist):
         recipe = run.recipe()
-        state = checkpoint.load(run.path, partial(_lacks, run, recipe), set_aside=group.leads)
+        state = checkpoint.load(run.path, partial(_missing_metrics, run, recipe), set_aside=dist.is_main)
         if state is not None:
             _check_unchanged(run.path, recipe, state["recipe"])
         if data_dir is not None:
             recipe = recipe.replace(data_dir=data_dir)
-        data = _images(recipe, group, run.images_record())
+        data = _load_data(recipe, dist, run.images_record())
         if state is not None and state["data"] != data.fingerprint:
-            raise InputError(
-                f"data: {recipe.data} has changed since {run.path} began, expected the images it began with"
-            )
-        trainer = Trainer(recipe, data, group, None if state is not None else read_initial(recipe))
+            raise InputError(f"data: {recipe.data} has changed since {run.path} started, expected the original images")
+        trainer = Trainer(recipe, data, dist, None if state is not None else read_initial(recipe))
         if state is not None:
             trainer.load_state_dict(state["trainer"])
-        elif group.leads and run.metrics():
-            log_stderr(f"shakeshake: warning: {escape(run.path)} has no checkpoint, it begins anew")
-        return _train(run, trainer, minutes=minutes, quiet=quiet)
+        elif dist.is_main and run.metrics():
+            logger.warning("%s has no checkpoint; training starts from the beginning", escape(run.path))
+        return _train(run, trainer, hooks, minutes=minutes)
 
 
-def _lacks(run: RunDirectory, recipe: Recipe, state: dict[str, Any]) -> int:
-    """0: its epochs all have a row; 1: some have none; 2: the last of the run, which makes the result, has none."""
+def _missing_metrics(run: RunDirectory, recipe: Recipe, state: dict[str, Any]) -> int:
+    """0 if every epoch of a checkpoint has its metrics, 1 if some lack them, 2 if the last epoch of the run does."""
     missing = run.missing_epochs(state["trainer"]["epoch"])
     return 0 if not missing else 1 if recipe.epochs not in missing else 2
 
 
-def _images(
-    recipe: Recipe, group: Group, record: dict[str, Any] | None = None, given: ImageData | None = None
+def _load_data(
+    recipe: Recipe, dist: DistContext, record: dict[str, Any] | None = None, given: ImageData | None = None
 ) -> ImageData:
-    """The recipe's images. Of photos all processes take those that the leader found: a folder may be changing."""
-    data = load_images(recipe, record=record, given=given)
-    if group.size == 1:
+    """The recipe's images. All processes use the files that the main one found, as a folder may be changing."""
+    data = load_recipe_data(recipe, record=record, given=given)
+    if dist.size == 1:
         return data
-    led = json.loads(group.share(json.dumps(data.record)))
-    return data if led == data.record else load_images(recipe, record=led)
+    main_record = json.loads(dist.broadcast_str(json.dumps(data.record)))
+    return data if main_record == data.record else load_recipe_data(recipe, record=main_record)
 
 
-def _train(run: RunDirectory, trainer: Trainer, *, minutes: float | None, quiet: bool) -> FitResult:
-    """The loop, and what a full disk and a lost process mean to it."""
+def _train(run: RunDirectory, trainer: Trainer, hooks: CallbackList, *, minutes: float | None) -> FitResult:
+    """Run the training loop; translate a full disk and a lost process into a RunError."""
     try:
-        with trainer.group.losses_told():
-            return _loop(run, trainer, minutes=minutes, quiet=quiet)
-    except BrokenPipeError:  # of somebody's pipe, not of the run's disk
+        with trainer.dist.translate_peer_errors():
+            return _loop(run, trainer, hooks, minutes=minutes)
+    except BrokenPipeError:  # of a pipe that stderr goes to
         raise
     except OSError as error:
+        if error is hooks.user_error:
+            raise
         raise RunError(
-            f"{run.path} cannot be written: {error.strerror or error}; what was saved is kept, "
-            f"make room and go on with: shakeshake resume {run.path}"
+            f"{run.path} cannot be written: {error.strerror or error}; the last checkpoint is kept; "
+            f"free some space and run: shakeshake resume {run.path}"
         ) from None
 
 
-def _loop(run: RunDirectory, trainer: Trainer, *, minutes: float | None, quiet: bool) -> FitResult:
-    leads = trainer.group.leads
-    trainer.group.lead(lambda: _note_beginning(run, trainer))
-    trainer.group.lead(lambda: _keep_metrics(run, trainer))
-    with (
-        stop_signals() as stop,
-        TensorBoard(run.path if leads else None, trainer.step) as board,
-        Progress(trainer, run.path, quiet=quiet or not leads) as progress,
-    ):
-        keeper = Keeper(run, trainer, stop, minutes)
-        while trainer.epoch < trainer.recipe.epochs:
-            for batch in trainer.loader.epoch(trainer.epoch, trainer.index):
-                trainer.train_step(batch)
-                progress.step()
-                keeper.tick()
-            keeper.test_begins()
-            row = EpochMetrics(**trainer.finish_epoch(keeper.tick), **keeper.timing())
-            if leads:
-                run.append_metrics(row)
-                board.write(row)
-            progress.epoch(row, trainer.seconds - keeper.trained)
-            trainer.start_epoch()
-            keeper.tick()
-        keeper.save()
-        trainer.group.lead(lambda: _finish(run, trainer))
-        return run.result()
+def _loop(run: RunDirectory, trainer: Trainer, hooks: CallbackList, *, minutes: float | None) -> FitResult:
+    is_main = trainer.dist.is_main
+    trainer.dist.run_on_main(lambda: _record_start(run, trainer))
+    trainer.dist.run_on_main(lambda: _truncate_metrics(run, trainer))
+    context = FitContext(trainer, run.path)
+    with contextlib.ExitStack() as stack:
+        if trainer.dist.size > 1:
+            stack.callback(delattr, context, "trainer")  # a DDP network must not outlive the run in a user's callback
+        stop = stack.enter_context(stop_signals())
+        stack.enter_context(hooks.opened())
+        checkpointer = Checkpointer(run, trainer, stop, minutes)
+        try:
+            hooks("on_fit_begin", context)
+            while trainer.epoch < trainer.recipe.epochs:
+                for batch in trainer.loader.epoch(trainer.epoch, trainer.step_in_epoch):
+                    trainer.train_step(batch)
+                    hooks("on_step_end", context)
+                    checkpointer.on_step_end()
+                checkpointer.on_evaluation_begin()
+                metrics = EpochMetrics(**trainer.finish_epoch(checkpointer.on_step_end), **checkpointer.timing())
+                if is_main:
+                    run.append_metrics(metrics)
+                hooks("on_epoch_end", metrics)
+                trainer.start_epoch()
+                checkpointer.on_step_end()
+        except Exception as error:
+            if error is hooks.user_error and trainer.dist.size == 1:
+                with contextlib.suppress(RunError, OSError):
+                    checkpointer.save()
+            raise
+        checkpointer.save()
+        trainer.dist.run_on_main(lambda: _finish(run, trainer))
+        result = run.result()
+        hooks("on_fit_end", result)
+        return result
 
 
-def _keep_metrics(run: RunDirectory, trainer: Trainer) -> None:
-    """The rows of the epochs that are trained. What is lost of them is no reason to lose the training."""
+def _truncate_metrics(run: RunDirectory, trainer: Trainer) -> None:
+    """Keep the metrics of the trained epochs. Missing ones are no reason to lose the training."""
     if missing := run.missing_epochs(trainer.epoch):
-        where = f"{run.path / 'metrics.jsonl'} lacks epoch {', '.join(map(str, missing))}"
+        path = run.path / "metrics.jsonl"
+        epochs = ", ".join(map(str, missing))
         if trainer.recipe.epochs in missing:
             raise RunError(
-                f"{where}, the last one; put the file back, or remove {run.path / checkpoint.NAME} and "
-                f"{checkpoint.PREVIOUS} to train anew"
+                f"{path} lacks epoch {epochs}, including the last one; restore the file, or remove "
+                f"{run.path / checkpoint.NAME} and {checkpoint.PREVIOUS} to train again"
             )
-        log_stderr(f"shakeshake: warning: {escape(where)}; the run goes on without")
+        logger.warning("%s lacks epoch %s; training continues without", escape(path), epochs)
     run.truncate_metrics(trainer.epoch)
 
 
 def _finish(run: RunDirectory, trainer: Trainer) -> None:
-    """Write the model, and last of all the result: it is what makes a run finished."""
+    """Write the model and, last of all, the result, which marks the run as finished."""
     recipe, data, rows = trainer.recipe, trainer.data, run.metrics()
     best_error, best_epoch = min((row.test_error, row.epoch) for row in rows if row.test_error is not None)
     last = rows[-1]
@@ -246,7 +320,7 @@ def _finish(run: RunDirectory, trainer: Trainer) -> None:
         precision=trainer.precision,
         data_fingerprint=data.fingerprint,
     )
-    weights = weights_as_bytes(trainer.tested_network)
+    weights = weights_as_bytes(trainer.eval_model)
     config = make_config(
         recipe.model,
         recipe.rule,
@@ -258,31 +332,31 @@ def _finish(run: RunDirectory, trainer: Trainer) -> None:
         data=recipe.data,
         test_error=result.last_error,
         weights_sha256=sha256(weights),
-        **calibrated(trainer.tested_network, data, trainer.device),
+        **calibrated(trainer.eval_model, data, trainer.device),
     )
-    run.check_held()
+    run.check_lock()
     atomic_write(run.path / WEIGHTS, weights)
     run.write_json(CONFIG, config)
     run.write_json("result.json", result.to_dict())
 
 
 @contextlib.contextmanager
-def _locked(run: RunDirectory, group: Group) -> Iterator[None]:
-    """The run's lock, held by the leader for all."""
-    with contextlib.ExitStack() as held:
-        group.lead(lambda: held.enter_context(run.locked()))
+def _locked(run: RunDirectory, dist: DistContext) -> Iterator[None]:
+    """The run's lock, held by the main process for all."""
+    with contextlib.ExitStack() as stack:
+        dist.run_on_main(lambda: stack.enter_context(run.locked()))
         yield
 
 
-def _note_beginning(run: RunDirectory, trainer: Trainer) -> None:
-    """Which images the run has; where it runs, and where it ran before."""
-    run.keep_images_record(trainer.data.record)
+def _record_start(run: RunDirectory, trainer: Trainer) -> None:
+    """Record the run's images and environment; a resumed run appends to the list of environments."""
+    run.write_images_record(trainer.data.record)
     past: dict[str, Any] = {}
     if trainer.step and (run.path / "environment.json").exists():
         try:
             past = run.read_json("environment.json")
         except InputError as error:
-            log_stderr(f"shakeshake: warning: {error}; where the run was before is lost")
+            logger.warning("%s; the record of earlier environments is lost", error)
     if past:
         before = past.get("resumed")
         now = environment(at_step=trainer.step, **_devices(trainer))
@@ -297,19 +371,19 @@ def _devices(trainer: Trainer) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "precision": trainer.precision,
         "kernels": "fused" if trainer.kernels else "plain",
-        "processes": trainer.group.size,
+        "processes": trainer.dist.size,
     }
 
 
-def _check_unchanged(path: Path, recipe: Recipe, began: dict[str, Any]) -> None:
-    """A run goes on with the recipe it began with; where its data lie may change.
+def _check_unchanged(path: Path, recipe: Recipe, recorded: dict[str, Any]) -> None:
+    """Raise InputError if the recipe differs from the checkpoint's in more than the location of the data.
 
-    A field that is younger than the run has the default: it is what the run did before there was a choice.
+    Fields that are newer than the checkpoint have their default, which is what earlier versions did.
     """
-    began = Recipe.from_dict(began).to_dict()
+    recorded = Recipe.from_dict(recorded).to_dict()
     for name, now in recipe.to_dict().items():
-        if name != "data_dir" and now != began[name]:
+        if name != "data_dir" and now != recorded[name]:
             raise InputError(
-                f"{name}: {path / 'recipe.json'} was edited since the run began, from {began[name]!r} to {now!r}; "
-                "put it back, or train a new run with the new value"
+                f"{name}: {path / 'recipe.json'} was edited after the run started, from {recorded[name]!r} to {now!r}; "
+                "restore it, or train a new run with the new value"
             )

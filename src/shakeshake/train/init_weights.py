@@ -68,21 +68,21 @@ def read_initial(recipe: Recipe) -> Initial | None:
     return initial
 
 
-def started_from(typed: dict[str, Any]) -> dict[str, Any]:
-    """Fields that were typed, with what ``init`` among them decides: the weights' checksum, a run's network."""
-    if typed.get("init") is None:
-        return typed
-    path, known = Path(typed["init"]), {}
+def started_from(user_overrides: dict[str, Any]) -> dict[str, Any]:
+    """Add to the user's fields what ``init`` determines: the weights' checksum and, for a run, its network."""
+    if user_overrides.get("init") is None:
+        return user_overrides
+    path, known = Path(user_overrides["init"]), {}
     if path.is_dir():
         check_finished(path)
         known = {"model": read_config(path / CONFIG)["model"]}
         path = path / WEIGHTS
     if path.is_file():
         known["init_sha256"] = read_weights(path)[1]
-    return {**known, **typed}
+    return {**known, **user_overrides}
 
 
-def pinned(recipe: Recipe) -> tuple[Recipe, Initial | None]:
+def pin_init(recipe: Recipe) -> tuple[Recipe, Initial | None]:
     """The recipe with the checksum of the weights that it starts from, and these."""
     initial = read_initial(recipe)
     return (recipe if initial is None else recipe.replace(init_sha256=initial.sha256)), initial

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..data.dataset import ImageData, Split
-from .evaluate import evaluate
+from .evaluate import evaluate_network
 from .recipe import Recipe
 from .trainer import Trainer
 
@@ -49,8 +49,8 @@ def measure(recipe: Recipe, classes: int, channels: int, side: int) -> Speed:
         trainer.train_step(batch)
         trainer.check_finite()  # waits for the device
         marks.append(time.perf_counter())
-    evaluate(trainer.tested_network, trainer.tests, trainer.precision, trainer.device)
+    evaluate_network(trainer.eval_model, trainer.test_loader, trainer.precision, trainer.device)
     begun = time.perf_counter()
-    evaluate(trainer.tested_network, trainer.tests, trainer.precision, trainer.device)
+    evaluate_network(trainer.eval_model, trainer.test_loader, trainer.precision, trainer.device)
     ended = time.perf_counter()
     return Speed(float(np.median(np.diff(marks))), (ended - begun) / tests)

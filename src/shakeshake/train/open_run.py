@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from ..data.snapshot import load_snapshot
 from ..data.splits import with_fold
 from ..errors import InputError
 from ..models.model import load
-from ..models.registry import create_model
+from ..models.registry import create_model, register_module
 from . import checkpoint
 from .device import choose_device, keep_freed_memory
-from .evaluate import evaluate
+from .evaluate import evaluate_network
+from .process_state import training_process_state
 from .recipe import Recipe
 from .run_directory import RunDirectory
+from .schema import Evaluation, FitResult
 
 SPLITS = ("test", "train", "val")
 
@@ -52,7 +55,7 @@ class TrainedRun:
         return Loader(self.split(name), self.data.mean, self.data.std, batch_size=256, device=self.device)
 
 
-def load_images(
+def load_recipe_data(
     recipe: Recipe,
     data_dir: str | None = None,
     record: dict[str, Any] | None = None,
@@ -90,14 +93,14 @@ def open_run(
     if run.finished or not unfinished:
         network = load(run.path, at).network
         result = run.result() if run.finished else None
-        data = load_images(recipe, data_dir, run.images_record())
+        data = load_recipe_data(recipe, data_dir, run.images_record())
         if result is not None:
             _check_same(run, data, result.data_fingerprint)
         return TrainedRun(run, recipe, data, network, at, recipe.epochs, True)
     state = checkpoint.load(run.path)
     if state is None:
         raise InputError(f"run: {run.path} has no checkpoint yet, expected one that has been trained for a while")
-    data = load_images(recipe, data_dir, run.images_record())
+    data = load_recipe_data(recipe, data_dir, run.images_record())
     _check_same(run, data, state["data"])
     network = create_model(
         recipe.model,
@@ -116,16 +119,39 @@ def open_run(
     return TrainedRun(run, recipe, data, network.eval().to(at), at, trainer["epoch"], False)
 
 
-def evaluate_run(
-    path: str | Path, *, split: str = "test", data_dir: str | None = None, device: str = "auto"
-) -> dict[str, float]:
-    """Loss, error and balanced error (%) and number of images of a trained run over one of its splits, in fp32.
+def evaluate(
+    run: str | Path | FitResult,
+    *,
+    split: str = "test",
+    data_dir: str | Path | None = None,
+    device: str = "auto",
+    model: nn.Module | Callable[..., nn.Module] | None = None,
+) -> Evaluation:
+    """Evaluate a finished run on a split of its data, in fp32.
 
-    Raises InputError for a run that is not finished and for images that are not those of the run.
+    Args:
+        run: A run directory, or the result of ``fit`` or ``resume``.
+        split: ``test``, ``train`` or ``val``.
+        data_dir: Where the images are now, if they have moved.
+        device: auto, cpu, cuda, cuda:N or mps.
+        model: The run's network if it is your own and its name is not registered; see ``fit``.
+
+    Raises:
+        InputError: The run is not finished, its network is not registered, or its images have changed.
     """
-    opened = open_run(path, data_dir=data_dir, device=device)
-    loader = opened.loader(split)
-    return {**evaluate(opened.network, loader, "fp32", opened.device), "images": len(loader.labels)}
+    path = run.path if isinstance(run, FitResult) else Path(run)
+    if model is not None:
+        register_module(model, recorded_model(path))
+    with training_process_state():
+        opened = open_run(path, data_dir=None if data_dir is None else str(data_dir), device=device)
+        loader = opened.loader(split)
+        measured = evaluate_network(opened.network, loader, "fp32", opened.device)
+    return Evaluation(**measured, images=len(loader.labels))
+
+
+def recorded_model(path: Path) -> str:
+    """The name of a run's network, as its recipe.json has it."""
+    return str(RunDirectory.open(path).read_json("recipe.json").get("model"))
 
 
 def _check_same(run: RunDirectory, data: ImageData, fingerprint: str) -> None:

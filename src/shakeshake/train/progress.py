@@ -1,156 +1,126 @@
-"""What a run shows while it runs: a bar on a terminal, a line for each epoch elsewhere, TensorBoard events."""
+"""Progress of a run on stderr: a bar on a terminal or in a notebook, elsewhere a line for each epoch."""
 
 from __future__ import annotations
 
-import functools
-import threading
+import importlib.util
 import time
-from pathlib import Path
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from typing import TYPE_CHECKING
 
 from ..utils.console import escape, log_stderr
+from .callbacks import Callback, FitContext
 from .schema import EpochMetrics
-from .trainer import Trainer
 
-TAGS = {  # metric -> name in TensorBoard
-    "train_loss": "loss/train",
-    "test_loss": "loss/test",
-    "train_error": "error/train",
-    "test_error": "error/test",
-    "test_balanced_error": "error/test_balanced",
-    "lr": "lr",
-    "images_per_second": "images_per_second",
-}
-REFRESH = 0.2  # seconds; looking at the loss waits for the device, so it is done no more often than it is shown
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+REFRESH = 0.2  # seconds; reading the loss waits for the device, so it is read no more often than it is shown
 
 
-class Progress:
-    """Context manager; ``step()`` after each step, ``epoch(row, tested)`` after each epoch."""
+class ProgressBar(Callback):
+    """Shows the progress of a run."""
 
-    def __init__(self, trainer: Trainer, path: Path, *, quiet: bool = False) -> None:
-        self.trainer, self.path, self.quiet = trainer, path, quiet
-        self.console = Console(stderr=True)
+    def __init__(self) -> None:
         self.bar: Bar | None = None
-        self.shown = 0.0
+        self.last_shown = 0.0
         self.last_test_error: float | None = None
-        self.started, self.first_step, self.speed = time.perf_counter(), trainer.step, ""
+        self.speed = ""
 
-    def __enter__(self) -> Progress:
-        if not self.quiet:
-            self._announce()
-        if self.console.is_terminal and not self.quiet:
-            self.bar = Bar(
-                TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[state]}"),
-                TimeRemainingColumn(elapsed_when_finished=True),
-                console=self.console,
-            )
-            self.bar.start()
-            self.task = self.bar.add_task(
-                "", total=self.trainer.steps, completed=self.trainer.step, epoch=0, epochs=0, state=""
-            )
-            self._show()
-        return self
+    def on_fit_begin(self, context: FitContext) -> None:
+        self.context = context
+        self.started, self.first_step = time.perf_counter(), context.step
+        log_stderr(_announcement(context))
+        console = _console()
+        if console is None:
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    def _announce(self) -> None:
-        trainer, recipe = self.trainer, self.trainer.recipe
-        shaken = f" {recipe.rule}" if recipe.rule != "none" else ""
-        head = " with a new last layer" if trainer.new_head else ""
-        begin = f", from the weights of {escape(recipe.init)}{head}" if recipe.init else ""
-        begin = f", goes on after {trainer.step} of {trainer.steps} steps" if trainer.step else begin
-        log_stderr(
-            f"{recipe.model}{shaken} on {len(trainer.data.train.labels)} images of {escape(recipe.data)}, "
-            f"{recipe.epochs} epochs of {trainer.steps_per_epoch} steps, {trainer.device}, {trainer.precision} "
-            f"-> {escape(self.path)}{begin}"
+        self.bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
         )
+        self.bar.start()
+        self.task = self.bar.add_task("", total=context.steps, completed=context.step, epoch=0, epochs=0, state="")
+        self._show()
 
-    def __exit__(self, *error: object) -> None:
+    def on_step_end(self, context: FitContext) -> None:
+        if self.bar is not None and time.perf_counter() - self.last_shown >= REFRESH:
+            self._show()
+
+    def on_epoch_end(self, metrics: EpochMetrics) -> None:
+        trainer = self.context.trainer
+        self.last_test_error = metrics.test_error
+        # The throughput leaves out the time of the evaluation.
+        if metrics.images_per_second:
+            self.started += metrics.seconds - len(trainer.data.train.labels) / metrics.images_per_second
+        if self.bar is None:
+            test = (
+                ""
+                if metrics.test_error is None
+                else f"  test loss {metrics.test_loss:.4f} error {metrics.test_error:.2f} %"
+            )
+            left = (trainer.recipe.epochs - metrics.epoch) * metrics.seconds
+            log_stderr(
+                f"epoch {metrics.epoch}/{trainer.recipe.epochs}  lr {metrics.lr:.4f}  "
+                f"train loss {metrics.train_loss:.4f} error {metrics.train_error:.2f} %{test}  "
+                f"{metrics.images_per_second:.0f} images/s  {left / 60:.0f} min left"
+            )
+
+    def close(self) -> None:
         if self.bar is not None:
             self._show()
             self.bar.stop()
-
-    def step(self) -> None:
-        if self.bar is not None and time.perf_counter() - self.shown >= REFRESH:
-            self._show()
+            self.bar = None
+        self.__dict__.pop("context", None)  # a DDP network must not outlive the run
 
     def _show(self) -> None:
         assert self.bar is not None
-        trainer, recipe, index = self.trainer, self.trainer.recipe, self.trainer.index
-        self.shown = time.perf_counter()
-        parts = []
+        trainer = self.context.trainer
+        recipe, index = trainer.recipe, trainer.step_in_epoch
+        self.last_shown = time.perf_counter()
+        columns = []
         if index:
-            parts.append(f"loss {float(trainer.losses[:index].mean()):.3f}")
-            parts.append(f"train error {100 * float(trainer.wrong[:index].sum()) / (index * recipe.batch_size):.1f} %")
+            errors = float(trainer.errors_per_step[:index].sum())
+            columns.append(f"loss {float(trainer.loss_per_step[:index].mean()):.3f}")
+            columns.append(f"train error {100 * errors / (index * recipe.batch_size):.1f} %")
         if self.last_test_error is not None:
-            parts.append(f"test error {self.last_test_error:.2f} %")
-        if index and (steps := trainer.step - self.first_step):
-            self.speed = f"{steps * recipe.batch_size / (self.shown - self.started):.0f} images/s"
-        parts.append(self.speed)
+            columns.append(f"test error {self.last_test_error:.2f} %")
+        seconds = self.last_shown - self.started
+        if index and seconds > 0 and (steps := trainer.step - self.first_step):
+            self.speed = f"{steps * recipe.batch_size / seconds:.0f} images/s"
         self.bar.update(
             self.task,
             completed=trainer.step,
             epoch=min(trainer.epoch + 1, recipe.epochs),
             epochs=recipe.epochs,
-            state="  ".join(parts),
+            state="  ".join([*columns, self.speed]),
         )
 
-    def epoch(self, row: EpochMetrics, tested: float) -> None:
-        """tested: seconds that the epoch's test took, which are none of training."""
-        self.last_test_error = row.test_error
-        self.started += tested
-        if self.bar is None and not self.quiet:
-            test = "" if row.test_error is None else f"  test loss {row.test_loss:.4f} error {row.test_error:.2f} %"
-            left = (self.trainer.recipe.epochs - row.epoch) * row.seconds
-            log_stderr(
-                f"epoch {row.epoch}/{self.trainer.recipe.epochs}  lr {row.lr:.4f}  "
-                f"train loss {row.train_loss:.4f} error {row.train_error:.2f} %{test}  "
-                f"{row.images_per_second:.0f} images/s  {left / 60:.0f} min left"
-            )
+
+def _announcement(context: FitContext) -> str:
+    trainer, recipe = context.trainer, context.recipe
+    rule = f" {recipe.rule}" if recipe.rule != "none" else ""
+    head = " with a new last layer" if trainer.new_head else ""
+    start = f", from the weights of {escape(recipe.init)}{head}" if recipe.init else ""
+    start = f", resuming after {trainer.step} of {trainer.steps} steps" if trainer.step else start
+    return (
+        f"{recipe.model}{rule} on {len(trainer.data.train.labels)} images of {escape(recipe.data)}, "
+        f"{recipe.epochs} epochs of {trainer.steps_per_epoch} steps, {trainer.device}, {trainer.precision} "
+        f"-> {escape(context.path)}{start}"
+    )
 
 
-class TensorBoard:
-    """events.* in the run directory. A run that goes on writes a new file that takes over from its first step.
+def _console() -> Console | None:
+    """Where a bar can be drawn, or None. In a notebook rich draws it as a widget."""
+    if importlib.util.find_spec("rich") is None:
+        return None
+    from rich.console import Console
 
-    Without a path it does nothing.
-    """
-
-    def __init__(self, path: Path | None, first_step: int) -> None:
-        self.path, self.first_step = path, first_step
-
-    def __enter__(self) -> TensorBoard:
-        if self.path is None:
-            return self
-        from torch.utils.tensorboard import SummaryWriter  # a second to import: only where a run needs it
-
-        _hush_writers()
-        self.writer = SummaryWriter(str(self.path), purge_step=self.first_step or None)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.path is not None:
-            self.writer.close()
-
-    def write(self, row: EpochMetrics) -> None:
-        if self.path is None:
-            return
-        for name, tag in TAGS.items():
-            if (value := getattr(row, name)) is not None:
-                self.writer.add_scalar(tag, value, row.step)
-        self.writer.flush()
-
-
-@functools.cache
-def _hush_writers() -> None:
-    """A writer's thread that fails keeps its error for the next write(), which raises it: no traceback besides."""
-    others = threading.excepthook
-
-    def tell_of_others(failed: threading.ExceptHookArgs) -> None:
-        if not type(failed.thread).__module__.startswith("tensorboard."):
-            others(failed)
-
-    threading.excepthook = tell_of_others
+    console = Console(stderr=True)
+    if console.is_jupyter:
+        return console if importlib.util.find_spec("ipywidgets") else None
+    return console if console.is_terminal else None

@@ -101,6 +101,13 @@ class Recipe:
         metavar="IMAGES",
         low=1,
     )
+    optimizer: str = _option(
+        "sgd",
+        "Optimiser: sgd, adamw, or the name of any class of torch.optim, such as RMSprop. lr, weight_decay and "
+        "momentum apply where the class has them",
+        group="optimisation",
+        metavar="NAME",
+    )
     lr: float = _option(0.1, "Initial learning rate", group="optimisation", metavar="RATE", above=0, high=FINITE)
     schedule: Literal["cosine", "steps"] = _option(
         "cosine",

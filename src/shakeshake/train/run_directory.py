@@ -30,8 +30,8 @@ def write_results(path: Path, values: dict[str, Any]) -> Path:
     return path
 
 
-KEPT = "images.npz"  # images that fit() was given
-OWN = re.compile(
+IMAGES_FILE = "images.npz"  # images that fit() was given
+RESERVED = re.compile(
     r"(recipe|data|environment|config|result|settings)\.json|images\.npz|metrics\.jsonl|checkpoint.*\.pt|model\.safetensors"
 )
 
@@ -40,7 +40,7 @@ def check_target(path: Path) -> None:
     """Raise InputError where a file would take the place of one that a run, a table or a model consists of."""
     marks = (("recipe.json",), ("settings.json", "cells"), ("config.json", "model.safetensors"))
     made = any(all((path.parent / name).exists() for name in names) for names in marks)
-    if made and OWN.fullmatch(path.name):
+    if made and RESERVED.fullmatch(path.name):
         raise InputError(f"out: {path} is a file that {path.parent} itself consists of, expected another name")
 
 
@@ -66,7 +66,7 @@ class RunDirectory:
                 "or name a new folder"
             )
         try:
-            if self.path.exists() and any(not is_rubbish(entry) for entry in self.path.iterdir()):
+            if self.path.exists() and any(not is_leftover(entry) for entry in self.path.iterdir()):
                 raise InputError(f"out: {self.path} is not empty, expected a new folder")
         except OSError as error:
             raise InputError(f"out: {self.path} cannot be a run directory: {error.strerror}") from None
@@ -80,13 +80,13 @@ class RunDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if images is not None:
-                atomic_write(self.path / KEPT, images)
-                atomic_write(self.path / "data.json", json.dumps({"kept": KEPT}) + "\n")
+                atomic_write(self.path / IMAGES_FILE, images)
+                atomic_write(self.path / "data.json", json.dumps({"kept": IMAGES_FILE}) + "\n")
             atomic_write(self.path / "recipe.json", recipe.to_json())
         except OSError as error:
             raise InputError(f"out: {self.path} cannot be written: {error.strerror or error}") from None
 
-    def holds(self, recipe: Recipe) -> bool:
+    def matches(self, recipe: Recipe) -> bool:
         """Whether a run of this recipe lies here, finished or not."""
         return (self.path / "recipe.json").exists() and self.recipe() == recipe
 
@@ -124,7 +124,7 @@ class RunDirectory:
             self._lock = None
             lock.release()
 
-    def check_held(self) -> None:
+    def check_lock(self) -> None:
         """Raise RunError if the path leads elsewhere since the run was locked: what is written there is another's."""
         if self._lock is not None and _identity(self.path / ".lock") != self._lock:
             raise RunError(
@@ -162,15 +162,15 @@ class RunDirectory:
         return dataclasses.replace(result, path=self.path)
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
-        self.check_held()
+        self.check_lock()
         atomic_write(self.path / name, json.dumps(values, indent=2, allow_nan=False) + "\n")
 
     def images_record(self) -> dict[str, Any] | None:
         """Which photos the run has, in which splits, or where its images are kept; None for a run on other data."""
         record = self.read_json("data.json") if (self.path / "data.json").exists() else None
-        return {"kept": str(self.path / KEPT)} if record is not None and "kept" in record else record
+        return {"kept": str(self.path / IMAGES_FILE)} if record is not None and "kept" in record else record
 
-    def keep_images_record(self, record: dict[str, Any] | None) -> None:
+    def write_images_record(self, record: dict[str, Any] | None) -> None:
         """Once: what a run began with stays."""
         if record is not None and not (self.path / "data.json").exists():
             atomic_write(self.path / "data.json", json.dumps(record) + "\n")
@@ -190,7 +190,7 @@ class RunDirectory:
         return sorted(set(range(1, epochs + 1)) - {row.epoch for row in self.metrics()})
 
     def append_metrics(self, row: EpochMetrics) -> None:
-        self.check_held()
+        self.check_lock()
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(row.to_dict(), allow_nan=False) + "\n")
             file.flush()
@@ -212,7 +212,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def is_rubbish(entry: Path) -> bool:
+def is_leftover(entry: Path) -> bool:
     """What a run that was killed before it had a recipe leaves behind."""
     return entry.name == ".lock" or entry.name.endswith(".part")
 

@@ -1,4 +1,4 @@
-"""The files result.json and metrics.jsonl of a run directory. Does not import torch."""
+"""Figures of a run: result.json, metrics.jsonl and evaluations. Does not import torch."""
 
 from __future__ import annotations
 
@@ -87,3 +87,25 @@ class EpochMetrics(JsonSchema):
     seconds: float
     images_per_second: float
     peak_memory: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(JsonSchema):
+    """A network's figures on one split. Errors are in %.
+
+    Attributes:
+        loss: Mean cross-entropy.
+        error: Error over the images.
+        balanced_error: Mean over classes of the error.
+        images: Number of images.
+    """
+
+    loss: float
+    error: float
+    balanced_error: float
+    images: int
+
+    @property
+    def accuracy(self) -> float:
+        """Accuracy over the images, in %."""
+        return 100.0 - self.error

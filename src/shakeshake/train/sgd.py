@@ -29,11 +29,15 @@ class SGD:
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
-        """One update. Every parameter has a gradient."""
+        """Update the parameters that have a gradient."""
+        updated = [i for i, p in enumerate(self.parameters) if p.grad is not None]
+        if not updated:
+            return
+        gradients = [_like_in_memory(self.parameters[i], self.parameters[i].grad) for i in updated]  # type: ignore[arg-type]
         torch._fused_sgd_(
-            self._values,
-            [_in_memory(p, p.grad).contiguous() for p in self.parameters],  # type: ignore[arg-type]
-            self._momenta,
+            [self._values[i] for i in updated],
+            gradients,
+            [self._momenta[i] for i in updated] if self._momenta else [],
             weight_decay=self.weight_decay,
             momentum=self.momentum,
             lr=lr,
@@ -57,9 +61,17 @@ class SGD:
 
 
 def _in_memory(like: Tensor, tensor: Tensor) -> Tensor:
-    """A tensor with its dimensions in the order in which those of ``like`` lie in memory.
+    """A view of a tensor with its dimensions in the order in which those of ``like`` lie in memory.
 
-    The fused update reads and writes memory in its order, whatever the order of dimensions is, and where that is not
-    the usual one it also makes a copy of the gradient, for nothing.
+    The fused update goes through memory in its order, whatever the order of dimensions, and copies gradients whose
+    dimensions are not in the usual one.
     """
-    return tensor if like.is_contiguous() else tensor.permute(0, 2, 3, 1)
+    channels_last = like.dim() == 4 and not like.is_contiguous()
+    return tensor.permute(0, 2, 3, 1) if channels_last else tensor
+
+
+def _like_in_memory(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient with the same order in memory as the parameter."""
+    if parameter.is_contiguous() or parameter.dim() == 4:
+        return _in_memory(parameter, gradient).contiguous()
+    return gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)

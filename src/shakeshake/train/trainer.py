@@ -17,16 +17,16 @@ from ..data.registry import ImageData
 from ..data.sampler import class_weights
 from ..errors import InputError, RunError
 from ..models.registry import create_model
-from .compile import compiled, step_begins
+from .compile import compile_network, mark_step
 from .device import autocast, choose_device, choose_precision, keep_freed_memory, seed_generators
-from .distributed import ALONE, Group
-from .ema import Average
-from .evaluate import evaluate
+from .distributed import SINGLE_PROCESS, DistContext
+from .ema import EMA
+from .evaluate import evaluate_network
 from .ghost_batch_norm import convert_ghost_batch_norm
 from .init_weights import Initial
+from .optimizers import create_optimizer
 from .recipe import Recipe
 from .schedule import learning_rate, parse_milestones
-from .sgd import SGD
 
 
 def _seed(*parts: int | str) -> int:
@@ -41,19 +41,21 @@ class Trainer:
     run that goes on from a checkpoint computes what it would have computed without the interruption.
 
     initial: weights to start from in place of random ones.
-    group: the processes that train this one network together. train_step(), finish_epoch() and state_dict() are called
+    dist: the processes that train this one network together. train_step(), finish_epoch() and state_dict() are called
     by all of them at the same points.
     """
 
-    def __init__(self, recipe: Recipe, data: ImageData, group: Group = ALONE, initial: Initial | None = None) -> None:
+    def __init__(
+        self, recipe: Recipe, data: ImageData, dist: DistContext = SINGLE_PROCESS, initial: Initial | None = None
+    ) -> None:
         n = len(data.train.labels)
         if recipe.batch_size > n:
             raise InputError(f"batch_size: {recipe.batch_size} is larger than the data, expected at most {n} images")
-        if min(recipe.batch_size, n % recipe.batch_size or n) < group.size:
+        if min(recipe.batch_size, n % recipe.batch_size or n) < dist.size:
             raise InputError(
                 f"batch_size: with {recipe.batch_size} the smallest batch of an epoch has "
                 f"{min(recipe.batch_size, n % recipe.batch_size or n)} images, expected one for each of "
-                f"{group.size} processes"
+                f"{dist.size} processes"
             )
         side = data.image_size
         for name, value, most in (
@@ -62,8 +64,8 @@ class Trainer:
         ):
             if value > most:
                 raise InputError(f"{name}: got {value}, expected at most {most} for images of {side} x {side} pixels")
-        self.recipe, self.data, self.group = recipe, data, group
-        self.device = choose_device(recipe.device, group.local_rank if group.size > 1 else None)
+        self.recipe, self.data, self.dist = recipe, data, dist
+        self.device = choose_device(recipe.device, dist.local_rank if dist.size > 1 else None)
         if self.device.type == "cuda" and self.device.index is not None:
             torch.cuda.set_device(self.device)  # of several, what names none, such as pinned memory, is this one's
         self.precision = choose_precision(recipe.precision, self.device)
@@ -84,21 +86,17 @@ class Trainer:
         if eager_on_cpu:
             self.network = kernels.convert(self.network)
         self.kernels = kernels.is_converted(self.network)
-        self.part = recipe.ghost_batch_size  # images that go through the network at a time
+        self.microbatch_size = recipe.ghost_batch_size  # images that go through the network at a time
         if not eager_on_cpu:
             self.network = convert_ghost_batch_norm(self.network, recipe.ghost_batch_size)
-            self.part = None
+            self.microbatch_size = None
         if self.device.type == "cpu":
             keep_freed_memory()
-        self.ema = Average(self.network, recipe.ema_decay) if recipe.ema_decay else None
-        self.optimizer = SGD(
-            self.network.parameters(),
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov and recipe.momentum > 0,
-            weight_decay=recipe.weight_decay,
-        )
-        self.in_step = group.in_step(self.network)
-        self.forward = compiled(self.in_step, recipe.compile_mode, self.device)
+        self.ema = EMA(self.network, recipe.ema_decay) if recipe.ema_decay else None
+        self.optimizer = create_optimizer(recipe, self.network.parameters())
+        self.milestones = parse_milestones(recipe.milestones)
+        self.ddp_model = dist.wrap_ddp(self.network)
+        self.forward = compile_network(self.ddp_model, recipe.compile_mode, self.device)
         self.loader = Loader(
             data.train,
             data.mean,
@@ -109,8 +107,8 @@ class Trainer:
                 recipe.flip, recipe.crop_padding, recipe.cutout_size, recipe.mixup_alpha, recipe.randaugment
             ),
             device=self.device,
-            rank=group.rank,
-            size=group.size,
+            rank=dist.rank,
+            size=dist.size,
             balanced=recipe.balance == "sample",
         )
         self.class_weights = (
@@ -118,24 +116,24 @@ class Trainer:
             if recipe.balance == "weight"
             else None
         )
-        self.tests = Loader(data.test, data.mean, data.std, batch_size=256, device=self.device)
+        self.test_loader = Loader(data.test, data.mean, data.std, batch_size=256, device=self.device)
         self.steps_per_epoch = self.loader.steps_per_epoch
         self.steps = recipe.epochs * self.steps_per_epoch
         self.epoch = 0  # epochs finished, tested and recorded
-        self.index = 0  # steps finished in the epoch under way
+        self.step_in_epoch = 0  # steps finished in the epoch under way
         self.seconds = 0.0  # what the epoch under way has taken so far
         # Loss and wrong answers of every step of this epoch stay on the device: reading them would wait for it.
         # They are this process's share; the sum over all is what a checkpoint holds.
-        self.losses = torch.zeros(self.steps_per_epoch, device=self.device)
-        self.wrong = torch.zeros(self.steps_per_epoch, device=self.device)
+        self.loss_per_step = torch.zeros(self.steps_per_epoch, device=self.device)
+        self.errors_per_step = torch.zeros(self.steps_per_epoch, device=self.device)
 
     @property
     def step(self) -> int:
         """Finished steps of the whole run."""
-        return self.epoch * self.steps_per_epoch + self.index
+        return self.epoch * self.steps_per_epoch + self.step_in_epoch
 
     @property
-    def tested_network(self) -> nn.Module:
+    def eval_model(self) -> nn.Module:
         """The network whose error counts: the average of the weights where there is one."""
         return self.ema.network if self.ema is not None else self.network
 
@@ -146,7 +144,7 @@ class Trainer:
             self.steps,
             recipe.lr,
             schedule=recipe.schedule,
-            milestones=parse_milestones(recipe.milestones),
+            milestones=self.milestones,
             gamma=recipe.gamma,
             warmup_steps=round(recipe.warmup_epochs * self.steps_per_epoch),
             first_steps=self.steps_per_epoch,
@@ -156,19 +154,19 @@ class Trainer:
     def train_step(self, batch: Batch) -> None:
         """One step of the optimiser: gradients of the batch's parts, averaged over its images."""
         # Every process draws its own coefficients; the first one as it would alone.
-        own = (self.group.rank,) if self.group.rank else ()
+        own = (self.dist.rank,) if self.dist.rank else ()
         seed_generators(_seed(self.recipe.seed, "shake", self.step, *own), self.device)
         if not self.network.training:
-            self.in_step.train()
-        step_begins(self.recipe.compile_mode)
+            self.ddp_model.train()
+        mark_step(self.recipe.compile_mode)
         loss_sum, wrong = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
-        parts = batch.microbatches(self.part)
+        parts = batch.microbatches(self.microbatch_size)
         for number, part in enumerate(parts, start=1):
-            with self.group.averaging(self.in_step, now=number == len(parts)):
+            with self.dist.grad_sync(self.ddp_model, now=number == len(parts)):
                 with autocast(self.precision, self.device):
                     logits = self.forward(part.images)
                 loss = self._loss(logits.float(), part) * (len(part.labels) / part.total)
-                (loss * self.group.size).backward()  # the average over the processes is the sum then
+                (loss * self.dist.size).backward()  # the average over the processes is the sum then
             loss_sum += loss.detach()
             wrong += (logits.detach().argmax(dim=1) != part.labels).sum()
         if self.recipe.grad_clip_norm:
@@ -177,8 +175,8 @@ class Trainer:
         self.optimizer.zero_grad()
         if self.ema is not None:
             self.ema.update()
-        self.losses[self.index], self.wrong[self.index] = loss_sum, wrong
-        self.index += 1
+        self.loss_per_step[self.step_in_epoch], self.errors_per_step[self.step_in_epoch] = loss_sum, wrong
+        self.step_in_epoch += 1
 
     def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
         loss = self._cross_entropy(logits, batch.labels)
@@ -199,7 +197,7 @@ class Trainer:
 
         losses: of this process, unless given.
         """
-        losses = self.losses if losses is None else losses
+        losses = self.loss_per_step if losses is None else losses
         bad = (~torch.isfinite(losses)).nonzero()
         if len(bad):
             index = int(bad[0])
@@ -209,7 +207,7 @@ class Trainer:
         """Raise RunError if a weight or a running statistic is not finite: before they are saved."""
         for name, value in self.network.state_dict().items():
             if not torch.isfinite(value).all():
-                self._not_finite(f"after step {self.index} of {self.steps_per_epoch}", f"{name} is not finite")
+                self._not_finite(f"after step {self.step_in_epoch} of {self.steps_per_epoch}", f"{name} is not finite")
 
     def _not_finite(self, where: str, what: str) -> NoReturn:
         raise RunError(
@@ -222,10 +220,10 @@ class Trainer:
 
         ``tick`` is called after every batch of the test and may raise; finish_epoch can then be called again.
         """
-        losses, wrong = self.group.add(self.losses, self.wrong)
+        losses, wrong = self.dist.all_reduce_sum(self.loss_per_step, self.errors_per_step)
         self.check_finite(losses)
         epoch, n = self.epoch + 1, len(self.data.train.labels)
-        sizes = torch.full_like(self.losses, float(self.recipe.batch_size))
+        sizes = torch.full_like(self.loss_per_step, float(self.recipe.batch_size))
         sizes[-1] = n - self.recipe.batch_size * (self.steps_per_epoch - 1)
         row: dict[str, Any] = {
             "epoch": epoch,
@@ -238,7 +236,7 @@ class Trainer:
             "test_balanced_error": None,
         }
         if epoch % self.recipe.eval_every == 0 or epoch == self.recipe.epochs:
-            tested = evaluate(self.tested_network, self.tests, self.precision, self.device, tick, self.group)
+            tested = evaluate_network(self.eval_model, self.test_loader, self.precision, self.device, tick, self.dist)
             if not math.isfinite(tested["loss"]):
                 self._not_finite("test", f"the loss is {tested['loss']:g}")
             row |= {f"test_{name}": value for name, value in tested.items()}
@@ -246,16 +244,16 @@ class Trainer:
 
     def start_epoch(self) -> None:
         """The epoch under way is recorded: begin the next one."""
-        self.epoch, self.index, self.seconds = self.epoch + 1, 0, 0.0
-        self.losses.zero_()
-        self.wrong.zero_()
+        self.epoch, self.step_in_epoch, self.seconds = self.epoch + 1, 0, 0.0
+        self.loss_per_step.zero_()
+        self.errors_per_step.zero_()
 
     def state_dict(self) -> dict[str, Any]:
         """What a run goes on from. The statistics of BN are the leader's, as the paper's were its first GPU's."""
-        losses, wrong = self.group.add(self.losses, self.wrong)
+        losses, wrong = self.dist.all_reduce_sum(self.loss_per_step, self.errors_per_step)
         return {
             "epoch": self.epoch,
-            "index": self.index,
+            "index": self.step_in_epoch,
             "seconds": self.seconds,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -266,12 +264,12 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epoch, self.index, self.seconds = state["epoch"], state["index"], state["seconds"]
+        self.epoch, self.step_in_epoch, self.seconds = state["epoch"], state["index"], state["seconds"]
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
-        if self.group.leads:  # sums already: the others begin at zero
-            self.losses.copy_(state["losses"])
-            self.wrong.copy_(state["wrong"])
+        if self.dist.is_main:  # sums already: the others begin at zero
+            self.loss_per_step.copy_(state["losses"])
+            self.errors_per_step.copy_(state["wrong"])
         self.precision = state["precision"]
