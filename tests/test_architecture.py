@@ -79,7 +79,7 @@ def test_imports_go_one_way(path):
         )
 
 
-def test_what_is_allowed_is_in_order():
+def test_allowed_imports_follow_the_order():
     order = list(ALLOWED)
     for part, allowed in ALLOWED.items():
         assert all(order.index(other.split(".")[0]) < order.index(part) for other in allowed), part

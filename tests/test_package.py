@@ -1,4 +1,4 @@
-"""What people install works where the repository is not: an sdist that makes a wheel, a wheel that trains elsewhere."""
+"""The sdist builds a wheel, and the wheel works outside the repository."""
 
 import os
 import shutil
@@ -32,7 +32,7 @@ def run(*command: object, cwd: Path, **env: str) -> str:
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory) -> Path:
-    """The sdist of a copy without what git ignores, and the wheel that is made from the sdist."""
+    """The sdist of a clean copy, and the wheel built from that sdist."""
     copy, out = tmp_path_factory.mktemp("source") / "copy", tmp_path_factory.mktemp("dist")
     for name in (
         "src",
@@ -52,7 +52,7 @@ def dist(tmp_path_factory) -> Path:
     return out
 
 
-def test_the_wheel_works_on_its_own(dist, tmp_path):
+def test_wheel_is_complete_and_trains_outside_the_repository(dist, tmp_path):
     (wheel,) = dist.glob("*.whl")
     site = tmp_path / "site"
     run("-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", site, wheel, cwd=tmp_path)
@@ -65,8 +65,8 @@ def test_the_wheel_works_on_its_own(dist, tmp_path):
     assert (site / "bin" / "shakeshake").is_file()
     assert "shake_resnet26_2x96d" in run(site / "bin" / "shakeshake", "models", cwd=tmp_path, **env)
     tiny = ["--epochs", "1", "--model", "shake_resnet8_2x4d", "--train-size", "100"]
-    told = run(site / "bin" / "shakeshake", "train", "digits", *tiny, "--out", "run", cwd=tmp_path, **env)
-    assert "test error" in told
+    output = run(site / "bin" / "shakeshake", "train", "digits", *tiny, "--out", "run", cwd=tmp_path, **env)
+    assert "test error" in output
     assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
     kernels = run(
         "-c", "from shakeshake.kernels import build; print(build.unavailable_reason())", cwd=tmp_path, **env
@@ -74,15 +74,15 @@ def test_the_wheel_works_on_its_own(dist, tmp_path):
     assert not kernels or "compiler" in kernels
 
 
-def test_the_sdist_has_what_belongs_to_it(dist):
+def test_sdist_contains_licence_citation_and_sources(dist):
     (archive,) = dist.glob("*.tar.gz")
     with tarfile.open(archive) as opened:
         names = {name.split("/", 1)[-1] for name in opened.getnames()}
     assert {"LICENSE", "README.md", "CITATION.cff", "CHANGELOG.md", "src/shakeshake/kernels/cpu.cpp"} <= names
 
 
-def test_the_citation_is_complete_and_of_this_version():
-    """What the format's schema, 1.2.0, requires; and no more is claimed than the paper and the package say."""
+def test_citation_is_complete_and_has_the_current_version():
+    """Required fields of the Citation File Format 1.2.0."""
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert cited["cff-version"] == "1.2.0"
     assert {"message", "title", "authors"} <= set(cited)

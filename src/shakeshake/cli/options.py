@@ -93,7 +93,7 @@ class NumberOrNone(click.ParamType):
 
 
 class Command(click.Command):
-    """A command whose help has sections of options, and examples as they are typed."""
+    """A command whose help has sections of options, and examples."""
 
     def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -1,1 +1,1 @@
-"""Helpers without a subject of their own: files, console, download, environment."""
+"""Helpers shared by all packages: files, console, cache, environment, optional dependencies, user code."""

@@ -9,7 +9,7 @@ from .files import expand_user
 
 
 def cache_dir(*names: str) -> Path:
-    """The cache folder of this package, or a path within it; nothing is created.
+    """Return the cache folder of this package, or a path within it; nothing is created.
 
     ``$XDG_CACHE_HOME/shakeshake``, by default ``~/.cache/shakeshake``. A relative XDG_CACHE_HOME is ignored, as the
     XDG base directory specification demands.

@@ -1,4 +1,4 @@
-"""What a measurement or a run was made with: versions, machine, commit."""
+"""The record of versions, machine and commit that runs and measurements carry."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def cpu_count() -> int:
 
 
 def environment(**more: Any) -> dict[str, Any]:
-    """Where a run runs: versions, machine, time, and whatever the caller adds (device, precision)."""
+    """Versions, machine, time and command of this process, plus what the caller adds, such as device and precision."""
 
     def version(package: str) -> str | None:
         try:
@@ -41,7 +41,7 @@ def environment(**more: Any) -> dict[str, Any]:
 
 
 def _program() -> str:
-    """How this process was started, without the path of anybody's machine."""
+    """How this process was started, without paths."""
     module = getattr(sys.modules.get("__main__"), "__spec__", None)
     return f"python -m {module.name.removesuffix('.__main__')}" if module else Path(sys.argv[0]).name
 
@@ -56,9 +56,9 @@ def cpu_name() -> str:
 
 
 def _commit() -> str | None:
-    """The commit of this package's checkout, with a + if it is changed.
+    """The commit of this package's checkout, with a + if it was modified.
 
-    Of a copy of it that git does not know, SHAKESHAKE_COMMIT if that is set; None where the package was installed.
+    Outside a checkout, the value of SHAKESHAKE_COMMIT; None if that is not set.
     """
     here = Path(__file__).resolve().parent
     with contextlib.suppress(OSError, subprocess.SubprocessError):

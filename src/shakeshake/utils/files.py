@@ -1,4 +1,4 @@
-"""Writing files so that no reader ever sees half of one, and naming new folders."""
+"""Atomic file writing, and names for new folders."""
 
 from __future__ import annotations
 
@@ -14,16 +14,24 @@ from ..errors import InputError
 
 
 def expand_user(path: str | os.PathLike[str]) -> Path:
-    """The path with ``~`` as the home directory; as it is where nobody knows that."""
+    """Replace ``~`` by the home directory; a path whose user is unknown stays unchanged."""
     return Path(os.path.expanduser(path))
 
 
 def atomic_write(
     path: Path, content: str | bytes | memoryview, before_rename: Callable[[], None] | None = None
 ) -> None:
-    """Write a file beside and rename it: whoever looks sees the old content or the new one, never a part.
+    """Write a file so that readers see either the old content or the new one, never a part of it.
 
-    Raises OSError (a full disk, say); then the old file is untouched and nothing is left beside it.
+    The content is written to a temporary file in the same folder, flushed to the disk, and renamed.
+
+    Args:
+        path: The file to write or replace.
+        content: Text (UTF-8) or bytes.
+        before_rename: Called when the content is on the disk; if it raises, the file is not replaced.
+
+    Raises:
+        OSError: If the file cannot be written; the old file is then unchanged.
     """
     data = content.encode() if isinstance(content, str) else content
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
@@ -43,18 +51,25 @@ def atomic_write(
 
 
 def atomic_write_all(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Files in a folder of their own: all of them are whole on the disk before the first one takes its name.
+    """Write several files into a folder; none is replaced before all of them are complete on the disk.
 
-    Raises OSError; then what was there is untouched. What a kill has left of an earlier try is removed.
+    Temporary files of an earlier, killed call are removed.
+
+    Args:
+        folder: The folder; it is created if necessary.
+        files: Contents by file name.
+
+    Raises:
+        OSError: If a file cannot be written; existing files are then unchanged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for part in folder.glob(".*.part"):
         shutil.rmtree(part) if part.is_dir() else part.unlink()
-    with tempfile.TemporaryDirectory(prefix=".", suffix=".part", dir=folder) as beside:
+    with tempfile.TemporaryDirectory(prefix=".", suffix=".part", dir=folder) as temporary:
         for name, content in files.items():
-            atomic_write(Path(beside) / name, content)
+            atomic_write(Path(temporary) / name, content)
         for name in files:
-            os.replace(Path(beside) / name, folder / name)
+            os.replace(Path(temporary) / name, folder / name)
 
 
 def _umask() -> int:
@@ -64,7 +79,11 @@ def _umask() -> int:
 
 
 def new_numbered_dir(parent: Path, stem: str) -> Path:
-    """A folder ``parent/stem-N``, made for who asks, whoever else is making one there. Raises InputError."""
+    """Create a new folder ``parent/stem-N``, safely if several processes do so at the same time.
+
+    Raises:
+        InputError: If it cannot be created.
+    """
     number = last_number(parent, stem) + 1
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +92,7 @@ def new_numbered_dir(parent: Path, stem: str) -> Path:
             try:
                 path.mkdir()
                 return path
-            except FileExistsError:  # somebody was quicker
+            except FileExistsError:  # another process created it first
                 number += 1
     except OSError as error:
         raise InputError(f"out: {parent} cannot be written: {error.strerror or error}") from None

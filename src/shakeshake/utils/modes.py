@@ -10,7 +10,7 @@ from torch import nn
 
 @contextlib.contextmanager
 def eval_mode(*networks: nn.Module) -> Iterator[None]:
-    """Put networks into evaluation mode; on exit every submodule has its own mode back."""
+    """Put networks into evaluation mode; on exit restore the mode of every submodule."""
     modes = {module: module.training for network in networks for module in network.modules()}
     for network in networks:
         network.eval()
