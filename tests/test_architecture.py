@@ -26,7 +26,16 @@ ALLOWED = {
     "analysis": {"errors", "utils", "layers", "models", "data", "train", "inference"},
     "export": {"errors", "utils", "layers", "models", "data", "inference", "train", "analysis"},
     "experiments": {"errors", "utils", "layers", "models", "data", "train", "analysis", "inference"},
-    "report": {"errors", "utils", "layers.rules", "models.registry", "train.run_directory"},
+    "report": {
+        "errors",
+        "utils",
+        "layers.rules",
+        "models.registry",
+        "analysis.schema",
+        "experiments.schema",
+        "train.run_directory",
+        "train.schema",
+    },
     "bench": {"errors", "utils", "models", "data", "train", "inference"},
     "classifier": {"errors", "utils", "models", "data", "train"},
     "__init__": {

@@ -83,7 +83,7 @@ def test_only_png_images_are_embedded(run, tmp_path):
 
 
 def test_images_stop_at_a_budget(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(view_models, "IMAGE_BYTES", 60_000)  # room for the twelve mistakes
+    monkeypatch.setattr(view_models, "IMAGE_BYTES", 60_000)  # enough for the twelve mistakes
     page = write_report([run], tmp_path / "report.html").read_text()
     assert page.count("<img") == 12
     assert "Where the network looks" not in page

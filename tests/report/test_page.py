@@ -99,10 +99,9 @@ def test_damaged_run_is_reported_and_the_good_one_shown(tmp_path, make_run):
     notes = page[page.index('role="note"') : page.index("</aside>")]
     for told in (
         "cut: recipe.json is not valid JSON",
-        "cut: metrics.jsonl is broken in line 7</li>",
-        "cut: metrics.jsonl has impossible values of lr, train_error, which are left out",
+        "cut: metrics.jsonl is broken in line 7, 8</li>",
         "cut: environment.json holds no JSON object",
-        "cut: is not finished: this is the state after 8 epochs",
+        "cut: is not finished: this is the state after 6 epochs",
         "lost: not shown, because recipe.json is missing; metrics.jsonl is missing",
         "nowhere: there is no such folder",
     ):

@@ -39,7 +39,7 @@ class Region:
 
 
 def regions(rule: str) -> tuple[Region, ...]:
-    """The regions of a rule. Raises InputError for text that is no rule, and for a registered rule."""
+    """The regions of a rule. Raises InputError for an invalid rule, and for a registered one."""
     parsed = ShakeRule.parse(rule)
     interval = parsed.beta_interval
     if interval is None:

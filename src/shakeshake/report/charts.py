@@ -26,7 +26,7 @@ LEVELS = 4
 
 
 def block_name(block: str) -> str:
-    """``stages.0.blocks.1`` as "stage 1 · block 2"; other names as they are."""
+    """``stages.0.blocks.1`` as "stage 1 · block 2"; other names unchanged."""
     match = re.fullmatch(r"stages\.(\d+)\.blocks\.(\d+)", block)
     return f"stage {int(match[1]) + 1} · block {int(match[2]) + 1}" if match else block
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..experiments.schema import Table, TableCell, is_table
-from .runs import RunRecord, read_fields, read_object, read_run, run_names
+from .runs import MAX_PROBLEMS, RunRecord, read_fields, read_object, read_run, run_names
 from .svg import clean
 
 IN_PAPER_ORDER = ("table1", "table2", "table3", "strength", "architectures", "correlation", "layerwise")
@@ -142,7 +142,7 @@ def _read_table(path: Path, cache: dict[Path, RunRecord]) -> TableRecord:
     if not is_table(values):
         raise InputError("; ".join(problems) or "it is not a table of `shakeshake reproduce` or `compare`")
     table = read_fields(Table.from_dict, values, path.name, problems)
-    runs = {}
+    runs, unreadable = {}, []
     for run in (run for cell in table.cells for run in cell.runs):
         record = _read_run_of(path.parent, run.path, cache)
         if record is None:
@@ -151,7 +151,10 @@ def _read_table(path: Path, cache: dict[Path, RunRecord]) -> TableRecord:
             runs[run.path] = record
         else:
             why = "; ".join(record.problems)
-            problems.append(f"{record.short}: {why}, so its curves and analyses are missing")
+            unreadable.append(f"{record.short}: {why}, so its curves and analyses are missing")
+    problems += unreadable[:MAX_PROBLEMS]
+    if len(unreadable) > MAX_PROBLEMS:
+        problems.append(f"{len(unreadable) - MAX_PROBLEMS} more runs cannot be read, so their curves are missing")
     if not any(cell.runs for cell in table.cells):
         problems.append("has no finished run yet")
     return TableRecord(table, runs, tuple(dict.fromkeys(problems)))

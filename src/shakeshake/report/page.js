@@ -138,8 +138,8 @@ for (const figure of document.querySelectorAll("[data-tips]")) {
     tip.style.maxWidth = Math.min(420, page - 16) + "px";
     const box = part.getBoundingClientRect(), outer = figure.getBoundingClientRect();
     const left = box.left - outer.left + box.width / 2 - tip.offsetWidth / 2;
-    const room = page - outer.left - tip.offsetWidth - 8;
-    tip.style.left = Math.max(8 - outer.left, Math.min(left, room)) + "px";
+    const rightmost = page - outer.left - tip.offsetWidth - 8;
+    tip.style.left = Math.max(8 - outer.left, Math.min(left, rightmost)) + "px";
     const above = box.top > tip.offsetHeight + 16;
     tip.style.top = (above ? box.top - tip.offsetHeight - 8 : box.bottom + 8) - outer.top + "px";
   };

@@ -8,48 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import Any
 
 from ..analysis import schema as analysis_schema
 from ..analysis.schema import Analysis
 from ..errors import InputError
-from ..utils.schema import Count, JsonSchema, Percent, Range
+from ..train.schema import EpochMetrics, FitResult
 from .svg import clean
 
 HOUSEKEEPING = ("data_dir", "checkpoint_interval_s")
 """Recipe fields that do not change what is trained."""
 MAX_PROBLEMS = 5
-
-Positive = Annotated[float, Range(0)]
-
-
-@dataclass(frozen=True)
-class Result(JsonSchema):
-    """The part of result.json that the report draws. Errors in %."""
-
-    last_error: Percent | None = None
-    last_balanced_error: Percent | None = None
-    last_train_error: Percent | None = None
-    best_error: Percent | None = None
-    best_epoch: Count | None = None
-    epochs: Count | None = None
-    seconds: Positive | None = None
-    train_images: Count | None = None
-    test_images: Count | None = None
-
-
-@dataclass(frozen=True)
-class Epoch(JsonSchema):
-    """A line of metrics.jsonl. Errors in %; None where an epoch was not tested."""
-
-    epoch: Annotated[int, Range(1)]
-    lr: Positive | None = None
-    train_loss: Positive | None = None
-    train_error: Percent | None = None
-    test_loss: Positive | None = None
-    test_error: Percent | None = None
-    seconds: Positive | None = None
-    images_per_second: Positive | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +28,7 @@ class RunRecord:
     Attributes:
         name: the folder's name, with as much of its path as sets it apart from the others.
         recipe, environment, fields: the objects of recipe.json, environment.json and result.json.
-        result: the figures in result.json; None fields where the run is not finished.
+        result: result.json; None if the run is not finished or the file is damaged.
         epochs: the lines of metrics.jsonl in order.
         problems: sentences about what could not be read.
     """
@@ -68,8 +37,8 @@ class RunRecord:
     recipe: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     fields: dict[str, Any] = field(default_factory=dict)
-    result: Result = field(default_factory=Result)
-    epochs: tuple[Epoch, ...] = ()
+    result: FitResult | None = None
+    epochs: tuple[EpochMetrics, ...] = ()
     problems: tuple[str, ...] = ()
     analysis: Analysis = field(default_factory=Analysis)
 
@@ -93,14 +62,13 @@ class RunRecord:
     @property
     def last_epoch(self) -> int | None:
         """Number of epochs trained so far."""
-        return self.epochs[-1].epoch if self.epochs else self.result.epochs
+        return self.epochs[-1].epoch if self.epochs else self.result.epochs if self.result else None
 
     @property
     def last_error(self) -> float | None:
         """Test error of the last epoch in %; of the last one tested while the run is unfinished."""
         tested = self._last_tested
-        known = self.result.last_error
-        return known if known is not None else tested.test_error if tested else None
+        return self.result.last_error if self.result else tested.test_error if tested else None
 
     @property
     def last_tested(self) -> int | None:
@@ -110,16 +78,16 @@ class RunRecord:
     @property
     def balanced_error(self) -> float | None:
         """Mean of the test errors of the classes in %; None where it equals the error."""
-        value, error = self.result.last_balanced_error, self.last_error
-        return value if value is not None and error is not None and abs(value - error) >= 0.005 else None
+        value = self.result.last_balanced_error if self.result else None
+        return value if value is not None and abs(value - (self.last_error or 0.0)) >= 0.005 else None
 
     @property
     def train_error(self) -> float | None:
         """Training error of the last epoch in %; with mixup that of the analysis, since mixtures have no error."""
         if self.recipe.get("mixup_alpha"):
             return self.analysis.train_error
-        known, tested = self.result.last_train_error, self._last_tested
-        return known if known is not None else tested.train_error if tested else None
+        tested = self._last_tested
+        return self.result.last_train_error if self.result else tested.train_error if tested else None
 
     @property
     def gap(self) -> float | None:
@@ -130,29 +98,27 @@ class RunRecord:
     @property
     def best(self) -> tuple[float, int] | None:
         """The lowest test error and its epoch."""
-        if self.result.best_error is not None and self.result.best_epoch:
+        if self.result:
             return self.result.best_error, self.result.best_epoch
         return min(((one.test_error, one.epoch) for one in self.epochs if one.test_error is not None), default=None)
 
     @property
     def seconds(self) -> float | None:
-        if self.result.seconds is not None:
-            return self.result.seconds
-        return sum(one.seconds or 0.0 for one in self.epochs) or None
+        return self.result.seconds if self.result else sum(one.seconds for one in self.epochs) or None
 
     @property
     def images_per_second(self) -> float | None:
         """The median over epochs: the first one is slower, and others may share the machine."""
-        speeds = [one.images_per_second for one in self.epochs if one.images_per_second is not None]
+        speeds = [one.images_per_second for one in self.epochs]
         return median(speeds) if speeds else None
 
     @property
     def train_images(self) -> int | None:
         size = self.recipe.get("train_size")
-        return self.result.train_images or (size if isinstance(size, int) else None)
+        return self.result.train_images if self.result else size if isinstance(size, int) else None
 
     @property
-    def _last_tested(self) -> Epoch | None:
+    def _last_tested(self) -> EpochMetrics | None:
         return next((one for one in reversed(self.epochs) if one.test_error is not None), None)
 
 
@@ -168,7 +134,7 @@ def read_run(path: Path, name: str | None = None) -> RunRecord:
     if not (recipe or fields or epochs):
         return RunRecord(name, problems=("not shown, because " + "; ".join(problems),))
     environment = read_object(path / "environment.json", problems)
-    result = read_fields(Result.from_dict, fields, "result.json", problems)
+    result = _read_result(fields, problems)
     values = read_object(path / analysis_schema.FILE, problems, optional=True)
     analysis = read_fields(Analysis.from_dict, values, analysis_schema.FILE, problems)
     problems += analysis.notes
@@ -223,7 +189,15 @@ def read_fields(read: Callable[..., Any], values: Mapping[str, Any], file: str, 
     return found
 
 
-def _read_metrics(path: Path, problems: list[str]) -> tuple[Epoch, ...]:
+def _read_result(values: dict[str, Any], problems: list[str]) -> FitResult | None:
+    try:
+        return FitResult.from_dict(values) if values else None
+    except InputError as error:
+        problems.append(f"result.json is damaged and left out: {error}")
+        return None
+
+
+def _read_metrics(path: Path, problems: list[str]) -> tuple[EpochMetrics, ...]:
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
@@ -232,12 +206,11 @@ def _read_metrics(path: Path, problems: list[str]) -> tuple[Epoch, ...]:
     except OSError as error:
         problems.append(f"{path.name} cannot be read ({error.strerror})")
         return ()
-    epochs: dict[int, Epoch] = {}
+    epochs: dict[int, EpochMetrics] = {}
     broken: list[int] = []
-    impossible: list[str] = []
     for i, text in enumerate(lines, 1):
         try:
-            epoch = Epoch.from_dict(json.loads(text), problems=impossible)
+            epoch = EpochMetrics.from_dict(json.loads(text))
         except (InputError, ValueError, RecursionError):
             if i < len(lines) or text.endswith("}"):  # otherwise the run was killed while it wrote the last line
                 broken.append(i)
@@ -246,9 +219,6 @@ def _read_metrics(path: Path, problems: list[str]) -> tuple[Epoch, ...]:
     if broken:
         which = ", ".join(map(str, broken[:MAX_PROBLEMS])) + (", …" if len(broken) > MAX_PROBLEMS else "")
         problems.append(f"{path.name} is broken in line {which}")
-    if impossible:
-        names = dict.fromkeys(problem.split(":")[0] for problem in impossible)
-        problems.append(f"{path.name} has impossible values of {', '.join(names)}, which are left out")
     if not epochs:
         problems.append(f"{path.name} holds no complete epoch")
     return tuple(epochs[epoch] for epoch in sorted(epochs))

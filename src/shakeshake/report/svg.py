@@ -38,7 +38,7 @@ def tag(name: str, *children: object, **attributes: Any) -> Markup:
 
 
 def safe(value: Any) -> Any:
-    """Text without control characters but line breaks and tabs; markup as it is."""
+    """Text without control characters but line breaks and tabs; markup unchanged."""
     if not isinstance(value, str) or hasattr(value, "__html__") or value.isprintable():
         return value
     return "".join(" " if is_unsafe_char(c) and c not in "\n\t" else c for c in value)

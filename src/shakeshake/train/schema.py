@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..utils.schema import JsonSchema
+from ..utils.schema import JsonSchema, Percent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +29,11 @@ class FitResult(JsonSchema):
         path: The run directory. Not part of the file.
     """
 
-    last_error: float
-    last_balanced_error: float | None = None
-    best_error: float
+    last_error: Percent
+    last_balanced_error: Percent | None = None
+    best_error: Percent
     best_epoch: int
-    last_train_error: float
+    last_train_error: Percent
     epochs: int
     steps: int
     seconds: float
@@ -80,10 +80,10 @@ class EpochMetrics(JsonSchema):
     step: int
     lr: float
     train_loss: float
-    train_error: float
+    train_error: Percent
     test_loss: float | None
-    test_error: float | None
-    test_balanced_error: float | None = None
+    test_error: Percent | None
+    test_balanced_error: Percent | None = None
     seconds: float
     images_per_second: float
     peak_memory: int | None = None
