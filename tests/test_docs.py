@@ -19,9 +19,11 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import warnings
 from dataclasses import fields
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -132,6 +134,7 @@ def test_every_block_runs(page, folder, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("SHAKESHAKE_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("SHAKESHAKE_KERNELS", "0")
+    monkeypatch.setitem(sys.modules, "wandb", MagicMock())  # a service, so not installed
     for module, registered in REGISTRIES:
         monkeypatch.setattr(module, registered, dict(getattr(module, registered)))
     text = page.read_text()
