@@ -24,14 +24,14 @@ from .train_step import MODEL, ours
 
 # Group -> names of operations and kernels.
 GROUPS = {
-    "convolutions forward, BN and ReLU included": ("conv_summed",),
-    "gradients of their inputs, BN and ReLU included": ("conv_masked", "conv_forked", "affine_backward"),
-    "gradients of their weights": ("conv_weights",),
-    "weights put in order": ("conv_arrange",),
-    "BN + mix + sum, both ways": ("mix", "mix_backward"),
-    "BN from what was summed up": ("stats", "stats_of_images"),
+    "convolutions forward, BN and ReLU included": ("conv_sums",),
+    "gradients of their inputs, BN and ReLU included": ("conv_bn_relu_backward", "conv_relu_backward", "bn_backward"),
+    "gradients of their weights": ("conv_weight_grad",),
+    "weights put in order": ("conv_pack_weights",),
+    "BN + mix + sum, both ways": ("bn_mix", "bn_mix_backward"),
+    "BN from what was summed up": ("bn_statistics", "bn_statistics_from_sums"),
     "BN + ReLU and forks by themselves": (
-        *("affine_relu", "affine_relu_backward", "fork_backward", "aten::clamp_min", "aten::relu"),
+        *("bn_relu", "bn_relu_backward", "fan_out_backward", "aten::clamp_min", "aten::relu"),
         "aten::threshold_backward",
     ),
     "torch's convolutions": (

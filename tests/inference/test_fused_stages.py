@@ -41,7 +41,7 @@ def by_modules(fused: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 
 def prepared(fused: nn.Module) -> int:
-    return sum(len(ready) for ready in fused.stages[0]._prepared.values())
+    return sum(len(ready) for ready in fused.stages[0]._plans.values())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -83,7 +83,7 @@ def test_memory_is_not_written_while_it_is_read():
         expected = nn.Sequential.forward(stages, x)
         assert torch.equal(stages(x), expected)
         assert torch.equal(stages(x), expected)
-    assert len(stages._prepared) == 1
+    assert len(stages._plans) == 1
 
 
 def test_a_result_stays_what_it_is():

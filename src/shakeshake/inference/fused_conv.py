@@ -1,4 +1,4 @@
-"""A ReLU, a convolution, a sum and a ReLU as one: what fused networks are made of."""
+"""Convolution with optional ReLU before, sum and ReLU after, computed as one operation."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ..kernels.ops import Kernel
 
 
 class FusedConv(nn.Conv2d):
-    """relu(conv(relu(x)) + add), each of the three if asked for.
+    """relu(conv(relu(x)) + add); both ReLUs and the sum are optional.
 
-    On a CPU outside of autograd it is one kernel of ours, or else one primitive of oneDNN, with the weight rearranged
-    once instead of at every call; ``add`` may then be overwritten. Elsewhere, and while a graph is recorded
-    (torch.export, torch.compile, tracing, autocast), it is the operations one after the other.
+    On a CPU outside of autograd this is one kernel of this package, or else one oneDNN primitive, with the weight
+    packed once instead of at every call; ``add`` may then be overwritten. Elsewhere, and while operations are recorded or
+    transformed (torch.export, torch.compile, tracing, autocast), it is separate operations.
     """
 
     _packed_of: Hashable = None
@@ -30,9 +30,9 @@ class FusedConv(nn.Conv2d):
     def forward(self, x: Tensor, add: Tensor | None = None, relu: bool = False, relu_first: bool = False) -> Tensor:
         weight, bias = self._parameters["weight"], self._parameters["bias"]
         assert weight is not None
-        if alone := unrecorded(x) and x.dtype == weight.dtype:
-            self._forget_if_not_of(weight, bias)
-            if self._fits(x, add):
+        if eager := is_eager_cpu(x) and x.dtype == weight.dtype:
+            self._drop_stale_packing(weight, bias)
+            if self._is_supported(x, add):
                 x = x.contiguous(memory_format=torch.channels_last)
                 add = None if add is None else add.contiguous(memory_format=torch.channels_last)
                 y = torch.empty(self.output_shape(x), dtype=x.dtype, memory_format=torch.channels_last)
@@ -40,30 +40,30 @@ class FusedConv(nn.Conv2d):
                 return y
         if relu_first:
             x = F.relu(x)
-        if not (alone and _packs(x.dtype)):
+        if not (eager and _onednn_packs(x.dtype)):
             y = super().forward(x)
             y = y if add is None else y + add
             return F.relu(y) if relu else y
-        return self._by_primitive(x, weight, bias, add, relu)
+        return self._run_onednn(x, weight, bias, add, relu)
 
     def kernel(
         self, x: Tensor, y: Tensor, add: Tensor | None, relu: bool = False, relu_first: bool = False
     ) -> Kernel | None:
-        """What writes the result to ``y``, as often as it is called, or None where that is no kernel of ours.
+        """A kernel that writes the result to ``y`` at every call, or None if it is not supported.
 
-        x, y, add: channels_last; ``x`` such that unrecorded() is true of it.
+        x, y, add: channels_last; ``is_eager_cpu(x)`` must be true.
         """
         weight = self._parameters["weight"]
         assert weight is not None
-        self._forget_if_not_of(weight, self._parameters["bias"])
-        fits = x.dtype == weight.dtype and self._fits(x, add)
+        self._drop_stale_packing(weight, self._parameters["bias"])
+        fits = x.dtype == weight.dtype and self._is_supported(x, add)
         return self._kernel(x, y, add, relu, relu_first) if fits else None
 
     def output_shape(self, x: Tensor) -> tuple[int, int, int, int]:
-        """(N, C, H, W) of what a kernel writes for ``x``."""
+        """(N, C, H, W) of the result for ``x``."""
         return convs.output_shape(x, self.out_channels, self.stride[0])
 
-    def _fits(self, x: Tensor, add: Tensor | None) -> bool:
+    def _is_supported(self, x: Tensor, add: Tensor | None) -> bool:
         return (
             self._parameters["bias"] is not None
             and convs.can_conv_bias_act(x, self, self._packed_taps)
@@ -74,35 +74,35 @@ class FusedConv(nn.Conv2d):
         weight, bias, stride, taps = self.weight, self.bias, self.stride[0], self._packed_taps
         assert bias is not None
         winograd = convs.uses_winograd(x, stride, (taps,))
-        words, floats = self._once(
+        packed, floats = self._cached(
             winograd, lambda: (convs.pack_weights(weight, x.dtype, winograd=winograd), bias.detach().float())
         )
         return convs.conv_bias_act(
-            x, y, words, floats, stride, taps, winograd=winograd, relu_first=relu_first, add=add, relu=relu
+            x, y, packed, floats, stride, taps, winograd=winograd, relu_first=relu_first, add=add, relu=relu
         )
 
-    def _by_primitive(self, x: Tensor, weight: Tensor, bias: Tensor | None, add: Tensor | None, relu: bool) -> Tensor:
+    def _run_onednn(self, x: Tensor, weight: Tensor, bias: Tensor | None, add: Tensor | None, relu: bool) -> Tensor:
         shape = (self.padding, self.stride, self.dilation, self.groups)
         run, last = torch.ops.mkldnn, "relu" if relu else "none"
-        packed = self._once(x.shape, lambda: run._reorder_convolution_weight(weight.detach(), *shape, list(x.shape)))
+        packed = self._cached(x.shape, lambda: run._reorder_convolution_weight(weight.detach(), *shape, list(x.shape)))
         if add is None:
             return run._convolution_pointwise(x, packed, bias, *shape, last, [], None)
         after = "relu" if relu else None
-        if add is x:  # it is still read while the result is written
+        if add is x:  # still read while the result is written
             return run._convolution_pointwise.binary(x, add, packed, bias, *shape, "add", 1.0, after, [], None)
         return run._convolution_pointwise_.binary(add, x, packed, bias, *shape, "add", 1.0, after, [], None)
 
-    def _forget_if_not_of(self, weight: Tensor, bias: Tensor | None) -> None:
-        of = weight.dtype, identity(weight), identity(bias)
+    def _drop_stale_packing(self, weight: Tensor, bias: Tensor | None) -> None:
+        of = weight.dtype, version_key(weight), version_key(bias)
         if self._packed_of != of:
             self._packed, self._packed_taps = {}, convs.nonzero_taps(weight)
-            self._packed_memory = [held(value) for value in (weight, bias)]
-            self._packed_of = of  # last: another thread that sees it finds the rest
+            self._packed_memory = [pin_storage(value) for value in (weight, bias)]
+            self._packed_of = of  # last: a thread that sees it finds the rest in place
 
-    def _once(self, what: Hashable, make: Callable[[], Any]) -> Any:
-        """What was made of the weight and the bias, which are as they were; the last few such things are kept.
+    def _cached(self, what: Hashable, make: Callable[[], Any]) -> Any:
+        """A value derived from weight and bias, from a cache of the last four.
 
-        Several threads may use a network: each finds its own, whatever another has put in the place of what was kept.
+        Threads may use the network at once: the cache is replaced, never changed.
         """
         kept = self._packed
         if what in kept:
@@ -112,12 +112,12 @@ class FusedConv(nn.Conv2d):
         return made
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy rearranges its weight for itself."""
+        """A copy packs its own weight."""
         return {key: value for key, value in self.__dict__.items() if not key.startswith("_packed")}
 
 
-def unrecorded(x: Tensor) -> bool:
-    """Whether an input is on a CPU, and nobody records, counts or transforms what is done with it."""
+def is_eager_cpu(x: Tensor) -> bool:
+    """Whether ``x`` is on a CPU and its operations are neither recorded, counted nor transformed."""
     return (
         type(x) is Tensor
         and x.device.type == "cpu"
@@ -131,21 +131,21 @@ def unrecorded(x: Tensor) -> bool:
     )
 
 
-def identity(tensor: Tensor | None) -> tuple[int, int | None] | None:
-    """Another one whenever its values may be others, for as long as its memory is held()."""
+def version_key(tensor: Tensor | None) -> tuple[int, int | None] | None:
+    """A key that differs whenever the values may have changed, as long as ``pin_storage`` keeps the memory."""
     if tensor is None:
         return None
     return tensor.data_ptr(), None if tensor.is_inference() else tensor._version
 
 
-def held(tensor: Tensor | None) -> Tensor | None:
-    """Its memory: while this is kept, nothing else comes to lie there, not even by ``parameter.data = ...``."""
+def pin_storage(tensor: Tensor | None) -> Tensor | None:
+    """A reference that keeps the memory from being reused, even after ``parameter.data = ...``."""
     return None if tensor is None else tensor.detach()
 
 
 @functools.cache
-def _packs(dtype: torch.dtype) -> bool:
-    """Whether oneDNN takes packed weights of this type here."""
+def _onednn_packs(dtype: torch.dtype) -> bool:
+    """Whether oneDNN supports packed weights of this dtype on this machine."""
     if not torch.backends.mkldnn.is_available():
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())

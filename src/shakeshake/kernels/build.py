@@ -22,7 +22,7 @@ from ..utils.cache import cache_dir
 SOURCES = tuple(
     Path(__file__).with_name(f"{name}.cpp") for name in ("cpu", "conv", "conv_weights", "winograd", "winograd_weights")
 )
-HEADERS = tuple(Path(__file__).with_name(f"{name}.h") for name in ("conv", "conv_after", "winograd", "lists"))
+HEADERS = tuple(Path(__file__).with_name(f"{name}.h") for name in ("conv", "epilogue", "pointer_array", "winograd"))
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
 COMPILERS = ("c++", "g++", "clang++")
 ENV_VARIABLE = "SHAKESHAKE_KERNELS"  # "0" switches the kernels off

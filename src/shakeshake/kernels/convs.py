@@ -37,7 +37,9 @@ def is_supported(dtype: torch.dtype) -> bool:
     """Whether this machine has these convolutions and none that are faster: with AMX, oneDNN's are in bfloat16."""
     library = load_library()
     half = dtype == torch.bfloat16
-    return library is not None and bool(library.shake_conv_there(ctypes.c_int(half))) and not (half and _has_amx())
+    return (
+        library is not None and bool(library.shake_conv_is_supported(ctypes.c_int(half))) and not (half and _has_amx())
+    )
 
 
 def _has_amx() -> bool:
@@ -196,7 +198,7 @@ def conv_bias_act(
     """
     n, into, h, w = x.shape
     size, prologue = (n, h, w, into, len(bias), stride, int(winograd)), RELU if relu_first else NO_PROLOGUE
-    return Kernel("conv_biased", x, x, *size, prologue, taps, weights, bias, add, int(relu), y)
+    return Kernel("conv_bias_act", x, x, *size, prologue, taps, weights, bias, add, int(relu), y)
 
 
 def output_shape(x: Tensor, out: int, stride: int) -> tuple[int, int, int, int]:
@@ -240,7 +242,7 @@ class _ReluConvSums(torch.autograd.Function):
         winograd = uses_winograd(x, stride, taps)
         dx, packed = torch.empty_like(x), _pack(weights, x.dtype, winograd=winograd, backward=True)
         size = (*_nhwc(x), len(weights[0]), stride, int(winograd))
-        call("conv_forked", x, x, *size, len(weights), taps, packed, dys, dskip, dx)
+        call("conv_relu_backward", x, x, *size, len(weights), taps, packed, dys, dskip, dx)
         return dx, None, None, None, *_weight_gradients(x, dys, weights, ctx.spec)
 
 
@@ -274,7 +276,7 @@ class _BnReluConvSums(torch.autograd.Function):
         winograd = uses_winograd(x, 1)
         packed = _pack((conv,), x.dtype, winograd=winograd, backward=True, groups=ctx.groups)
         size = (*_nhwc(x), len(conv), int(winograd), ctx.groups)
-        call("conv_masked", x, dy, *size, packed, x, scale, shift, mean, invstd, g, sums)
+        call("conv_bn_relu_backward", x, dy, *size, packed, x, scale, shift, mean, invstd, g, sums)
         spec = _ConvSpec([ALL_TAPS], 1, AFFINE_RELU, statistics, ctx.groups)
         (dconv,) = _weight_gradients(x, [dy], [conv], spec)
         dx, dweight, dbias = bn_backward(x, g, sums, scale, mean, invstd)
@@ -296,7 +298,7 @@ def _convolve(x: Tensor, weights: Sequence[Tensor], spec: _ConvSpec) -> tuple[Te
     sums = torch.empty(len(weights), len(x), 3, shape[1])
     packed = _pack(weights, x.dtype, winograd=winograd, backward=False, groups=groups)
     size, prologue_args = (*_nhwc(x), shape[1], stride, int(winograd), groups), (prologue, *spec.scale_and_shift)
-    call("conv_summed", x, x, *size, *prologue_args, len(weights), taps, packed, ys, sums)
+    call("conv_sums", x, x, *size, *prologue_args, len(weights), taps, packed, ys, sums)
     return *ys, sums
 
 
@@ -309,7 +311,7 @@ def _weight_gradients(x: Tensor, dys: list[Tensor], weights: Sequence[Tensor], s
     ]
     size = (*_nhwc(x), len(weights[0]), stride, int(uses_winograd(x, stride, taps)), groups)
     prologue_args = (prologue, *spec.scale_and_shift)
-    call("conv_weights", x, x, *size, *prologue_args, len(weights), taps, dys, dweights)
+    call("conv_weight_grad", x, x, *size, *prologue_args, len(weights), taps, dys, dweights)
     return dweights
 
 
@@ -336,5 +338,5 @@ def _pack(weights: Sequence[Tensor], dtype: torch.dtype, *, winograd: bool, back
         summed = backward and groups == 1
         first, among = (number * blocks, len(weights) * blocks) if summed else (0, blocks)
         to = words if summed else words[number * each :]
-        call("conv_arrange", like, weight, out, into, int(winograd), int(backward), first, among, to)
+        call("conv_pack_weights", like, weight, out, into, int(winograd), int(backward), first, among, to)
     return words

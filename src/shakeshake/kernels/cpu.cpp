@@ -1,8 +1,8 @@
-// Batch normalisation in training, fused with what stands beside it: ReLU, or the mix of branches and the sum with the skip.
+// Batch normalisation in training, fused with its neighbours: ReLU, or the mix of branches and the sum with the skip.
 //
 // Tensors are channels_last: `rows` pixels of `c` channels each, one pixel after the other; float or bfloat16; c is a
-// multiple of 16. What is reduced over pixels is summed in float over a block of pixels and in double over the blocks,
-// in their order: results do not depend on the number of threads. The slow twin of every function is in tests/kernels.
+// multiple of 16. Sums over pixels are taken in float within a block of pixels and in double over the blocks, in order:
+// results do not depend on the number of threads. tests/kernels compares every function with plain operations.
 
 #include <algorithm>
 #include <cmath>
@@ -10,14 +10,14 @@
 #include <cstring>
 #include <vector>
 
-#include "lists.h"
+#include "pointer_array.h"
 
 namespace {
 
 using bf16 = uint16_t;
 constexpr int64_t BLOCK = 256;  // pixels
 
-// The compiler's own vectors, as wide as a register: it takes apart wider ones number by number, at a fifth of the speed.
+// The compiler's vector types, exactly as wide as a register: wider ones are split into scalars, at a fifth of the speed.
 #ifdef __AVX512F__
 constexpr int LANES = 16;
 #else
@@ -44,7 +44,7 @@ inline Floats load(const bf16* p) {
 
 inline void store(float* p, Floats v) { std::memcpy(p, &v, sizeof v); }
 
-inline void store(bf16* p, Floats v) {  // to the nearest, ties to even; a NaN made from bf16 numbers stays one
+inline void store(bf16* p, Floats v) {  // round to nearest even; a NaN computed from bf16 values stays a NaN
   Words bits;
   std::memcpy(&bits, &v, sizeof v);
   const Words rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
@@ -52,7 +52,7 @@ inline void store(bf16* p, Floats v) {  // to the nearest, ties to even; a NaN m
   std::memcpy(p, &h, sizeof h);
 }
 
-inline Floats relu(Floats v) { return v <= 0.0f ? Floats{} : v; }  // not a number stays one
+inline Floats relu(Floats v) { return v <= 0.0f ? Floats{} : v; }  // propagates NaN
 
 int64_t blocks_of(int64_t rows) { return (rows + BLOCK - 1) / BLOCK; }
 
@@ -63,12 +63,12 @@ void add_up(const std::vector<double>& partial, int64_t blocks, int64_t width, d
     for (int64_t i = 0; i < width; ++i) total[i] += partial[b * width + i];
 }
 
-// K sums over the rows of a block for every channel: `term` makes a group's terms from constants that `constants` reads.
+// K sums over the rows of a block for every channel. `constants` loads what `term` needs for a group of channels.
 template <int K, class Constants, class Term>
 inline void sum_block(int64_t from, int64_t to, int64_t c, double* out, Constants constants, Term term) {
   for (int64_t i = 0; i < c; i += LANES) {
     const auto known = constants(i);
-    Floats even[K] = {}, odd[K] = {};  // two of each, so that one addition need not wait for the one before
+    Floats even[K] = {}, odd[K] = {};  // two accumulators, so that an addition does not wait for the previous one
     int64_t r = from;
     for (; r + 1 < to; r += 2) {
       term(known, r * c + i, even);
@@ -80,8 +80,8 @@ inline void sum_block(int64_t from, int64_t to, int64_t c, double* out, Constant
   }
 }
 
-// From the sums over all rows of a gradient, and of it times the normalised input: BN's own gradients, and what every
-// element of the input's needs beside scale * gradient, so that mean and variance count: a * x + k.
+// From the sums over all rows of a gradient g and of g * normalised input: the gradients of BN's weight and bias, and the
+// term a * x + k that the gradient of the input has beside scale * g, as mean and variance depend on the input.
 struct Corrections {
   std::vector<float> a, k;
 
@@ -97,7 +97,7 @@ struct Corrections {
   }
 };
 
-// A batch normalisation, and what it makes of the mean and the variance (not the unbiased one) over `rows` pixels.
+// A batch normalisation, which turns mean and (biased) variance over `rows` pixels into its statistics.
 struct Normalisation {
   const float *gamma, *beta;
   float eps, momentum;
@@ -114,14 +114,14 @@ struct Normalisation {
 };
 
 template <class T>
-void stats(const T* x, int64_t rows, int64_t c, const Normalisation& bn, int threads) {
+void bn_statistics(const T* x, int64_t rows, int64_t c, const Normalisation& bn, int threads) {
   const int64_t blocks = blocks_of(rows);
   std::vector<double> partial(blocks * 2 * c), total(2 * c);
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t b = 0; b < blocks; ++b)
     sum_block<2>(
         b * BLOCK, std::min(rows, (b + 1) * BLOCK), c, &partial[b * 2 * c],
-        // Squares are taken around the first pixel: a large mean costs no digits.
+        // Squares of differences from the first pixel: a large mean loses no digits.
         [=](int64_t i) { return load(x + i); },
         [=](Floats origin, int64_t at, Floats* s) {
           const Floats v = load(x + at) - origin;
@@ -135,9 +135,10 @@ void stats(const T* x, int64_t rows, int64_t c, const Normalisation& bn, int thr
   }
 }
 
-// The same from what conv.cpp found for each image: first pixel, sum and sum of squares around it. sums: (images, 3, c).
-void stats_of_images(const float* sums, int64_t images, int64_t pixels, int64_t c, const Normalisation& bn) {
-  std::vector<double> mean(c), squares(c);  // of the images so far: their mean, the sum of squares around it
+// The same from each image's first pixel, and sum and sum of squares of the differences from it, which conv.cpp collects.
+// sums: (images, 3, c).
+void bn_statistics_from_sums(const float* sums, int64_t images, int64_t pixels, int64_t c, const Normalisation& bn) {
+  std::vector<double> mean(c), squares(c);  // of the images so far: mean, and sum of squares around it
   for (int64_t n = 0; n < images; ++n) {
     const float *origin = sums + n * 3 * c, *sum = origin + c, *around = sum + c;
     const double share = 1.0 / (n + 1), others = double(pixels) * n * share, each = 1.0 / pixels;
@@ -160,8 +161,8 @@ void affine_relu(const T* x, int64_t rows, int64_t c, const float* scale, const 
 }
 
 template <class T>
-void affine_relu_backward(const T* x, const T* dy, int64_t rows, int64_t c, const float* scale, const float* shift,
-                          const float* mean, const float* invstd, T* dx, float* dgamma, float* dbeta, int threads) {
+void bn_relu_backward(const T* x, const T* dy, int64_t rows, int64_t c, const float* scale, const float* shift,
+                      const float* mean, const float* invstd, T* dx, float* dgamma, float* dbeta, int threads) {
   struct Known {
     Floats scale, shift, mean, invstd;
   };
@@ -189,12 +190,11 @@ void affine_relu_backward(const T* x, const T* dy, int64_t rows, int64_t c, cons
     }
 }
 
-// The gradient of BN's input from that of its output, g, and from what conv.cpp summed up of each image: g and
-// g * (x - mean) * invstd. sums: (images, 2, c). dx may be g.
+// The gradient of BN's input from that of its output, g, and from each image's sums of g and g * (x - mean) * invstd, which
+// conv.cpp collects. sums: (images, 2, c). dx may be g.
 template <class T>
-void affine_backward(const T* x, const T* g, int64_t images, int64_t pixels, int64_t c, const float* sums,
-                     const float* scale, const float* mean, const float* invstd, T* dx, float* dgamma, float* dbeta,
-                     int threads) {
+void bn_backward(const T* x, const T* g, int64_t images, int64_t pixels, int64_t c, const float* sums, const float* scale,
+                 const float* mean, const float* invstd, T* dx, float* dgamma, float* dbeta, int threads) {
   const int64_t rows = images * pixels;
   const std::vector<double> partial(sums, sums + images * 2 * c);
   std::vector<double> total(2 * c);
@@ -206,11 +206,11 @@ void affine_backward(const T* x, const T* g, int64_t images, int64_t pixels, int
       store(dx + r * c + i, load(scale + i) * load(g + r * c + i) + load(&add.a[i]) * load(x + r * c + i) + load(&add.k[i]));
 }
 
-// out = skip, if there is one, + the sum over k of alpha_k * bn_k(x_k), with alpha (images, inputs) and scale, shift
-// (inputs, c); of it the ReLU, where `last_relu`.
+// out = [relu](skip + sum over k of alpha_k * bn_k(x_k)), with alpha (images, inputs) and scale, shift (inputs, c). The ReLU
+// is applied if `last_relu`; skip may be null.
 template <class T>
-void mix(const std::vector<const T*>& xs, const T* skip, int64_t images, int64_t pixels, int64_t c, const float* scale,
-         const float* shift, const float* alpha, bool last_relu, T* out, int threads) {
+void bn_mix(const std::vector<const T*>& xs, const T* skip, int64_t images, int64_t pixels, int64_t c, const float* scale,
+            const float* shift, const float* alpha, bool last_relu, T* out, int threads) {
   const int64_t inputs = int64_t(xs.size());
 #pragma omp parallel for collapse(2) schedule(static) num_threads(threads)
   for (int64_t n = 0; n < images; ++n)
@@ -225,12 +225,12 @@ void mix(const std::vector<const T*>& xs, const T* skip, int64_t images, int64_t
     }
 }
 
-// out: what came of the ReLU, if there was one; then `masked` gets the gradient of what went into it, which is the skip's,
-// too.
+// out: the output of the ReLU, or null without one. With it, `masked` receives the gradient of the ReLU's input, which is
+// also that of the skip.
 template <class T>
-void mix_backward(const std::vector<const T*>& xs, const T* dout, const T* out, T* masked, int64_t images, int64_t pixels,
-                  int64_t c, const float* scale, const float* mean, const float* invstd, const float* beta,
-                  const std::vector<T*>& dxs, float* dgamma, float* dbeta, int threads) {
+void bn_mix_backward(const std::vector<const T*>& xs, const T* dout, const T* out, T* masked, int64_t images, int64_t pixels,
+                     int64_t c, const float* scale, const float* mean, const float* invstd, const float* beta,
+                     const std::vector<T*>& dxs, float* dgamma, float* dbeta, int threads) {
   struct Known {
     Floats mean, invstd;
   };
@@ -254,7 +254,7 @@ void mix_backward(const std::vector<const T*>& xs, const T* dout, const T* out, 
             s[1] += g * ((load(x + at) - known.mean) * known.invstd);
           });
       double* own = &partial[b * 2 * width + k * c];
-      const double weight = beta[n * inputs + k];  // one number for an image: it waits until the sum
+      const double weight = beta[n * inputs + k];  // one number per image: applied to the sum
       for (int64_t i = 0; i < c; ++i) own[i] = weight * sums[i], own[width + i] = weight * sums[c + i];
     }
   }
@@ -273,10 +273,10 @@ void mix_backward(const std::vector<const T*>& xs, const T* dout, const T* out, 
     }
 }
 
-// dx = dskip + (active > 0) * the sum of ds: the gradient of an input that goes on as it is and through a ReLU to branches.
-// Without an active one there was no ReLU, without a dskip nothing goes on as it is.
+// dx = dskip + (active > 0) * sum of ds: the gradient of an input that is read directly and, after a ReLU, by branches.
+// active is null without a ReLU, dskip if nothing reads the input directly.
 template <class T>
-void fork_backward(const T* active, const T* dskip, const std::vector<const T*>& ds, int64_t n, T* dx, int threads) {
+void fan_out_backward(const T* active, const T* dskip, const std::vector<const T*>& ds, int64_t n, T* dx, int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t i = 0; i < n; i += LANES) {
     Floats g = load(ds[0] + i);
@@ -300,54 +300,56 @@ void fork_backward(const T* active, const T* dskip, const std::vector<const T*>&
 
 extern "C" {
 
-void shake_stats(int half, const void* x, int64_t rows, int64_t c, const float* gamma, const float* beta, float eps,
-                 float momentum, float* running_mean, float* running_var, float* mean, float* invstd, float* scale,
-                 float* shift, int threads) {
+void shake_bn_statistics(int half, const void* x, int64_t rows, int64_t c, const float* gamma, const float* beta, float eps,
+                         float momentum, float* running_mean, float* running_var, float* mean, float* invstd, float* scale,
+                         float* shift, int threads) {
   const Normalisation bn{gamma, beta, eps, momentum, running_mean, running_var, mean, invstd, scale, shift};
-  EITHER(half, stats((const T*)x, rows, c, bn, threads))
+  EITHER(half, bn_statistics((const T*)x, rows, c, bn, threads))
 }
 
-void shake_stats_of_images(int, const float* sums, int64_t images, int64_t pixels, int64_t c, const float* gamma,
-                           const float* beta, float eps, float momentum, float* running_mean, float* running_var,
-                           float* mean, float* invstd, float* scale, float* shift, int) {
-  stats_of_images(sums, images, pixels, c,
-                  {gamma, beta, eps, momentum, running_mean, running_var, mean, invstd, scale, shift});
+void shake_bn_statistics_from_sums(int, const float* sums, int64_t images, int64_t pixels, int64_t c, const float* gamma,
+                                   const float* beta, float eps, float momentum, float* running_mean, float* running_var,
+                                   float* mean, float* invstd, float* scale, float* shift, int) {
+  bn_statistics_from_sums(sums, images, pixels, c,
+                          {gamma, beta, eps, momentum, running_mean, running_var, mean, invstd, scale, shift});
 }
 
-void shake_affine_relu(int half, const void* x, int64_t rows, int64_t c, const float* scale, const float* shift, void* y,
-                       int threads) {
+void shake_bn_relu(int half, const void* x, int64_t rows, int64_t c, const float* scale, const float* shift, void* y,
+                   int threads) {
   EITHER(half, affine_relu((const T*)x, rows, c, scale, shift, (T*)y, threads))
 }
 
-void shake_affine_relu_backward(int half, const void* x, const void* dy, int64_t rows, int64_t c, const float* scale,
-                                const float* shift, const float* mean, const float* invstd, void* dx, float* dgamma,
-                                float* dbeta, int threads) {
-  EITHER(half, affine_relu_backward((const T*)x, (const T*)dy, rows, c, scale, shift, mean, invstd, (T*)dx, dgamma, dbeta,
-                                    threads))
+void shake_bn_relu_backward(int half, const void* x, const void* dy, int64_t rows, int64_t c, const float* scale,
+                            const float* shift, const float* mean, const float* invstd, void* dx, float* dgamma,
+                            float* dbeta, int threads) {
+  EITHER(half,
+         bn_relu_backward((const T*)x, (const T*)dy, rows, c, scale, shift, mean, invstd, (T*)dx, dgamma, dbeta, threads))
 }
 
-void shake_affine_backward(int half, const void* x, const void* g, int64_t images, int64_t pixels, int64_t c,
-                           const float* sums, const float* scale, const float* mean, const float* invstd, void* dx,
-                           float* dgamma, float* dbeta, int threads) {
-  EITHER(half, affine_backward((const T*)x, (const T*)g, images, pixels, c, sums, scale, mean, invstd, (T*)dx, dgamma, dbeta,
-                               threads))
+void shake_bn_backward(int half, const void* x, const void* g, int64_t images, int64_t pixels, int64_t c, const float* sums,
+                       const float* scale, const float* mean, const float* invstd, void* dx, float* dgamma, float* dbeta,
+                       int threads) {
+  EITHER(half,
+         bn_backward((const T*)x, (const T*)g, images, pixels, c, sums, scale, mean, invstd, (T*)dx, dgamma, dbeta, threads))
 }
 
-void shake_mix(int half, int64_t inputs, const void* const* xs, const void* skip, int64_t images, int64_t pixels, int64_t c,
-               const float* scale, const float* shift, const float* alpha, int64_t last_relu, void* out, int threads) {
-  EITHER(half, mix(all_of<const T*>(xs, inputs), (const T*)skip, images, pixels, c, scale, shift, alpha, last_relu != 0,
-                   (T*)out, threads))
+void shake_bn_mix(int half, int64_t inputs, const void* const* xs, const void* skip, int64_t images, int64_t pixels,
+                  int64_t c, const float* scale, const float* shift, const float* alpha, int64_t last_relu, void* out,
+                  int threads) {
+  EITHER(half, bn_mix(pointers_of<const T*>(xs, inputs), (const T*)skip, images, pixels, c, scale, shift, alpha,
+                      last_relu != 0, (T*)out, threads))
 }
 
-void shake_mix_backward(int half, int64_t inputs, const void* const* xs, const void* dout, const void* out, void* masked,
-                        int64_t images, int64_t pixels, int64_t c, const float* scale, const float* mean,
-                        const float* invstd, const float* beta, void* const* dxs, float* dgamma, float* dbeta, int threads) {
-  EITHER(half, mix_backward(all_of<const T*>(xs, inputs), (const T*)dout, (const T*)out, (T*)masked, images, pixels, c,
-                            scale, mean, invstd, beta, all_of<T*>(dxs, inputs), dgamma, dbeta, threads))
+void shake_bn_mix_backward(int half, int64_t inputs, const void* const* xs, const void* dout, const void* out, void* masked,
+                           int64_t images, int64_t pixels, int64_t c, const float* scale, const float* mean,
+                           const float* invstd, const float* beta, void* const* dxs, float* dgamma, float* dbeta,
+                           int threads) {
+  EITHER(half, bn_mix_backward(pointers_of<const T*>(xs, inputs), (const T*)dout, (const T*)out, (T*)masked, images, pixels,
+                               c, scale, mean, invstd, beta, pointers_of<T*>(dxs, inputs), dgamma, dbeta, threads))
 }
 
-void shake_fork_backward(int half, const void* active, const void* dskip, int64_t branches, const void* const* ds, int64_t n,
-                         void* dx, int threads) {
-  EITHER(half, fork_backward((const T*)active, (const T*)dskip, all_of<const T*>(ds, branches), n, (T*)dx, threads))
+void shake_fan_out_backward(int half, const void* active, const void* dskip, int64_t branches, const void* const* ds,
+                            int64_t n, void* dx, int threads) {
+  EITHER(half, fan_out_backward((const T*)active, (const T*)dskip, pointers_of<const T*>(ds, branches), n, (T*)dx, threads))
 }
 }

@@ -136,7 +136,11 @@ def bn_statistics(x: Tensor, bn: nn.BatchNorm2d, sums: Sums | None = None) -> Te
     """
     n, channels, height, width = x.shape
     statistics = torch.empty(4, channels)
-    source = ("stats", x, x, n * height * width) if sums is None else ("stats_of_images", x, sums, n, height * width)
+    source = (
+        ("bn_statistics", x, x, n * height * width)
+        if sums is None
+        else ("bn_statistics_from_sums", x, sums, n, height * width)
+    )
     eps, momentum = float(bn.eps), float(bn.momentum or 0.0)
     call(*source, channels, bn.weight, bn.bias, eps, momentum, bn.running_mean, bn.running_var, *statistics)
     return statistics
@@ -155,7 +159,7 @@ def bn_backward(
     """
     n, channels, height, width = x.shape
     dweight, dbias = torch.empty(2, channels)
-    call("affine_backward", x, x, g, n, height * width, channels, sums, scale, mean, invstd, g, dweight, dbias)
+    call("bn_backward", x, x, g, n, height * width, channels, sums, scale, mean, invstd, g, dweight, dbias)
     return g, dweight, dbias
 
 
@@ -164,7 +168,7 @@ class _BnRelu(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, bn: nn.BatchNorm2d, sums: Sums | None) -> Tensor:
         statistics = bn_statistics(x, bn, sums)
         y = torch.empty_like(x)
-        call("affine_relu", x, x, x.numel() // x.shape[1], x.shape[1], statistics[2], statistics[3], y)
+        call("bn_relu", x, x, x.numel() // x.shape[1], x.shape[1], statistics[2], statistics[3], y)
         ctx.save_for_backward(x, statistics)
         return y
 
@@ -177,7 +181,7 @@ class _BnRelu(torch.autograd.Function):
         dx, channels = torch.empty_like(x), x.shape[1]
         dweight, dbias = torch.empty(2, channels)
         call(
-            *("affine_relu_backward", x, x, dy, x.numel() // channels, channels, scale, shift, mean, invstd),
+            *("bn_relu_backward", x, x, dy, x.numel() // channels, channels, scale, shift, mean, invstd),
             *(dx, dweight, dbias),
         )
         return dx, dweight, dbias, None, None
@@ -201,7 +205,7 @@ class _BnMix(torch.autograd.Function):
         out = torch.empty_like(xs[0])
         images, channels, height, width = out.shape
         size = images, height * width, channels
-        call("mix", out, len(xs), xs, skip, *size, statistics[2], statistics[3], alpha, int(relu), out)
+        call("bn_mix", out, len(xs), xs, skip, *size, statistics[2], statistics[3], alpha, int(relu), out)
         ctx.save_for_backward(statistics, beta, out if relu else None, *xs)
         ctx.has_skip = skip is not None
         return out
@@ -217,7 +221,7 @@ class _BnMix(torch.autograd.Function):
         images, channels, height, width = dout.shape
         dweight, dbias = torch.empty(2, len(xs), channels)
         call(
-            *("mix_backward", dout, len(xs), xs, dout, out, masked, images, height * width, channels),
+            *("bn_mix_backward", dout, len(xs), xs, dout, out, masked, images, height * width, channels),
             *(scale, mean, invstd, beta, dxs, dweight, dbias),
         )
         dskip = dout if masked is None else masked
@@ -237,7 +241,7 @@ class _ReluFanOut(torch.autograd.Function):
         (active,) = ctx.saved_tensors
         dskip, *ds = (g.contiguous(memory_format=torch.channels_last) for g in gradients)
         dx = torch.empty_like(active)
-        call("fork_backward", active, active, dskip, len(ds), ds, active.numel(), dx)
+        call("fan_out_backward", active, active, dskip, len(ds), ds, active.numel(), dx)
         return dx, None
 
 
@@ -251,5 +255,5 @@ class _FanOut(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         ds = [g.contiguous(memory_format=torch.channels_last) for g in gradients]
         dx = torch.empty_like(ds[0])
-        call("fork_backward", dx, None, None, len(ds), ds, dx.numel(), dx)
+        call("fan_out_backward", dx, None, None, len(ds), ds, dx.numel(), dx)
         return dx, None

@@ -1,31 +1,30 @@
-// Convolutions of 3x3 with stride 1 and padding 1 in a quarter of the multiplications: Winograd's minimal filtering
+// 3x3 convolutions with stride 1 and padding 1 in a quarter of the multiplications: Winograd's minimal filtering
 // F(4x4, 3x3), as in Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016).
 //
-// A tile of 4x4 outputs is computed as products of polynomials are: the 6x6 pixels that it is made of and the 3x3 weights
-// are evaluated at 36 points, multiplied there, summed over channels, and what is found is interpolated. In each
-// direction the points are 0, +-sqrt(1/2), +-sqrt(2) and infinity. For these rounding errors are the smallest that were
-// found, about twice those of the sum as it is written (benchmarks/winograd_points.py). All is done in float, also with
-// feature maps in bfloat16.
+// A tile of 4x4 outputs is computed like a product of polynomials: its 6x6 input pixels and the 3x3 weights are transformed
+// to values at 36 points, multiplied, summed over channels, and transformed back. In each direction the points are 0,
+// +-sqrt(1/2), +-sqrt(2) and infinity, which gave the smallest rounding errors, about twice those of direct summation
+// (benchmarks/winograd_points.py). All arithmetic is in float, also for bfloat16 feature maps.
 
 #pragma once
 #include "conv.h"
 
 constexpr int64_t TILE = 4;          // outputs, in each direction
-constexpr int64_t PATCH = TILE + 2;  // pixels that these are made of, and points
+constexpr int64_t PATCH = TILE + 2;  // input pixels, and points, in each direction
 constexpr int64_t POINTS = PATCH * PATCH;
-constexpr int64_t AT_ONCE = 32;  // tiles, about: their values at all points stay in the second cache
-constexpr int64_t SIDE = 8;      // what is multiplied by a register of weights, one after the other
+constexpr int64_t AT_ONCE = 32;  // tiles, about: their transformed values stay in the L2 cache
+constexpr int64_t SIDE = 8;      // tiles, or channels, that are multiplied by a register of weights
 
-constexpr float NEAR = 0.70710678f, FAR = 1.41421356f;   // the points beside 0 and infinity; their squares are 1/2 and 2
+constexpr float NEAR = 0.70710678f, FAR = 1.41421356f;   // the points other than 0 and infinity; their squares are 1/2 and 2
 constexpr float OF_NEAR = -2.0f / 3, OF_FAR = 1.0f / 6;  // 1 / the product of the distances to other points, of weights
 
 INLINE __m512 all(float v) { return _mm512_set1_ps(v); }
 
-// ---- one direction. get(i) gives the i-th number, put(i, v) is given results
+// ---- one direction. get(i) returns the i-th value, put(i, v) stores a result
 
 // From three weights to six points.
 template <class Get, class Put>
-INLINE void evaluate_weights(Get get, Put put) {
+INLINE void transform_weights(Get get, Put put) {
   const auto both = [&](int64_t at, float point, float norm) {
     const __m512 even = _mm512_mul_ps(all(norm), _mm512_fmadd_ps(all(point * point), get(2), get(0)));
     put(at, _mm512_fmadd_ps(all(norm * point), get(1), even));
@@ -36,7 +35,7 @@ INLINE void evaluate_weights(Get get, Put put) {
 
 // From six pixels to six points.
 template <class Get, class Put>
-INLINE void evaluate(Get get, Put put) {
+INLINE void transform_input(Get get, Put put) {
   const __m512 d0 = get(0), d1 = get(1), d2 = get(2), d3 = get(3), d4 = get(4), d5 = get(5);
   const auto both = [&](int64_t at, float point, float other) {  // other: the square of the other point
     const __m512 even = _mm512_fnmadd_ps(all(other), d2, d4), odd = _mm512_fnmadd_ps(all(other), d1, d3);
@@ -50,7 +49,7 @@ INLINE void evaluate(Get get, Put put) {
 
 // From six points to four outputs.
 template <class Get, class Put>
-INLINE void interpolate(Get get, Put put) {
+INLINE void transform_output(Get get, Put put) {
   const __m512 m1 = get(1), m2 = get(2), m3 = get(3), m4 = get(4);
   const __m512 sum = _mm512_add_ps(m1, m2), difference = _mm512_sub_ps(m1, m2);
   const __m512 sum2 = _mm512_add_ps(m3, m4), difference2 = _mm512_sub_ps(m3, m4);
@@ -63,9 +62,9 @@ INLINE void interpolate(Get get, Put put) {
   put(3, _mm512_add_ps(get(5), both(0.5f * NEAR, difference, 2.0f * FAR, difference2)));
 }
 
-// The transposed of interpolate(): from the gradients of four outputs to those of six points.
+// Transpose of transform_output(): from the gradients of four outputs to those of six points.
 template <class Get, class Put>
-INLINE void spread(Get get, Put put) {
+INLINE void transform_output_transposed(Get get, Put put) {
   const __m512 y0 = get(0), y1 = get(1), y2 = get(2), y3 = get(3);
   const auto both = [&](int64_t at, float point, float square) {
     const __m512 even = _mm512_fmadd_ps(all(square), y2, y0), odd = _mm512_fmadd_ps(all(square), y3, y1);
@@ -75,9 +74,9 @@ INLINE void spread(Get get, Put put) {
   put(0, y0), both(1, NEAR, 0.5f), both(3, FAR, 2.0f), put(5, y3);
 }
 
-// The transposed of evaluate_weights(): from the gradients of six points to those of three weights.
+// Transpose of transform_weights(): from the gradients of six points to those of three weights.
 template <class Get, class Put>
-INLINE void collect(Get get, Put put) {
+INLINE void transform_weights_transposed(Get get, Put put) {
   const __m512 m1 = get(1), m2 = get(2), m3 = get(3), m4 = get(4);
   const __m512 sum = _mm512_add_ps(m1, m2), difference = _mm512_sub_ps(m1, m2);
   const __m512 sum2 = _mm512_add_ps(m3, m4), difference2 = _mm512_sub_ps(m3, m4);
@@ -91,12 +90,12 @@ INLINE void collect(Get get, Put put) {
 
 // ---- tiles
 
-// Values stand in memory by SIDE tiles, then blocks of `channels` channels, then points, then tiles: what is written at a
-// time stands on few pages. Points are not a power of two apart.
+// Memory layout: SIDE tiles, then blocks of `channels` channels, then points, then tiles, so that writes touch few pages.
+// The distance between points is not a power of two.
 constexpr int64_t of_point(int64_t channels) { return SIDE * channels + BLOCK; }
 constexpr int64_t of_points(int64_t channels) { return POINTS * of_point(channels); }
 
-// Rows of tiles, counted through all images, that are computed together.
+// Rows of tiles, numbered through all images, that are computed together.
 struct Tiles {
   int64_t height, width;  // of an image
   int64_t first, rows;
@@ -110,7 +109,7 @@ struct Tiles {
   int64_t count() const { return rows * across(); }
   int64_t sides() const { return (count() + SIDE - 1) / SIDE; }
 
-  // The pixels that they stand for, counted through all images.
+  // The pixels that they cover, numbered through all images.
   int64_t first_pixel() const { return pixel(first); }
   int64_t pixels() const { return pixel(first + rows) - pixel(first); }
 
@@ -118,23 +117,23 @@ struct Tiles {
   int64_t pixel(int64_t row) const { return (row / down() * height + std::min(row % down() * TILE, height)) * width; }
 };
 
-// ---- what the files beside this one have
+// ---- defined in winograd.cpp and winograd_weights.cpp
 
-// Some blocks of channels of tiles at all points; sides are `side` words apart.
+// Transforms some blocks of channels of tiles; groups of SIDE tiles are `side` words apart.
 template <class T>
-void evaluate_tiles(const T* x, const Shape& s, const Before& before, int64_t channel, int64_t channels, const Tiles& tiles,
-                    float* to, int64_t side);
+void transform_input_tiles(const T* x, const Shape& s, const Prologue& prologue, int64_t channel, int64_t channels,
+                           const Tiles& tiles, float* to, int64_t side);
 
-// As convolve() and convolve_back() of conv.cpp.
+// As convolve() and convolve_backward() of conv.cpp.
 template <class T>
-void winograd(const std::vector<const T*>& xs, int64_t outputs, const Shape& s, const Before& before, const float* weights,
-              const After& after, int threads);
+void winograd(const std::vector<const T*>& xs, int64_t outputs, const Shape& s, const Prologue& prologue,
+              const float* weights, const Epilogue& epilogue, int threads);
 
-// Weights (out, 3, 3, in) at all points, in the order in which winograd() reads them, as arrange() of conv.cpp does it.
-void winograd_arrange(const float* w, int64_t out, int64_t in, bool back, int64_t first, int64_t blocks, float* to,
-                      int threads);
+// Transforms weights (out, 3, 3, in) and packs them for winograd(); see pack_weights() of conv.cpp.
+void winograd_pack_weights(const float* w, int64_t out, int64_t in, bool backward, int64_t first, int64_t blocks, float* to,
+                           int threads);
 
-// As weights_gradient() of conv_weights.cpp.
+// As weight_grad() of conv_weights.cpp.
 template <class T>
-void winograd_gradient(const T* x, const std::vector<const T*>& dys, const Shape& s, const Before& before,
-                       const std::vector<float*>& dws, int threads);
+void winograd_weight_grad(const T* x, const std::vector<const T*>& dys, const Shape& s, const Prologue& prologue,
+                          const std::vector<float*>& dws, int threads);
