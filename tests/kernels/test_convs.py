@@ -1,4 +1,4 @@
-"""The convolutions of blocks compute what their slow twins do, for any number of threads, and leave others to torch."""
+"""The fused convolutions equal plain ones in float64 up to rounding, for any number of threads."""
 
 import copy
 from itertools import product
@@ -19,9 +19,9 @@ DTYPES = [
     )
     for dtype in (torch.float32, torch.bfloat16)
 ]
-# in, out, stride, height, width: half a block of channels, several blocks, rows that are no multiple of what is
-# computed at once, odd sizes with a stride, sizes of one; then for tiles: images of which one takes several pieces, or
-# of which several are taken together, and tiles that reach over the edge.
+# in, out, stride, height, width: half a block of channels, several blocks, rows that are not a multiple of what is
+# computed at once, odd sizes with a stride, sizes of one; then for Winograd: images that are split, images that are
+# computed together, and tiles that cross the edge.
 HEADS = [
     (16, 32, 1, 5, 5),
     (32, 64, 2, 8, 8),
@@ -33,7 +33,7 @@ HEADS = [
     (32, 64, 1, 23, 22),
     (96, 160, 1, 15, 16),
 ]
-NARROW = [(48, 16, 1, 16, 16), (16, 48, 1, 16, 16)]  # by tiles alone
+NARROW = [(48, 16, 1, 16, 16), (16, 48, 1, 16, 16)]  # Winograd only
 TWO_PATHS = 1 << 4 | 1 << 8  # taps of a skip of two paths
 TAILS = [
     (32, 32, 5, 5),
@@ -62,7 +62,7 @@ def conv(into, out, stride, seed, groups=1):
 
 
 def slow_conv(made, x, taps=(convs.ALL_TAPS,)):
-    """In float64, with the weights as they are when rounded to the type of ``x``, unless tiles are computed."""
+    """In float64, with weights rounded to the dtype of ``x`` unless Winograd is used."""
     dtype = torch.float32 if convs.uses_winograd(x, made.stride[0], taps) else x.dtype
     slow = copy.deepcopy(made).double()
     slow.weight.data = made.weight.detach().to(dtype).double()
@@ -70,13 +70,13 @@ def slow_conv(made, x, taps=(convs.ALL_TAPS,)):
 
 
 def check(ours, slow, dtype, what):
-    """Equal up to rounding: in float32, or in bf16 of what is read and of what is stored."""
+    """Equal up to rounding: in float32, or in bf16 of inputs and stored values."""
     allowed = (1e-5 if dtype == torch.float32 else 2**-7) * slow.abs().max() + 1e-6
-    assert (ours.double() - slow).abs().max() <= allowed, what  # false for what is not a number
+    assert (ours.double() - slow).abs().max() <= allowed, what  # false for NaN
 
 
 def check_sums(sums, y):
-    """What a BN makes of the sums is what it makes of the feature map itself."""
+    """A BN computes the same statistics from the sums as from the feature map."""
     ours, theirs = (nn.BatchNorm2d(y.shape[1], momentum=0.3) for _ in range(2))
     for a, b in zip(ops.bn_statistics(y, ours, sums), ops.bn_statistics(y, theirs), strict=True):
         assert torch.allclose(a, b, rtol=1e-5, atol=1e-5)
@@ -93,7 +93,7 @@ def head(x, *made, keep=True):
 )
 @pytest.mark.parametrize("keep", [True, False])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_head(dtype, shape, keep, last):
+def test_relu_conv_sums_equals_relu_and_convolution(dtype, shape, keep, last):
     into, out, stride, height, width = shape
     x, made = image((5, into, height, width), dtype, 1), [conv(into, out, stride, seed) for seed in (2, 3, 4)]
     taps = [convs.ALL_TAPS, convs.ALL_TAPS, last]
@@ -124,7 +124,7 @@ def test_head(dtype, shape, keep, last):
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("shape", TAILS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_tail(dtype, shape, known):
+def test_bn_relu_conv_sums_equals_bn_relu_and_convolution(dtype, shape, known):
     into, out, height, width, *groups = shape
     x, made = image((5, into, height, width), dtype, 1), conv(into, out, 1, 2, *groups)
     bn = nn.BatchNorm2d(into, momentum=0.3)
@@ -159,8 +159,8 @@ def test_tail(dtype, shape, known):
 )
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_biased(dtype, shape, mask, images, threads, request):
-    """With one image and several threads each thread has some of the rows."""
+def test_conv_bias_act_equals_convolution_bias_sum_and_relu(dtype, shape, mask, images, threads, request):
+    """With one image and several threads, each thread computes some of the rows."""
     before = torch.get_num_threads()
     request.addfinalizer(lambda: torch.set_num_threads(before))
     torch.set_num_threads(threads)
@@ -190,8 +190,8 @@ def test_biased(dtype, shape, mask, images, threads, request):
         check(y, slow.detach(), dtype, (first, relu))
 
 
-def test_shapes_are_computed_in_both_ways():
-    """Else the tests above would not say much."""
+def test_shapes_cover_winograd_and_direct_convolution():
+    """Otherwise the tests above would miss one of the two."""
     for dtype in (torch.float32, torch.bfloat16):
         for shapes in ([(shape[0], *shape[3:]) for shape in HEADS if shape[2] == 1], [(t[0], *t[2:4]) for t in TAILS]):
             assert {convs.uses_winograd(image((5, *shape), dtype, 1), 1) for shape in shapes} == {False, True}
@@ -199,8 +199,8 @@ def test_shapes_are_computed_in_both_ways():
 
 @pytest.mark.parametrize(("channels", "side"), [(32, 5), (64, 12)])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_number_of_threads_changes_nothing(dtype, channels, side):
-    """A run that goes on elsewhere with other threads stays the same, bit for bit."""
+def test_results_do_not_depend_on_the_number_of_threads(dtype, channels, side):
+    """A run resumed with another number of threads computes the same bits."""
 
     def gradients(threads):
         torch.set_num_threads(threads)
@@ -225,8 +225,8 @@ def test_the_number_of_threads_changes_nothing(dtype, channels, side):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_what_is_not_a_number_stays_seen_where_it_is(dtype):
-    """Also one with its sign set, as x86 makes them: no ReLU turns it into zero, and no neighbour reads it."""
+def test_nan_spreads_to_the_outputs_that_read_it(dtype):
+    """Also a NaN with its sign bit set, as x86 produces: no ReLU turns it into zero."""
     for into in (16, 32):
         x = image((2, into, 6, 6), dtype, 1).detach()
         bits = x.view(torch.int32 if dtype == torch.float32 else torch.int16)
@@ -240,8 +240,7 @@ def test_what_is_not_a_number_stays_seen_where_it_is(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_what_is_not_a_number_stays_seen_in_tiles(dtype):
-    """There it takes the tiles that read it, but no others, and no other image."""
+def test_nan_spreads_to_the_winograd_tiles_that_read_it(dtype):
     x = image((2, 32, 24, 24), dtype, 1).detach()
     x[0, 3, 9, 9] = torch.nan
     _, [(y, _)] = head(x.requires_grad_(), conv(32, 32, 1, 2))
@@ -251,19 +250,20 @@ def test_what_is_not_a_number_stays_seen_in_tiles(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_others_are_left_to_torch(dtype):
+def test_unsupported_convolutions_are_recognised(dtype):
     x = image((2, 32, 4, 4), dtype, 1)
     assert convs.can_bn_relu_conv_sums(x, conv(32, 32, 1, 2))
     others = [
         conv(32, 32, 2, 2),
-        conv(64, 32, 1, 2),  # of other channels than the input's
+        conv(64, 32, 1, 2),  # other channels than the input's
         conv(32, 48, 1, 2),
         nn.Conv2d(32, 32, 3, 1, 1, bias=True).to(memory_format=torch.channels_last),
-        conv(32, 32, 1, 2, groups=2),  # groups are by tiles alone
+        conv(32, 32, 1, 2, groups=2),  # groups need Winograd
         conv(32, 64, 1, 2, groups=2),
         nn.Conv2d(32, 32, 1, bias=False).to(memory_format=torch.channels_last),
         nn.Conv2d(32, 32, 3, 1, 2, dilation=2, bias=False).to(memory_format=torch.channels_last),
-        nn.Conv2d(32, 32, 3, 1, 1, bias=False),  # its weights lie otherwise
+        nn.Conv2d(32, 32, 3, 1, 1, bias=False, padding_mode="circular").to(memory_format=torch.channels_last),
+        nn.Conv2d(32, 32, 3, 1, 1, bias=False),  # weights in another memory format
         conv(32, 32, 1, 2).to(torch.bfloat16),
     ]
     assert not any(convs.can_bn_relu_conv_sums(x, other) for other in others)

@@ -18,8 +18,8 @@ class FusedConv(nn.Conv2d):
     """relu(conv(relu(x)) + add); both ReLUs and the sum are optional.
 
     On a CPU outside of autograd this is one kernel of this package, or else one oneDNN primitive, with the weight
-    packed once instead of at every call; ``add`` may then be overwritten. Elsewhere, and while operations are recorded or
-    transformed (torch.export, torch.compile, tracing, autocast), it is separate operations.
+    packed once instead of at every call; ``add`` may then be overwritten. Elsewhere, and while operations are recorded
+    or transformed (torch.export, torch.compile, tracing, autocast), it is separate operations.
     """
 
     _packed_of: Hashable = None
