@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from shakeshake.data.registry import Split, load_data
+from shakeshake.data.dataset import Split
+from shakeshake.data.registry import load_data
 
 from ._common import parser
 

@@ -171,7 +171,9 @@ def test_incomplete_folder_is_not_replaced(mini, tmp_path):
     (folder / "data_batch_3.bin").unlink()
     with pytest.raises(InputError, match=r"cifar-10-batches-bin lacks the file data_batch_3.bin, expected all 6"):
         load_data("cifar10", data_dir=tmp_path)
-    assert "missing" in {status for _, status in verify_data("cifar10", tmp_path)}
+    statuses = [status for _, status in verify_data("cifar10", tmp_path)]
+    assert [status == "ok" for status in statuses] == [True, True, False, True, True, True]
+    assert "data_batch_3.bin is not readable (No such file" in statuses[2]
     # A complete copy next to it is used instead.
     mini.lay(tmp_path, "python", archived=True)
     assert len(load_data("cifar10", data_dir=tmp_path).train) == 50

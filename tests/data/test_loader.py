@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from shakeshake.data import augment
+from shakeshake.data.dataset import Split
 from shakeshake.data.loader import Augmentation, Batch, Loader
-from shakeshake.data.registry import Split
 from shakeshake.utils.pixels import channel_tensor, normalize
 
 MEAN, STD = (120.0, 110.0, 100.0), (60.0, 61.0, 62.0)

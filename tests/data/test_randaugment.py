@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from shakeshake.data.dataset import Split
 from shakeshake.data.loader import Augmentation, Loader
-from shakeshake.data.registry import Split
 from shakeshake.errors import InputError
 
 pytest.importorskip("kornia")

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 import shakeshake as ss
 from shakeshake.data import registry
+from shakeshake.data.dataset import from_arrays
 from shakeshake.data.registry import (
     fetch_data,
     find_data,
-    from_arrays,
     list_data,
     load_data,
     register_data,

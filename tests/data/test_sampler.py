@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from shakeshake.data.dataset import from_arrays
+from shakeshake.data.dataset import Split, from_arrays
 from shakeshake.data.loader import Augmentation, Loader
-from shakeshake.data.registry import Split
 from shakeshake.data.sampler import balanced_order, class_weights
 from shakeshake.train.evaluate import evaluate_network
 from shakeshake.train.recipe import Recipe

@@ -145,7 +145,9 @@ def test_nothing_makes_a_result(finished, tmp_path):
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     for name in ("result.json", "metrics.jsonl", checkpoint.PREVIOUS):
         (run / name).unlink()
-    with pytest.raises(RunError, match=r"metrics.jsonl lacks epoch 1, 2, the last one; put the file back, or remove"):
+    with pytest.raises(
+        RunError, match=r"metrics.jsonl lacks epoch 1, 2, including the last one; restore the file, or remove"
+    ):
         resume(run, quiet=True)
 
 

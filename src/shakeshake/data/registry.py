@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import inspect
@@ -9,7 +10,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -23,18 +24,6 @@ from .cifar.spec import CIFAR
 from .dataset import ImageData, Split, channel_statistics, from_arrays, load_npz
 from .subset import stratified_subset
 
-__all__ = [
-    "ImageData",
-    "Split",
-    "fetch_data",
-    "find_data",
-    "from_arrays",
-    "list_data",
-    "load_data",
-    "register_data",
-    "verify_data",
-]
-
 BUILTIN = ("digits", "cifar10", "cifar100")
 DIGITS_TEST = 450  # of 1,797 images; fixed, so that runs are comparable
 
@@ -43,26 +32,14 @@ _NAME = re.compile(r"[A-Za-z0-9_][\w.+-]*", re.ASCII)
 _OPTIONS = ("data", "data_dir", "image_size", "split_seed", "record", "progress")  # what a loader may take
 
 
-@dataclasses.dataclass(frozen=True)
-class DataSource:
-    """A kind of data that `load_data` accepts.
+class DataSource(NamedTuple):
+    """A function that returns ImageData or arguments of `from_arrays`, and one line about it for listings."""
 
-    Attributes:
-        name: Its name; for paths only part of messages.
-        description: One line for listings.
-        load: Returns ImageData or arguments of `from_arrays`; takes any of the arguments in ``_OPTIONS``.
-        matches: Whether the source loads a given name or path.
-        fixed_statistics: Keep channel means and deviations for subsets, as published for CIFAR.
-    """
-
-    name: str
-    description: str
     load: Callable[..., Any]
-    matches: Callable[[str], bool]
-    fixed_statistics: bool = False
+    description: str
 
 
-_sources: dict[str, DataSource] = {}  # named ones; paths are in _PATHS
+_sources: dict[str, DataSource] = {}
 
 
 def register_data(name: str) -> Callable[[Loader], Loader]:
@@ -100,7 +77,7 @@ def register_data(name: str) -> Callable[[Loader], Loader]:
         if wrong := [p.name for p in required if p.name not in _OPTIONS and p.kind not in optional]:
             raise InputError(f"data: {origin} requires {', '.join(wrong)}, expected only {', '.join(_OPTIONS)}")
         description = (inspect.getdoc(load) or f"registered by {origin}").split("\n")[0]
-        _sources[name] = DataSource(name, description, load, name.__eq__)
+        _sources[name] = DataSource(load, description)
         return load
 
     return register
@@ -112,7 +89,7 @@ def _origin(load: Callable[..., Any]) -> str:
 
 def list_data() -> list[tuple[str, str]]:
     """Return (name, description) of the data sets that have a name."""
-    return [(source.name, source.description) for source in _sources.values()]
+    return [(name, source.description) for name, source in _sources.items()]
 
 
 def load_data(
@@ -158,17 +135,21 @@ def load_data(
         "record": record,
         "progress": progress,
     }
-    source = _source_of(data, is_folder=record is not None)
-    parameters = inspect.signature(source.load).parameters
-    images = source.load(**{key: value for key, value in options.items() if key in parameters})
-    return _adapt(_as_image_data(images, source.name), train_size, seed, image_size, source.fixed_statistics)
+    load = _loader_of(data, is_folder=record is not None)
+    parameters = inspect.signature(load).parameters
+    images = load(**{key: value for key, value in options.items() if key in parameters})
+    return _adapt(_as_image_data(images, data), train_size, seed, image_size, fixed_statistics=data in CIFAR)
 
 
-def _source_of(data: str, is_folder: bool) -> DataSource:
-    for source in (*_sources.values(), *_PATHS):
-        if source.matches(data) or (is_folder and source is _FOLDER):
-            return source
-    if expand_user(data).exists():
+def _loader_of(data: str, is_folder: bool) -> Callable[..., Any]:
+    if data in _sources:
+        return _sources[data].load
+    path = expand_user(data)
+    if is_folder or path.is_dir():
+        return _load_folder
+    if data.lower().endswith(".npz"):
+        return _load_npz
+    if path.exists():
         raise InputError(f"data: got the file {data}, expected {_expected()}")
     close = difflib.get_close_matches(data.lower(), list(_sources), cutoff=0.5)
     hint = f" (did you mean {' or '.join(close)}?)" if close else ""
@@ -207,11 +188,11 @@ def fetch_data(name: str, data_dir: str | Path | None = None) -> Path:
 
 def find_data(name: str, data_dir: str | Path | None = None) -> Path | None:
     """Return the folder or archive with a complete copy of CIFAR, or None; neither downloads nor verifies."""
-    try:
-        found, _ = layouts.locate(_cifar(name), layouts.places(data_dir))
-    except OSError:
-        return None
-    return found.path if found else None
+    cifar = _cifar(name)
+    with contextlib.suppress(InputError):
+        if found := layouts.find(cifar, layouts.places(data_dir)):
+            return found.path
+    return None
 
 
 def verify_data(name: str, data_dir: str | Path | None = None) -> list[tuple[str, str]]:
@@ -277,30 +258,15 @@ def _load_npz(data: str, data_dir: str | Path | None) -> ImageData:
     return load_npz(path)
 
 
-for _source in (
-    DataSource(
-        "digits",
-        "1,347 training and 450 test images of handwritten digits, 8 x 8 grey, 10 classes; bundled with scikit-learn",
-        _load_digits,
-        "digits".__eq__,
-    ),
-    *(
-        DataSource(
-            name,
-            f"50,000 training and 10,000 test photographs, 32 x 32 colour, {len(CIFAR[name].classes)} classes; "
-            "downloaded if absent",
-            _load_cifar,
-            name.__eq__,
-            fixed_statistics=True,
-        )
-        for name in ("cifar10", "cifar100")
-    ),
-):
-    _sources[_source.name] = _source
-
-_FOLDER = DataSource("folder", "an image folder", _load_folder, lambda data: expand_user(data).is_dir())
-_NPZ = DataSource("npz", "an .npz file", _load_npz, lambda data: data.lower().endswith(".npz"))
-_PATHS = (_FOLDER, _NPZ)
+_sources["digits"] = DataSource(
+    _load_digits, "1,347 training and 450 test images of handwritten digits, 8 x 8 grey, 10 classes; in scikit-learn"
+)
+for _name, _cifar_spec in CIFAR.items():
+    _sources[_name] = DataSource(
+        _load_cifar,
+        "50,000 training and 10,000 test photographs, 32 x 32 colour, "
+        f"{len(_cifar_spec.classes)} classes; downloaded if absent",
+    )
 
 
 def _adapt(
@@ -325,9 +291,7 @@ def _subset(images: ImageData, train_size: int, seed: int, fixed_statistics: boo
         raise InputError(f"seed: got {seed!r}, expected an integer from 0")
     rows = stratified_subset(images.train.labels, int(train_size), int(seed))
     train = Split(np.ascontiguousarray(images.train.images[rows]), images.train.labels[rows])
-    if fixed_statistics:
-        return dataclasses.replace(images, train=train)
-    mean, std = channel_statistics(train.images)
+    mean, std = (images.mean, images.std) if fixed_statistics else channel_statistics(train.images)
     return dataclasses.replace(images, train=train, mean=mean, std=std)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..data.registry import Split
+from ..data.dataset import Split
 from ..utils.extras import require
 from .registry import CHECK_IMAGES, ExportSource, channels_last, register_format, sample
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from ..data.registry import Split
+from ..data.dataset import Split
 from ..errors import InputError, RunError
 from ..inference.pipeline import InferencePipeline
 from ..models.model import TrainedModel

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..data.dataset import ImageData, Split
 from ..data.loader import Loader
-from ..data.registry import ImageData, Split
 from ..inference.calibration import calibrate
 from ..inference.fuse import evaluation_network
 from ..utils.modes import eval_mode

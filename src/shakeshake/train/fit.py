@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..data.dataset import ImageData
 from ..data.image_folder.summary import in_brief
-from ..data.registry import ImageData
 from ..data.snapshot import in_memory, to_bytes
 from ..errors import InputError, RunError
 from ..models.config import make_config

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..data.dataset import ImageData, Split
 from ..data.loader import Loader
-from ..data.registry import ImageData, Split, load_data
+from ..data.registry import load_data
 from ..data.snapshot import load_snapshot
 from ..data.splits import with_fold
 from ..errors import InputError

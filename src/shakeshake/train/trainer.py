@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import kernels
+from ..data.dataset import ImageData
 from ..data.loader import Augmentation, Batch, Loader
-from ..data.registry import ImageData
 from ..data.sampler import class_weights
 from ..errors import InputError, RunError
 from ..models.registry import create_model

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import shutil
 import urllib.parse
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from filelock import FileLock, Timeout
 
 from ...errors import InputError
 from ...utils.extras import require
 from ...utils.files import atomic_write
 from ...utils.progress import ProgressCallback, progress_bar
-from .layouts import BINARY, Cifar, Found, check, find, records
+from .layouts import BINARY, Cifar, Found, contents, find
 
 SITE = "https://www.cs.toronto.edu/~kriz/"
 SITE_VARIABLE = "SHAKESHAKE_CIFAR_URL"
@@ -50,7 +47,13 @@ def obtain(cifar: Cifar, target: Path, progress: ProgressCallback | None = None)
         raise InputError(f"{SITE_VARIABLE}: got {base!r}, expected an https URL")
     try:
         target.mkdir(parents=True, exist_ok=True)
-        with _exclusive(target / f".{cifar.binary}.lock", cifar):
+        lock = FileLock(target / f".{cifar.binary}.lock")
+        try:
+            held = lock.acquire(timeout=0.2)
+        except Timeout:
+            logger.info("%s: waiting for another process that is downloading it", cifar.name)
+            held = lock.acquire()
+        with held:
             found = find(cifar, [target])  # another process may have finished the download
             return found or _download(cifar, target, base, progress)
     except OSError as error:
@@ -78,7 +81,12 @@ def _download(cifar: Cifar, target: Path, base: str, progress: ProgressCallback 
                 progressbar=_Progress(archive, show), chunk_size=_CHUNK, timeout=TIMEOUT, hooks={"response": _no_http}
             )
             path = Path(source.fetch(archive, downloader=downloader))
-        return _unpack(cifar, path, target / cifar.binary)
+        new, folder = partial / cifar.binary, target / cifar.binary
+        new.mkdir()
+        for part, _, content in contents(cifar, Found(path, BINARY, is_archive=True)):
+            atomic_write(new / part.binary, content)  # on the disk before the rename below
+        new.replace(folder)
+        return Found(folder, BINARY, is_archive=False)
     except (requests.RequestException, ValueError) as error:
         raise InputError(
             f"{cifar.name}: {target} has no copy and the download failed ({_reason(base, error)}); put "
@@ -90,35 +98,9 @@ def _download(cifar: Cifar, target: Path, base: str, progress: ProgressCallback 
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _unpack(cifar: Cifar, archive: Path, folder: Path) -> Found:
-    """Write the official files of an archive, each checked, and move their folder into place."""
-    new = archive.parent / cifar.binary
-    new.mkdir()
-    for part, content in records(cifar, Found(archive, BINARY, is_archive=True)):
-        check(cifar, part, content, new / part.binary)
-        atomic_write(new / part.binary, np.ascontiguousarray(content).data)  # on the disk before the rename below
-    new.replace(folder)
-    return Found(folder, BINARY, is_archive=False)
-
-
-@contextlib.contextmanager
-def _exclusive(path: Path, cifar: Cifar) -> Iterator[None]:
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0.2)
-    except Timeout:
-        logger.info("%s: waiting for another process that is downloading it", cifar.name)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _is_secure(url: str) -> bool:
     parts = urllib.parse.urlsplit(url)
-    local = parts.scheme == "http" and parts.hostname in ("localhost", "127.0.0.1", "::1")
-    return parts.scheme == "https" or local
+    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in ("localhost", "127.0.0.1", "::1"))
 
 
 def _no_http(response: Any, *_: Any, **__: Any) -> None:
@@ -158,5 +140,4 @@ class _Progress:
     def reset(self) -> None:
         self.done = 0
 
-    def close(self) -> None:
-        self.done = 0
+    close = reset

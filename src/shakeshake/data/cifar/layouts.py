@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
+import json
 import os
 import tarfile
 import zlib
@@ -14,8 +17,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...utils.cache import cache_dir
-from ...utils.files import expand_user
-from .checksum_cache import ChecksumCache
+from ...utils.files import atomic_write, expand_user
 from .pickle_layout import PIXELS, decode
 
 BINARY, PYTHON = "binary", "python"
@@ -94,6 +96,10 @@ class Found:
         base = self.path / cifar.folder(self.layout) if self.is_archive else self.path
         return [base / getattr(part, self.layout) for part in cifar.parts]
 
+    def on_disk(self, cifar: Cifar) -> list[Path]:
+        """Return the archive, or the files of the folder; they may be missing."""
+        return [self.path] if self.is_archive else self.files(cifar)
+
 
 def places(data_dir: str | Path | None) -> list[Path]:
     """Return the folders to search, in order; downloads go to the first. ``data_dir`` excludes all others."""
@@ -103,104 +109,83 @@ def places(data_dir: str | Path | None) -> list[Path]:
     return [*([expand_user(named)] if named else []), cache_dir()]
 
 
-def locate(cifar: Cifar, among: Sequence[Path]) -> tuple[Found | None, Found | None]:
-    """Return the first complete copy, and the first folder with an official name that is incomplete."""
+def _candidates(cifar: Cifar, place: Path) -> Iterator[Found]:
+    for layout in (BINARY, PYTHON):
+        yield from (Found(folder, layout, is_archive=False) for folder in (place / cifar.folder(layout), place))
+    for layout, name in cifar.archives.items():
+        yield Found(place if place.name == name else place / name, layout, is_archive=True)
+
+
+def locate(cifar: Cifar, among: Sequence[Path]) -> Found | None:
+    """Return the first complete copy, or else the first folder with an official name that is incomplete."""
     incomplete = None
-    for place in among:
-        for layout in (BINARY, PYTHON):
-            for folder in (place / cifar.folder(layout), place):
-                found = Found(folder, layout, is_archive=False)
-                exists = [file.is_file() for file in found.files(cifar)]
-                if all(exists):
-                    return found, None
-                if any(exists) and folder.name == cifar.folder(layout) and incomplete is None:
-                    incomplete = found
-        for layout in (BINARY, PYTHON):
-            for archive in (place / cifar.archives[layout], place):
-                if archive.name == cifar.archives[layout] and archive.is_file():
-                    return Found(archive, layout, is_archive=True), None
-    return None, incomplete
+    try:
+        for found in (found for place in among for found in _candidates(cifar, place)):
+            exists = [file.is_file() for file in found.on_disk(cifar)]
+            if all(exists):
+                return found
+            if any(exists) and found.path.name == cifar.folder(found.layout):
+                incomplete = incomplete or found
+    except OSError as error:
+        raise InputError(f"data_dir: {error.filename} is not readable ({error.strerror}), expected a folder") from error
+    return incomplete
 
 
 def find(cifar: Cifar, among: Sequence[Path]) -> Found | None:
     """Return the first complete copy, or None. Raises InputError for an incomplete folder instead of replacing it."""
-    try:
-        found, incomplete = locate(cifar, among)
-    except OSError as error:
-        raise InputError(f"data_dir: {error.filename} is not readable ({error.strerror}), expected a folder") from error
-    if found is None and incomplete is not None:
-        missing = next(file for file in incomplete.files(cifar) if not file.is_file())
+    found = locate(cifar, among)
+    if found and (missing := [file.name for file in found.on_disk(cifar) if not file.is_file()]):
         raise InputError(
-            f"{cifar.name}: {incomplete.path} lacks the file {missing.name}, expected all "
-            f"{len(cifar.parts)} official files; complete the folder, or move it away to download it again"
+            f"{cifar.name}: {found.path} lacks the file {missing[0]}, expected all {len(cifar.parts)} official files; "
+            "complete the folder, or move it away to download it again"
         )
     return found
 
 
-def records(cifar: Cifar, found: Found, parts: Sequence[Part] | None = None) -> Iterator[tuple[Part, np.ndarray]]:
-    """Yield parts (default all) with records (images, labels + 3072) uint8. Sizes are checked, MD5s are not."""
+def contents(cifar: Cifar, found: Found) -> Iterator[tuple[Part, Path, bytes]]:
+    """Yield (part, path, bytes) of each official file, unchecked. Raises InputError if one cannot be read."""
     try:
         if found.is_archive:
-            yield from _archive_records(cifar, found)
+            yield from _members(cifar, found)
         else:
             for part, file in zip(cifar.parts, found.files(cifar), strict=True):
-                if parts is not None and part not in parts:
-                    continue
-                # The size is checked first, so that a wrong file is not read at all.
-                yield part, _records(cifar, part, found.layout, file, file.stat().st_size, file)
-    except OSError as error:
-        raise InputError(f"{cifar.name}: {found.path} is not readable ({error.strerror or error})") from error
-
-
-def _archive_records(cifar: Cifar, found: Found) -> Iterator[tuple[Part, np.ndarray]]:
-    """Read members by their exact names in memory, in archive order; nothing is extracted."""
-    names = {f"{cifar.folder(found.layout)}/{getattr(part, found.layout)}": part for part in cifar.parts}
-    try:
-        with tarfile.open(found.path, "r|gz") as archive:
-            for member in archive:
-                part = names.pop(member.name.removeprefix("./"), None)
-                stream = archive.extractfile(member) if part is not None and member.isreg() else None
-                if part is None or stream is None:
-                    continue
-                file = found.path / member.name
-                # Oversized members are not read; batches of the python layout contain file names, too.
-                content = stream.read() if member.size <= 4 * part.images * cifar.record else b""
-                yield part, _records(cifar, part, found.layout, file, member.size, content)
-    except (tarfile.TarError, zlib.error, EOFError, ValueError) as error:
+                yield part, file, file.read_bytes()
+    except (tarfile.TarError, zlib.error, EOFError, ValueError, OSError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(_broken_archive(cifar, found, error)) from error
-    except OSError as error:  # of gzip; errors of the disk have an errno
-        if error.errno is not None:
-            raise
-        raise InputError(_broken_archive(cifar, found, error)) from error
-    if names:
-        raise InputError(f"{cifar.name}: {found.path} has no {next(iter(names))}, expected the official archive")
-
-
-def _broken_archive(cifar: Cifar, found: Found, error: Exception) -> str:
-    size = found.path.stat().st_size
-    return (
-        f"{cifar.name}: {found.path} is truncated or damaged at {size:,} bytes ({error}), expected the official archive"
-    )
-
-
-def _records(cifar: Cifar, part: Part, layout: str, file: Path, size: int, source: Path | bytes) -> np.ndarray:
-    expected = part.images * cifar.record
-    if layout == BINARY:
-        if size != expected:
-            raise InputError(f"{cifar.name}: {file} has {size:,} bytes, expected {expected:,}")
-        content = np.fromfile(source, np.uint8) if isinstance(source, Path) else np.frombuffer(source, np.uint8)
-        return content.reshape(part.images, cifar.record)
-    try:
-        stream = source.read_bytes() if isinstance(source, Path) else source
-        return decode(stream, part.images, cifar.labels)
-    except OSError:
-        raise
-    except Exception as error:  # damaged streams fail in any way
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's; gzip's OSErrors have none
+            raise InputError(
+                f"{cifar.name}: {error.filename or found.path} is not readable ({error.strerror})"
+            ) from error
         raise InputError(
-            f"{cifar.name}: {file} of {size:,} bytes is not a complete batch of the python layout ({error}), "
-            f"expected the official file"
+            f"{cifar.name}: {found.path} is truncated or damaged at {found.path.stat().st_size:,} bytes ({error}), "
+            "expected the official archive"
+        ) from error
+
+
+def _members(cifar: Cifar, found: Found) -> Iterator[tuple[Part, Path, bytes]]:
+    """Read members by their exact names in memory, in archive order; nothing is extracted."""
+    parts = {f"{cifar.folder(found.layout)}/{getattr(part, found.layout)}": part for part in cifar.parts}
+    with tarfile.open(found.path, "r|gz") as archive:
+        for member in archive:
+            name = member.name.removeprefix("./")
+            # Oversized members are not read; batches of the python layout contain file names, too.
+            if name in parts and member.isreg() and member.size <= 4 * parts[name].images * cifar.record:
+                yield parts.pop(name), found.path / name, archive.extractfile(member).read()  # type: ignore[union-attr]
+    if parts:
+        raise InputError(f"{cifar.name}: {found.path} has no {next(iter(parts))}, expected the official archive")
+
+
+def records(cifar: Cifar, part: Part, layout: str, file: Path, content: bytes) -> np.ndarray:
+    """Return the records of a file, (images, labels + 3072) uint8, with their size but not their MD5 checked."""
+    try:
+        if layout == BINARY:
+            return np.frombuffer(content, np.uint8).reshape(part.images, cifar.record)
+        return decode(content, part.images, cifar.labels)
+    except Exception as error:  # damaged pickles fail in any way
+        raise InputError(
+            f"{cifar.name}: {file} of {len(content):,} bytes is not a complete batch of the {layout} layout ({error}), "
+            "expected the official file"
         ) from error
 
 
@@ -215,55 +200,53 @@ def check(cifar: Cifar, part: Part, content: np.ndarray, file: Path) -> None:
 
 
 def read(cifar: Cifar, found: Found) -> dict[bool, tuple[np.ndarray, np.ndarray]]:
-    """Return {is_test: (images (N, 3, 32, 32) uint8, labels (N,) int64)}, verified by the official MD5s."""
-    parts = {is_test: [part for part in cifar.parts if part.is_test is is_test] for is_test in (False, True)}
-    counts = {is_test: sum(part.images for part in of) for is_test, of in parts.items()}
-    arrays = {t: (np.empty((n, 3, 32, 32), np.uint8), np.empty(n, np.int64)) for t, n in counts.items()}
-    checksums = ChecksumCache()
-    files = dict(zip(cifar.parts, found.files(cifar), strict=True))
-    verified: dict[Path, list[str]] = {}
-    is_new = False
-    for part, content in records(cifar, found):
-        on_disk = found.path if found.is_archive else files[part]
-        if not checksums.is_verified(on_disk, part.md5):
-            check(cifar, part, content, files[part])
-            is_new = True
-        verified.setdefault(on_disk, []).append(part.md5)
-        images, labels = arrays[part.is_test]
-        before = parts[part.is_test][: parts[part.is_test].index(part)]
-        start = sum(other.images for other in before)
-        rows = slice(start, start + part.images)
-        images[rows] = content[:, len(cifar.labels) :].reshape(-1, 3, 32, 32)
-        labels[rows] = content[:, len(cifar.labels) - 1]
-    if is_new:
-        checksums.add(verified)
+    """Return {is_test: (images (N, 3, 32, 32) uint8, labels (N,) int64)}, verified by the official MD5s.
+
+    The cache's ``verified.json`` lists the paths, sizes, times and MD5s of verified files, which are not hashed again.
+    """
+    path = cache_dir("verified.json")
+    verified: set[str] = set()
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        verified.update(json.loads(path.read_text("utf-8")))
+    parts, used = {}, set()
+    for part, file, content in contents(cifar, found):
+        parts[part] = records(cifar, part, found.layout, file, content)
+        on_disk = found.path if found.is_archive else file
+        state = on_disk.stat()
+        used.add(key := f"{on_disk.resolve()} {state.st_size} {state.st_mtime_ns} {part.md5}")
+        if key not in verified:
+            check(cifar, part, parts[part], file)
+    if not used <= verified:
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(path, json.dumps(sorted(verified | used), indent=1))
+    arrays, first = {}, len(cifar.labels)  # the first byte of the pixels
+    for is_test in (False, True):
+        rows = [parts[part] for part in cifar.parts if part.is_test is is_test]
+        images = np.concatenate([some[:, first:] for some in rows]).reshape(-1, 3, 32, 32)
+        arrays[is_test] = images, np.concatenate([some[:, first - 1] for some in rows]).astype(np.int64)
     return arrays
 
 
 def verify(cifar: Cifar, among: Sequence[Path]) -> list[tuple[str, str]]:
     """Return (file, "ok" or the problem) for each part of the copy in use; all bytes are read."""
-    try:
-        used = next(filter(None, locate(cifar, among)), None)
-    except OSError as error:
-        raise InputError(f"{cifar.name}: {error.filename} is not readable ({error.strerror})") from error
+    used = locate(cifar, among)
     if used is None:
         raise InputError(f"{cifar.name}: got no copy in {' or '.join(map(str, among))}, expected one to verify")
-    files = dict(zip(cifar.parts, used.files(cifar), strict=True))
     statuses = dict.fromkeys(cifar.parts, "not reached")
     # A broken archive ends the reading; a broken file of a folder leaves the others.
     for parts in [cifar.parts] if used.is_archive else [(part,) for part in cifar.parts]:
         try:
-            for part, content in records(cifar, used, parts):
-                statuses[part] = _status(cifar, part, content, files[part])
+            for part, file, content in contents(dataclasses.replace(cifar, parts=parts), used):
+                statuses[part] = _status(cifar, part, used.layout, file, content)
         except InputError as error:
-            first = next((part for part in parts if statuses[part] == "not reached"), parts[-1])
-            statuses[first] = str(error) if used.is_archive or files[first].is_file() else "missing"
-    return [(str(files[part]), status) for part, status in statuses.items()]
+            statuses[next(part for part in parts if statuses[part] == "not reached")] = str(error)
+    return [(str(file), statuses[part]) for part, file in zip(cifar.parts, used.files(cifar), strict=True)]
 
 
-def _status(cifar: Cifar, part: Part, content: np.ndarray, file: Path) -> str:
+def _status(cifar: Cifar, part: Part, layout: str, file: Path, content: bytes) -> str:
     try:
-        check(cifar, part, content, file)
+        check(cifar, part, records(cifar, part, layout, file, content), file)
     except InputError as error:
         return str(error)
     return "ok"

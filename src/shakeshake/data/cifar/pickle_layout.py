@@ -35,7 +35,6 @@ def decode(stream: bytes, images: int, label_names: tuple[str, ...]) -> np.ndarr
         ValueError: Pixels or labels are missing or have the wrong size.
     """
     pixels: bytes | None = None
-    longest = 0
     labels: dict[str, list[int]] = {name: [] for name in label_names}
     key = ""
     argument: Any
@@ -44,13 +43,12 @@ def decode(stream: bytes, images: int, label_names: tuple[str, ...]) -> np.ndarr
             if key in labels:
                 labels[key].append(int(argument))
         elif opcode.name in _TEXT or opcode.name in _BYTES:
-            longest = max(longest, len(argument))
             if len(argument) == images * PIXELS:
                 pixels = argument.encode("latin-1") if isinstance(argument, str) else bytes(argument)
             elif argument != _NOT_A_KEY:
                 key = argument if isinstance(argument, str) else bytes(argument[:64]).decode("latin-1")
     if pixels is None:
-        raise ValueError(f"its longest string has {longest:,} bytes, expected {images * PIXELS:,} bytes of pixels")
+        raise ValueError(f"it has no string of {images * PIXELS:,} bytes, expected the pixels")
     columns = [_column(name, labels[name], images) for name in label_names]
     return np.concatenate([*columns, np.frombuffer(pixels, np.uint8).reshape(images, PIXELS)], axis=1)
 
