@@ -14,7 +14,7 @@ from shakeshake import kernels
 from shakeshake.errors import InputError
 from shakeshake.inference.fuse import is_fully_fusable
 from shakeshake.inference.fused_stages import FusedBlock
-from shakeshake.models.families import families
+from shakeshake.models.families import FAMILIES
 from shakeshake.models.layers import ConvNet
 from shakeshake.models.shake_resnet import ShakeBlock
 from shakeshake.train.ghost_batch_norm import convert_ghost_batch_norm
@@ -123,8 +123,8 @@ def test_where_operations_are_transformed_or_counted_there_are_operations():
 
 
 def test_every_family_is_here():
-    assert {family.template for family in families()} == {
-        next(f.template for f in families() if f.parse(name)) for name, _ in NETWORKS
+    assert {family.template for family in FAMILIES} == {
+        next(f.template for f in FAMILIES if f.parse(name)) for name, _ in NETWORKS
     }
 
 

@@ -18,13 +18,13 @@ from .options import PATH, argument, command, device_option, model_names, option
     "pattern", metavar="[PATTERN]", default="*", shell_complete=suggest(model_names), help="Only names that match it."
 )
 def models(pattern: str) -> int:
-    from ..models.families import families
+    from ..models.families import FAMILIES
     from ..models.registry import count_parameters, list_models
 
     listed = list_models(pattern)
     if not listed:
         raise InputError(f"pattern: {escape(pattern)!r} matches no network, expected one such as shake_resnet*")
-    for family in families():
+    for family in FAMILIES:
         names = [name for name in family.examples if name in listed]
         if names:
             print(f"{family.template}\n  {family.summary}")

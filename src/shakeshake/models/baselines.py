@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .families import Family, IntRange
 from .layers import ConvNet, Stage, conv, make_stages, stem_conv
 from .shake_resnet import Branch
 from .shake_resnext import BottleneckBranch, ProjectionSkip
@@ -225,35 +224,3 @@ class DenseNetBC(ConvNet):
             stem_bn=False,
             last_bn=True,
         )
-
-
-FAMILIES = (
-    Family(
-        "cifar_resnet{depth}",
-        "ResNet",
-        "ResNet for CIFAR (He et al., 2016), without branches to shake",
-        examples=("cifar_resnet20", "cifar_resnet56", "cifar_resnet110"),
-        numbers={"depth": IntRange(8, 6)},
-    ),
-    Family(
-        "wrn{depth}_{k}",
-        "WideResNet",
-        "Wide ResNet (Zagoruyko and Komodakis, 2016), without branches to shake",
-        examples=("wrn16_8", "wrn28_10", "wrn40_4"),
-        numbers={"depth": IntRange(10, 6), "k": IntRange(1)},
-    ),
-    Family(
-        "resnext{depth}_{cardinality}x{width}d",
-        "ResNeXt",
-        "ResNeXt for CIFAR (Xie et al., 2017), without branches to shake",
-        examples=("resnext29_8x64d", "resnext29_16x64d"),
-        numbers={"depth": IntRange(11, 9), "cardinality": IntRange(1), "width": IntRange(1)},
-    ),
-    Family(
-        "densenet_bc{depth}_{growth}",
-        "DenseNetBC",
-        "DenseNet-BC for CIFAR (Huang et al., 2017), without branches to shake",
-        examples=("densenet_bc100_12", "densenet_bc250_24", "densenet_bc190_40"),
-        numbers={"depth": IntRange(10, 6), "growth": IntRange(1)},
-    ),
-)

@@ -1,15 +1,15 @@
-"""Families of networks whose names differ in numbers only, such as ``shake_resnet{depth}_{branches}x{width}d``."""
+"""The package's networks by name: families whose names differ in numbers only. Imports no torch.
+
+Recipes, dry runs and shell completion check names, which must not take the seconds that importing torch takes.
+"""
 
 from __future__ import annotations
 
-import ast
 import difflib
-import functools
 import itertools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from importlib import resources
+from dataclasses import dataclass, field
 from typing import Any
 
 MAX_NUMBER = 10_000
@@ -53,28 +53,26 @@ class IntRange:
 
 @dataclass(frozen=True)
 class Family:
-    """A family of networks. Declare it as an element of ``FAMILIES`` in the module that defines its class.
+    """A family of networks.
 
     Args:
         template: The name, with its numbers in braces. A family with ``{branches}`` takes a rule.
-        network: Name of the class in the same module. It takes the numbers, ``num_classes``, ``in_channels``,
+        builder: ``module:class`` in this package. The class takes the numbers, ``num_classes``, ``in_channels``,
             ``image_size`` and, for a family with branches, ``rule``.
         summary: One line for `shakeshake models`.
         examples: Members that the paper or its literature uses.
         numbers: The valid values of each number of the name.
         paper_label: The paper's notation, with the same numbers in braces; by default the name.
         options: Arguments of the class that are fixed for this family.
-        module: The module that declares the family; filled in when the declaration is read.
     """
 
     template: str
-    network: str
+    builder: str
     summary: str
     examples: tuple[str, ...]
     numbers: Mapping[str, IntRange]
     paper_label: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
-    module: str = ""
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -108,28 +106,95 @@ class Family:
         return [self.template.format(**dict(zip(self.fields, valid, strict=True))) for valid in ranked[:2]]
 
 
-@functools.cache
-def families() -> tuple[Family, ...]:
-    """Return the families that the modules of this package declare, those with branches first.
-
-    Importing such a module imports torch, which takes seconds, while recipes, shell completion and dry runs only check
-    names. So this evaluates the declaration ``FAMILIES = (...)`` of each source file by itself. It may use Family,
-    IntRange and literals.
-    """
-    assert __package__ is not None
-    found: list[Family] = []
-    for file in sorted(resources.files(__package__).iterdir(), key=lambda file: file.name):
-        source = file.read_text(encoding="utf-8") if file.name.endswith(".py") else ""
-        if "\nFAMILIES = " not in source:
-            continue
-        for statement in ast.parse(source).body:
-            if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "FAMILIES":
-                declared = eval(
-                    compile(ast.Expression(statement.value), file.name, "eval"),
-                    {"Family": Family, "IntRange": IntRange},
-                )
-                found += [replace(family, module=file.name.removesuffix(".py")) for family in declared]
-    return tuple(sorted(found, key=lambda family: not family.branched))
+FAMILIES = (
+    Family(
+        "shake_resnet{depth}_{branches}x{width}d",
+        "shake_resnet:ShakeResNet",
+        "pre-activation ResNet of the paper's CIFAR-10 experiments (Table 1)",
+        examples=(
+            "shake_resnet20_2x16d",
+            "shake_resnet26_2x32d",
+            "shake_resnet26_2x64d",
+            "shake_resnet26_2x96d",
+            "shake_resnet26_2x112d",
+            "shake_resnet26_3x32d",
+        ),
+        numbers={
+            "depth": IntRange(8, 6),
+            "branches": IntRange(2),
+            "width": IntRange(2, 2, "even: the skip joins two halves"),
+        },
+        paper_label="{depth} {branches}x{width}d",
+    ),
+    Family(
+        "shake_resnet{depth}_{branches}x{width}d_a",
+        "shake_resnet:ShakeResNet",
+        "the paper's architecture A: the same without skip connections (Table 5)",
+        examples=("shake_resnet26_2x32d_a",),
+        numbers={"depth": IntRange(8, 6), "branches": IntRange(2), "width": IntRange(1)},
+        paper_label="{depth} {branches}x{width}d, architecture A",
+        options={"skip": False},
+    ),
+    Family(
+        "shake_resnet{depth}_{branches}x{width}d_b",
+        "shake_resnet:ShakeResNet",
+        "the paper's architecture B: A with one convolution per branch and twice the blocks (Table 5)",
+        examples=("shake_resnet26_2x32d_b",),
+        numbers={"depth": IntRange(8, 6), "branches": IntRange(2), "width": IntRange(1)},
+        paper_label="{depth} {branches}x{width}d, architecture B",
+        options={"skip": False, "convs": 1},
+    ),
+    Family(
+        "shake_resnet{depth}_{branches}x{width}d_c",
+        "shake_resnet:ShakeResNet",
+        "the paper's architecture C: A without batch normalisation (Table 5)",
+        examples=("shake_resnet14_2x32d_c",),
+        numbers={"depth": IntRange(8, 6), "branches": IntRange(2), "width": IntRange(1)},
+        paper_label="{depth} {branches}x{width}d, architecture C",
+        options={"skip": False, "bn": False},
+    ),
+    Family(
+        "shake_resnext{depth}_{branches}x{cardinality}x{width}d",
+        "shake_resnext:ShakeResNeXt",
+        "ResNeXt of the paper's CIFAR-100 experiments (Table 2)",
+        examples=("shake_resnext29_2x4x64d",),
+        numbers={
+            "depth": IntRange(11, 9),
+            "branches": IntRange(2),
+            "cardinality": IntRange(1),
+            "width": IntRange(2),
+        },
+        paper_label="{depth} {branches}x{cardinality}x{width}d",
+    ),
+    Family(
+        "cifar_resnet{depth}",
+        "baselines:ResNet",
+        "ResNet for CIFAR (He et al., 2016), without branches to shake",
+        examples=("cifar_resnet20", "cifar_resnet56", "cifar_resnet110"),
+        numbers={"depth": IntRange(8, 6)},
+    ),
+    Family(
+        "wrn{depth}_{k}",
+        "baselines:WideResNet",
+        "Wide ResNet (Zagoruyko and Komodakis, 2016), without branches to shake",
+        examples=("wrn16_8", "wrn28_10", "wrn40_4"),
+        numbers={"depth": IntRange(10, 6), "k": IntRange(1)},
+    ),
+    Family(
+        "resnext{depth}_{cardinality}x{width}d",
+        "baselines:ResNeXt",
+        "ResNeXt for CIFAR (Xie et al., 2017), without branches to shake",
+        examples=("resnext29_8x64d", "resnext29_16x64d"),
+        numbers={"depth": IntRange(11, 9), "cardinality": IntRange(1), "width": IntRange(1)},
+    ),
+    Family(
+        "densenet_bc{depth}_{growth}",
+        "baselines:DenseNetBC",
+        "DenseNet-BC for CIFAR (Huang et al., 2017), without branches to shake",
+        examples=("densenet_bc100_12", "densenet_bc250_24", "densenet_bc190_40"),
+        numbers={"depth": IntRange(10, 6), "growth": IntRange(1)},
+    ),
+)
 
 
 def closest_names(name: str) -> list[str]:
@@ -140,8 +205,8 @@ def closest_names(name: str) -> list[str]:
     def likeness(family: Family) -> float:
         return difflib.SequenceMatcher(None, letters, re.sub(r"{\w+}", "0", family.template)).ratio()
 
-    for family in sorted(families(), key=likeness, reverse=True):
+    for family in sorted(FAMILIES, key=likeness, reverse=True):
         if len(numbers) == len(family.fields):
             return family.closest(dict(zip(family.fields, numbers, strict=True)))
-    examples = [example for family in families() for example in family.examples]
+    examples = [example for family in FAMILIES for example in family.examples]
     return difflib.get_close_matches(name, examples, n=2, cutoff=0.3) or examples[1:3]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import InputError
 from ..layers.rules import NO_RULE, ShakeRule
-from .families import Family, closest_names, families
+from .families import FAMILIES, Family, closest_names
 
 if TYPE_CHECKING:
     from torch import nn
@@ -134,7 +134,7 @@ def list_models(pattern: str = "*") -> list[str]:
 
     The names of this package's networks are examples: other valid numbers in them name a network, too.
     """
-    names = [*(name for family in families() for name in family.examples), *_registered]
+    names = [*(name for family in FAMILIES for name in family.examples), *_registered]
     return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
 
 
@@ -148,7 +148,7 @@ def model_info(name: str) -> ModelInfo:
     if isinstance(name, str) and (entry := _registered.get(name)) is not None:
         return ModelInfo(name, "rule" in entry.takes, name, source=entry.source)
     reason = "is not the name of a network (register your own with @register_model)"
-    for family in families() if isinstance(name, str) else ():
+    for family in FAMILIES if isinstance(name, str) else ():
         numbers = family.parse(name)
         if numbers is None:
             continue
@@ -233,7 +233,8 @@ def create_model(
         arguments["rule"] = rule
     if info.family is None:
         return _create_registered(name, arguments, options)
-    network = getattr(importlib.import_module(f".{info.family.module}", __package__), info.family.network)
+    module, _, cls = info.family.builder.partition(":")
+    network = getattr(importlib.import_module(f".{module}", __package__), cls)
     arguments |= {**info.numbers, **info.family.options}
     free = [option for option in inspect.signature(network).parameters if option not in {*arguments, "rule"}]
     for option in options:
@@ -290,7 +291,7 @@ def _create_registered(name: str, arguments: dict[str, Any], options: dict[str, 
 
 
 def _check_not_ours(name: str) -> None:
-    if any(family.parse(name) is not None for family in families()):
+    if any(family.parse(name) is not None for family in FAMILIES):
         raise InputError(f"model: {name!r} is a network of this package, expected another name for your own")
 
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..layers.rules import ShakeRule
 from ..layers.shake_shake import ShakeShake
-from .families import Family, IntRange
 from .layers import ConvNet, TwoPathSkip, conv, make_stages, stem_conv
 
 
@@ -160,53 +159,3 @@ class ShakeResNet(ConvNet):
             stem_bn=bn,
         )
         self.skip_shift, self.activation = skip_shift, activation
-
-
-FAMILIES = (
-    Family(
-        "shake_resnet{depth}_{branches}x{width}d",
-        "ShakeResNet",
-        "pre-activation ResNet of the paper's CIFAR-10 experiments (Table 1)",
-        examples=(
-            "shake_resnet20_2x16d",
-            "shake_resnet26_2x32d",
-            "shake_resnet26_2x64d",
-            "shake_resnet26_2x96d",
-            "shake_resnet26_2x112d",
-            "shake_resnet26_3x32d",
-        ),
-        numbers={
-            "depth": IntRange(8, 6),
-            "branches": IntRange(2),
-            "width": IntRange(2, 2, "even: the skip joins two halves"),
-        },
-        paper_label="{depth} {branches}x{width}d",
-    ),
-    Family(
-        "shake_resnet{depth}_{branches}x{width}d_a",
-        "ShakeResNet",
-        "the paper's architecture A: the same without skip connections (Table 5)",
-        examples=("shake_resnet26_2x32d_a",),
-        numbers={"depth": IntRange(8, 6), "branches": IntRange(2), "width": IntRange(1)},
-        paper_label="{depth} {branches}x{width}d, architecture A",
-        options={"skip": False},
-    ),
-    Family(
-        "shake_resnet{depth}_{branches}x{width}d_b",
-        "ShakeResNet",
-        "the paper's architecture B: A with one convolution per branch and twice the blocks (Table 5)",
-        examples=("shake_resnet26_2x32d_b",),
-        numbers={"depth": IntRange(8, 6), "branches": IntRange(2), "width": IntRange(1)},
-        paper_label="{depth} {branches}x{width}d, architecture B",
-        options={"skip": False, "convs": 1},
-    ),
-    Family(
-        "shake_resnet{depth}_{branches}x{width}d_c",
-        "ShakeResNet",
-        "the paper's architecture C: A without batch normalisation (Table 5)",
-        examples=("shake_resnet14_2x32d_c",),
-        numbers={"depth": IntRange(8, 6), "branches": IntRange(2), "width": IntRange(1)},
-        paper_label="{depth} {branches}x{width}d, architecture C",
-        options={"skip": False, "bn": False},
-    ),
-)

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from ..layers.rules import ShakeRule
 from ..layers.shake_shake import ShakeShake
-from .families import Family, IntRange
 from .layers import ConvNet, conv, make_stages, stem_conv
 
 
@@ -119,20 +118,3 @@ class ShakeResNeXt(ConvNet):
             relu_after_stem=True,
             relu_before_pool=False,
         )
-
-
-FAMILIES = (
-    Family(
-        "shake_resnext{depth}_{branches}x{cardinality}x{width}d",
-        "ShakeResNeXt",
-        "ResNeXt of the paper's CIFAR-100 experiments (Table 2)",
-        examples=("shake_resnext29_2x4x64d",),
-        numbers={
-            "depth": IntRange(11, 9),
-            "branches": IntRange(2),
-            "cardinality": IntRange(1),
-            "width": IntRange(2),
-        },
-        paper_label="{depth} {branches}x{cardinality}x{width}d",
-    ),
-)
