@@ -31,6 +31,7 @@ from PIL import Image
 
 from shakeshake.cli.main import COMMANDS, main
 from shakeshake.data import registry as sources
+from shakeshake.export import export_run  # noqa: F401 - registers the built-in formats
 from shakeshake.export import registry as formats
 from shakeshake.layers import rules
 from shakeshake.models import registry as models
