@@ -17,7 +17,6 @@ EXCUSES = {
     "threads have names on Linux": platform.system() != "Linux",
     "bf16|bfloat16": "avx512_bf16" not in FLAGS or "amx_bf16" in FLAGS,  # with AMX, oneDNN is faster
     "kernels|convolutions": "avx512f" not in FLAGS,
-    "changes the block's own class": True,
 }
 
 

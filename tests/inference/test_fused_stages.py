@@ -10,15 +10,17 @@ from torch import nn
 import shakeshake as ss
 from shakeshake.inference.fused_conv import FusedConv
 from shakeshake.inference.fused_stages import FusedBlock, FusedStages
-from shakeshake.kernels import convs
+from shakeshake.kernels import build, convs
 
-pytestmark = pytest.mark.skipif(not convs.is_supported(torch.float32), reason="this CPU has no convolutions of ours")
+REASON = f"no fused convolutions: {build.unavailable_reason() or 'this CPU has no AVX-512'}"
+pytestmark = pytest.mark.skipif(not convs.is_supported(torch.float32), reason=REASON)
 DTYPES = [
     torch.float32,
     pytest.param(
         torch.bfloat16,
         marks=pytest.mark.skipif(
-            not convs.is_supported(torch.bfloat16), reason="none in bfloat16, or oneDNN's are better"
+            not convs.is_supported(torch.bfloat16),
+            reason="no fused convolutions in bfloat16, or AMX",
         ),
     ),
 ]

@@ -10,15 +10,34 @@ from torch import nn
 
 from shakeshake.kernels import build, convs, ops
 
-DTYPES = [
-    pytest.param(
-        dtype,
-        marks=pytest.mark.skipif(
-            not convs.is_supported(dtype), reason=f"no convolutions in {dtype} here: {build.unavailable_reason()}"
-        ),
+
+def skip_reason(dtype):
+    """Why this machine cannot run the convolutions in ``dtype``; empty if it can."""
+    library = build.load_library()
+    if library is None:
+        return f"no kernels: {build.unavailable_reason()}"
+    return (
+        ""
+        if library.shake_conv_is_supported(int(dtype == torch.bfloat16))
+        else f"no fused convolutions in {dtype}: this CPU has no AVX-512"
     )
+
+
+DTYPES = [
+    pytest.param(dtype, marks=pytest.mark.skipif(bool(skip_reason(dtype)), reason=skip_reason(dtype) or "supported"))
     for dtype in (torch.float32, torch.bfloat16)
 ]
+
+
+@pytest.fixture(autouse=True)
+def without_amx(monkeypatch):
+    """With AMX, oneDNN's convolutions replace these in bfloat16; test them there, too."""
+    monkeypatch.setattr(convs, "_has_amx", lambda: False)
+    convs.is_supported.cache_clear()
+    yield
+    convs.is_supported.cache_clear()
+
+
 # in, out, stride, height, width: half a block of channels, several blocks, rows that are not a multiple of what is
 # computed at once, odd sizes with a stride, sizes of one; then for Winograd: images that are split, images that are
 # computed together, and tiles that cross the edge.
