@@ -150,7 +150,7 @@ class HalvedShake(ss.ShakeShake):
 
 
 class PlainBlock(nn.Module):
-    """A user's block that is none of this package's."""
+    """A user's own block."""
 
     def __init__(self, channels):
         super().__init__()

@@ -109,19 +109,11 @@ def test_the_average_of_the_weights_is_what_is_tested(digits):
     for name, value in trainer.eval_model.state_dict().items():
         counter = name.endswith("num_batches_tracked")
         assert torch.allclose(value, now[name] if counter else expected[name], atol=1e-6), name
-<<<<<<< HEAD
     tested = evaluate_network(trainer.eval_model, trainer.test_loader, "fp32", trainer.device)
     plain = evaluate_network(trainer.network, trainer.test_loader, "fp32", trainer.device)
     assert tested["loss"] != plain["loss"]
     row = trainer.finish_epoch()
     assert (row["test_loss"], row["test_error"]) == (tested["loss"], tested["error"])
-=======
-    tested = evaluate(trainer.tested_network, trainer.tests, "fp32", trainer.device)
-    plain = evaluate_network(trainer.network, trainer.test_loader, "fp32", trainer.device)
-    assert tested["loss"] != plain["loss"]
-    row = trainer.finish_epoch()
-    assert (row["test_loss"], row["test_error"]) == (tested["loss"], tested["error"])
->>>>>>> ae65260 (Shorten the CIFAR reader and the data registry)
 
 
 @pytest.mark.parametrize("model", ["shake_resnet8_2x16d", "wrn10_1", "densenet_bc16_12"])

@@ -1,4 +1,4 @@
-"""The temperature: one number that makes a network as sure as it is right (Guo et al., 2017, section 4.2)."""
+"""Temperature scaling, which calibrates the probabilities of a network (Guo et al., 2017, section 4.2)."""
 
 from __future__ import annotations
 
@@ -31,11 +31,17 @@ def _log_softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature of least cross-entropy over logits (N, classes) of images that were not trained on.
+    """Fit the temperature with the least cross-entropy on images that were not trained on.
 
-    (log T)^2 / 2 is added to the sum over the images: among hundreds of images it is nothing, and among a few, all of
-    them right, it keeps T from becoming 0 and the network from being certain of everything. The order of classes, and
-    so every prediction, stays. Raises InputError for logits that are not finite.
+    (log T)^2 / 2 is added to the sum over the images. With hundreds of images it is negligible; with a few, all
+    classified correctly, it keeps T from approaching 0. The order of classes and so every prediction stays the same.
+
+    Args:
+        logits: (N, classes).
+        labels: (N,).
+
+    Raises:
+        InputError: If there are no images or a logit is not finite.
     """
     if not len(labels) or not np.isfinite(logits).all():
         raise InputError("logits: expected finite ones, of one image or more")
@@ -64,14 +70,15 @@ def _minimize(objective: Callable[[float], float], low: float, high: float, tole
 
 
 def cross_fitted(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Probabilities (N, classes), those of each fifth of the images by the temperature of the others.
+    """Probabilities (N, classes) of each fifth of the images by the temperature fitted to the other four.
 
-    What the temperature is worth on images that it was not fitted to. Of fewer than ten images, those as they are.
+    This estimates the temperature's effect on images that it was not fitted to. With fewer than ten images no
+    temperature is applied.
     """
     if len(labels) < 2 * FOLDS:
         return probabilities(logits)
     fold = np.empty(len(labels), np.int64)
-    fold[np.argsort(labels, kind="stable")] = np.arange(len(labels)) % FOLDS  # every class in all of them
+    fold[np.argsort(labels, kind="stable")] = np.arange(len(labels)) % FOLDS  # every class in all folds
     found = np.empty(logits.shape, np.float64)
     for k in range(FOLDS):
         found[fold == k] = probabilities(logits[fold == k], fit_temperature(logits[fold != k], labels[fold != k]))
@@ -79,9 +86,16 @@ def cross_fitted(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def calibrate(logits: np.ndarray, labels: np.ndarray, split: str) -> dict[str, Any]:
-    """What a model's config says of its temperature.
+    """Fit the temperature and describe its effect, for the model's config.
 
-    split: which images these are. loss: their mean cross-entropy without it; loss_calibrated: with it, cross-fitted.
+    Args:
+        logits: (N, classes).
+        labels: (N,).
+        split: Name of the split that the images come from.
+
+    Returns:
+        ``temperature``, and ``calibration`` with the split, the number of images, and their mean cross-entropy without
+        (``loss``) and with the temperature, cross-fitted (``loss_calibrated``).
     """
     apart = cross_fitted(logits, labels)
     return {

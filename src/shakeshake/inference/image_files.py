@@ -1,4 +1,4 @@
-"""Finding the image files that names on a command line stand for: files, directories, and lists of names on stdin."""
+"""Finding image files from names on a command line: files, directories, and lists of names on stdin."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..data.image_folder.scan import SUFFIXES, walk
 
 
 def find_images(names: Iterable[str], stdin: BinaryIO | None = None) -> Iterator[Path | UnreadableImage]:
-    """Find the image files that ``names`` stand for, in their order.
+    """Find the image files given by ``names``, in their order.
 
     Args:
         names: Files, directories (searched recursively, in the order of training), and, with ``stdin``, ``-`` for the

@@ -23,7 +23,7 @@ def convert(network: nn.Module) -> nn.Module:
     dict and what the network computes, up to rounding, stay the same. In evaluation, on a GPU, while hooks inside it
     are registered and wherever else the kernels do not apply, it runs the plain operations.
 
-    Only blocks exactly of this package's types are replaced. Left as they are: subclasses, blocks with hooks, with a
+    Only blocks exactly of this package's types are replaced. Not replaced: subclasses, blocks with hooks, with a
     ``forward`` of the instance or with submodules of other types, and residual blocks whose input may be negative,
     which is all of them outside of ``ResNet`` if their branch is a ``Branch``.
 

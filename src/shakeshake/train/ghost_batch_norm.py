@@ -21,7 +21,7 @@ def convert_ghost_batch_norm(network: nn.Module, size: int | None) -> nn.Module:
     has its own batch statistics and, at level Batch, its own coefficients, as each GPU had in the paper. Running
     statistics are updated by one microbatch after another. This computes what a loop over the microbatches computes,
     with fewer and larger operations, which is what a GPU needs. Names, parameters, state dict and evaluation stay the
-    same. Modules that are not exactly ``nn.BatchNorm2d`` or ``ShakeShake`` are left as they are.
+    same. Modules that are not exactly ``nn.BatchNorm2d`` or ``ShakeShake`` are not replaced.
 
     Args:
         network: Any network or layer.
