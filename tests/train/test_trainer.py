@@ -182,7 +182,7 @@ def test_images_by_second_are_those_of_training(digits, monkeypatch, tmp_path):
         time.sleep(0.5)
         return evaluate_network(*arguments)
 
-    monkeypatch.setattr(trainer_module, "evaluate", slow)
+    monkeypatch.setattr(trainer_module, "evaluate_network", slow)
     fit(SMALL.replace(epochs=2), tmp_path / "run", data=digits, quiet=True)
     for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines():
         row = json.loads(line)
