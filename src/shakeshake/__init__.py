@@ -101,15 +101,10 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        value = getattr(importlib.import_module(f".{_EXPORTS[name]}", __name__), name)
-    except ModuleNotFoundError as error:
-        from .errors import InputError
-        from .utils.extras import missing_extra
+    from .utils.extras import naming_extras
 
-        if (message := missing_extra(error)) is None:
-            raise
-        raise InputError(message) from None
+    with naming_extras():
+        value = getattr(importlib.import_module(f".{_EXPORTS[name]}", __name__), name)
     globals()[name] = value
     return value
 

@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..train.presets import PRESETS, preset
 from ..train.recipe import Recipe
 from ..utils.console import EXIT_OK, escape, log_stderr
+from ..utils.extras import naming_extras
 from .options import (
     DATA_HELP,
     PATH,
@@ -148,9 +149,9 @@ def _finished(run: Path, result: FitResult, dist: DistContext) -> int:
         flush=True,
     )
     _analyze_images(run)
-    from ..report.page import write_report
-
     try:
+        with naming_extras():
+            from ..report.page import write_report
         print(f"report {write_report([run], run / 'report.html')}")
     except InputError as error:  # the run itself is complete
         log_stderr(f"shakeshake: no report was written: {error}; run `shakeshake report {run}` to write it")
@@ -161,10 +162,11 @@ def _analyze_images(run: Path) -> None:
     """Analyse a run on a folder of images, so that its report has confused classes and Grad-CAM pictures."""
     if not (run / "data.json").exists() or (run / "analysis.json").exists():
         return
-    from ..analysis.run import analyze
-
     try:
-        analyze(run, only=("calibration", "gap", "gradcam"))
+        with naming_extras():
+            from ..analysis.run import analyze
+
+            analyze(run, only=("calibration", "gap", "gradcam"))
     except InputError as error:
         log_stderr(f"shakeshake: the report has no pictures: {error}")
 

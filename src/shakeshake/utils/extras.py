@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+from collections.abc import Iterator
 from types import ModuleType
 
 from ..errors import InputError
@@ -48,6 +50,17 @@ def require(module: str, extra: str) -> ModuleType:
         if (error.name or "").split(".")[0] != name:
             raise
         raise InputError(_message(name, extra)) from None
+
+
+@contextlib.contextmanager
+def naming_extras() -> Iterator[None]:
+    """Raise InputError with the `pip install` line where an import of an optional dependency fails."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (message := missing_extra(error)) is None:
+            raise
+        raise InputError(message) from None
 
 
 def missing_extra(error: ModuleNotFoundError) -> str | None:
