@@ -20,8 +20,8 @@ UNEVEN = Recipe(
 def test_training_equals_a_loop_over_the_microbatches():
     data = load_data("digits", train_size=80)
     looped, at_once = (Trainer(UNEVEN, data) for _ in range(2))
-    convert_ghost_batch_norm(at_once.network, at_once.part)
-    at_once.part = None
+    convert_ghost_batch_norm(at_once.network, at_once.microbatch_size)
+    at_once.microbatch_size = None
     for trainer in (looped, at_once):
         for batch in trainer.loader.epoch(0):
             trainer.train_step(batch)
