@@ -50,7 +50,7 @@ def trainer(recipe: Recipe, data: ImageData, layout: str) -> Trainer:
     made = Trainer(recipe, data)
     revert(made.network)
     convert_ghost_batch_norm(made.network, recipe.ghost_batch_size if layout == "parallel" else None)
-    made.part = None if layout == "parallel" else recipe.ghost_batch_size
+    made.microbatch_size = None if layout == "parallel" else recipe.ghost_batch_size
     return made
 
 

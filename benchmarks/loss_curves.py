@@ -42,8 +42,8 @@ def ours(recipe: Recipe, fused: bool) -> list[float]:
     for epoch in range(recipe.epochs):
         for batch in made.loader.epoch(epoch):
             made.train_step(batch)
-        curve.append(float(made.losses.mean()))
-        made.epoch, made.index = epoch + 1, 0
+        curve.append(float(made.loss_per_step.mean()))
+        made.epoch, made.step_in_epoch = epoch + 1, 0
     return curve
 
 

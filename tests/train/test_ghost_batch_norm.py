@@ -25,7 +25,7 @@ def test_training_equals_a_loop_over_the_microbatches():
     for trainer in (looped, at_once):
         for batch in trainer.loader.epoch(0):
             trainer.train_step(batch)
-    assert torch.allclose(looped.losses, at_once.losses, atol=1e-5)
+    assert torch.allclose(looped.loss_per_step, at_once.loss_per_step, atol=1e-5)
     expected = looped.network.state_dict()
     for name, value in at_once.network.state_dict().items():
         assert torch.allclose(value, expected[name], atol=1e-5), name
