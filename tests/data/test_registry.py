@@ -108,7 +108,7 @@ MISTAKES = {
     "wide integers": ({"x_train": np.zeros((12, 8, 8), np.int64)}, "x_train", "int64", "uint8"),
     "truth values": ({"x_train": np.zeros((12, 8, 8), bool)}, "x_train", "bool", "uint8"),
     "complex": ({"x_train": np.zeros((12, 8, 8), complex)}, "x_train", "complex128", "uint8"),
-    "nan": ({"x_train": np.full((12, 8, 8), np.nan)}, "x_train", "not finite"),
+    "nan": ({"x_train": np.full((12, 8, 8), np.nan)}, "x_train", "value nan"),
     "floats to 255": ({"x_test": np.full((6, 8, 8), 255.0)}, "x_test", "255", "from 0 to 1"),
     "negative floats": ({"x_test": np.full((6, 8, 8), -0.5)}, "x_test", "-0.5", "from 0 to 1"),
     "float labels": ({"y_train": np.arange(12) % 3 / 1.0}, "y_train", "float64", "integers"),
@@ -125,7 +125,7 @@ MISTAKES = {
     "number classes": ({"classes": np.arange(3)}, "classes", "int64", "strings"),
     "classes that are no text": ({"classes": np.array(["a", "b", "\ud800"])}, "classes", "empty or repeated"),
     "repeated classes": ({"classes": np.array(["a", "b", "a"])}, "classes", "repeated"),
-    "few classes": ({"classes": np.array(["a", "b"])}, "y_train", "label 2", "2 names"),
+    "few classes": ({"classes": np.array(["a", "b"])}, "y_train", "label 2", "2 classes"),
     "many classes": ({"classes": np.array(["a", "b", "c", "d"])}, "y_train", "class 3", "0 to 3"),
 }
 
@@ -142,7 +142,7 @@ def test_damaged_npz_files(tmp_path):
     good = path.read_bytes()
     for broken in (b"", b"PK", b"hello", good[:-30], good[: len(good) // 2]):
         path.write_bytes(broken)
-        fails(str(path), str(path), "not a complete .npz")
+        fails(str(path), str(path), "is damaged or not a plain array")
     at = good.index(arrays()["x_train"].tobytes()[:64])
     path.write_bytes(good[:at] + b"\xff" + good[at + 1 :])
     fails(str(path), str(path), "CRC")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import tokenize
 import unicodedata
 import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,8 +16,7 @@ import numpy as np
 from ..errors import InputError
 
 MIN_SIZE, MAX_SIZE = 8, 224  # side of an image in pixels
-_ARRAY_ERRORS = (ValueError, TypeError, SyntaxError, OverflowError, MemoryError, tokenize.TokenError)  # numpy's
-_KEYS = ("x_train", "y_train", "x_test", "y_test")
+KEYS = ("x_train", "y_train", "x_test", "y_test")
 _OPTIONAL = ("classes", "x_val", "y_val")
 _SMALL = 1 << 28  # bytes; larger .npz files must not be compressed more than _RATIO times
 _RATIO = 100
@@ -87,12 +84,9 @@ class ImageData:
     def fingerprint(self) -> str:
         """``sha256:...`` of the shapes, pixels and labels of all splits and of the class names."""
         digest = hashlib.sha256()
-        for split in (self.train, self.test, *([self.val] if self.val is not None else [])):
+        for split in filter(None, (self.train, self.test, self.val)):
             digest.update(repr(split.images.shape).encode())
-            if split.pixels_hash is not None:
-                digest.update(split.pixels_hash.encode())
-            else:
-                digest.update(np.ascontiguousarray(split.images).data)
+            digest.update(split.pixels_hash.encode() if split.pixels_hash else np.ascontiguousarray(split.images).data)
             digest.update(np.ascontiguousarray(split.labels, "<i8").data)
         digest.update(repr(self.classes).encode())
         return f"sha256:{digest.hexdigest()}"
@@ -135,50 +129,38 @@ def load_npz(path: Path) -> ImageData:
     return from_arrays(**read_npz(path, _OPTIONAL), name=path.stem, source=str(path))
 
 
-def read_npz(path: Path, optional: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
-    """Read the four required arrays of an .npz and those of ``optional`` that it has. Raises InputError."""
+def read_npz(path: Path, optional: tuple[str, ...] = (), required: tuple[str, ...] = KEYS) -> dict[str, np.ndarray]:
+    """Read arrays of an .npz; values are plain and sizes plausible. Raises InputError."""
     if not path.is_file():
-        raise InputError(f"data: the file {path} does not exist, expected an .npz with {', '.join(_KEYS)}")
+        raise InputError(f"data: the file {path} does not exist, expected an .npz with {', '.join(required)}")
+    arrays, where = {}, str(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            return _read_arrays(path, archive, optional)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise InputError(
-            f"data: {path} is not a complete .npz file ({error}), expected one written by numpy.savez"
-        ) from error
-    except OSError as error:
-        raise InputError(f"data: {path} is not readable ({error.strerror or error}), expected an .npz") from error
-
-
-def _read_arrays(path: Path, archive: zipfile.ZipFile, optional: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Read arrays, each only after its header has been checked for plain values and a plausible size."""
-    members = {info.filename: info for info in archive.infolist()}
-    missing = [key for key in _KEYS if f"{key}.npy" not in members]
-    if missing:
-        present = ", ".join(sorted(name.removesuffix(".npy") for name in members)) or "nothing"
-        raise InputError(f"data: {path} has no {', '.join(missing)}, expected {', '.join(_KEYS)} (it has {present})")
-    wanted = {key: members[f"{key}.npy"] for key in (*_KEYS, *optional) if f"{key}.npy" in members}
-    unpacked, packed = sum(i.file_size for i in wanted.values()), sum(i.compress_size for i in wanted.values())
-    if unpacked > _SMALL and unpacked > _RATIO * packed:
-        raise InputError(
-            f"data: {path} would grow from {packed:,} to {unpacked:,} bytes when unpacked, "
-            f"expected images, which do not compress a hundredfold"
-        )
-    arrays = {}
-    for key, info in wanted.items():
-        with archive.open(info) as stream:
-            try:
-                arrays[key] = np.lib.format.read_array(stream, allow_pickle=False)
-            except _ARRAY_ERRORS as error:  # an object array or an invalid header
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            if missing := [key for key in required if key not in members]:
                 raise InputError(
-                    f"data: {key} in {path} is not a plain array ({_sentence(error)}), "
-                    f"expected numbers, or strings as classes"
-                ) from error
+                    f"data: {path} has no {', '.join(missing)}, expected {', '.join(required)} (it has "
+                    f"{', '.join(sorted(members)) or 'nothing'})"
+                )
+            wanted = {key: members[key] for key in (*required, *optional) if key in members}
+            unpacked, packed = (sum(getattr(i, n) for i in wanted.values()) for n in ("file_size", "compress_size"))
+            if unpacked > _SMALL and unpacked > _RATIO * packed:
+                raise InputError(
+                    f"data: {path} would grow from {packed:,} to {unpacked:,} bytes when unpacked, "
+                    "expected images, which do not compress a hundredfold"
+                )
+            for key, info in wanted.items():
+                where = f"{key} in {path}"
+                with archive.open(info) as stream:
+                    arrays[key] = np.lib.format.read_array(stream, allow_pickle=False)
+    except InputError:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy raise many types for damaged files
+        reason = str(error).split("\n")[0].rstrip(".") or type(error).__name__
+        raise InputError(
+            f"data: {where} is damaged or not a plain array ({reason}), expected an .npz written by numpy.savez"
+        ) from error
     return arrays
-
-
-def _sentence(error: Exception) -> str:
-    return str(error).split("\n")[0].rstrip(".") or type(error).__name__
 
 
 def from_arrays(
@@ -212,9 +194,9 @@ def from_arrays(
     """
     if (x_val is None) != (y_val is None):
         raise InputError(f"data: {source} has one of x_val and y_val, expected both or neither")
-    given = {"train": (x_train, y_train), "test": (x_test, y_test)}
-    if x_val is not None and y_val is not None:
-        given["val"] = (x_val, y_val)
+    given = {"train": (x_train, y_train), "test": (x_test, y_test)} | (
+        {"val": (x_val, y_val)} if x_val is not None and y_val is not None else {}
+    )
     splits = {
         which: Split(checked_images(f"x_{which}", x, source), _labels(f"y_{which}", y, source))
         for which, (x, y) in given.items()
@@ -232,8 +214,8 @@ def from_arrays(
                 f"{describe_shape(train.images)}"
             )
     names = _classes(classes, train.labels, source)
-    absent = sorted(set(range(len(names))) - set(np.unique(train.labels).tolist()))
-    if absent:
+    present = set(np.unique(train.labels).tolist())
+    if absent := [label for label in range(len(names)) if label not in present]:
         raise InputError(
             f"data: y_train in {source} has no image of class {absent[0]}, "
             f"expected every class from 0 to {len(names) - 1}"
@@ -241,8 +223,8 @@ def from_arrays(
     for which, split in splits.items():
         if int(split.labels.max()) >= len(names):
             raise InputError(
-                f"data: y_{which} in {source} has the label {split.labels.max()}, expected 0 to {len(names) - 1} as in "
-                "y_train"
+                f"data: y_{which} in {source} has the label {split.labels.max()}, "
+                f"expected 0 to {len(names) - 1}, one of {len(names)} classes"
             )
     return ImageData(name, train, splits["test"], names, *channel_statistics(train.images), splits.get("val"))
 
@@ -279,12 +261,10 @@ def checked_images(key: str, x: np.ndarray, source: str) -> np.ndarray:
     out = np.empty(x.shape, np.uint8)
     for start in range(0, n, 1024):  # in blocks, because floats take four or eight times the memory
         block = x[start : start + 1024].astype(np.float64)
-        if not np.isfinite(block).all():
-            raise InputError(f"data: {key} in {source} has values that are not finite, expected floats from 0 to 1")
-        if block.min() < 0 or block.max() > 1:
+        wrong = block[~((block >= 0) & (block <= 1))]  # nan, too
+        if wrong.size:
             raise InputError(
-                f"data: {key} in {source} has the value {block.min() if block.min() < 0 else block.max():g}, "
-                f"expected floats from 0 to 1, or uint8 for 0 to 255"
+                f"data: {key} in {source} has the value {wrong[0]:g}, expected floats from 0 to 1, or uint8 (0 to 255)"
             )
         out[start : start + 1024] = np.rint(block * 255)
     return out
@@ -312,9 +292,8 @@ def is_name(text: str) -> bool:
 
 
 def _classes(classes: Sequence[str] | np.ndarray | None, labels: np.ndarray, source: str) -> tuple[str, ...]:
-    highest = int(labels.max())
     if classes is None:
-        names = tuple(str(k) for k in range(min(highest, len(labels)) + 1))
+        names = tuple(map(str, range(min(int(labels.max()), len(labels)) + 1)))
     else:
         array = np.asarray(classes)
         if array.ndim != 1 or array.dtype.kind != "U":
@@ -324,11 +303,6 @@ def _classes(classes: Sequence[str] | np.ndarray | None, labels: np.ndarray, sou
         names = tuple(array.tolist())
         if len(set(names)) != len(names) or not all(map(is_name, names)):
             raise InputError(f"data: classes in {source} has empty or repeated names, expected distinct visible names")
-        if highest >= len(names):
-            raise InputError(
-                f"data: y_train in {source} has the label {highest}, expected 0 to {len(names) - 1} as classes has "
-                f"{len(names)} names"
-            )
     if len(names) < 2:
         raise InputError(f"data: y_train in {source} has only one class, expected at least two")
     return names

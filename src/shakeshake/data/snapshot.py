@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-from .dataset import ImageData, Split, from_arrays, read_npz
+from .dataset import KEYS, ImageData, Split, from_arrays, read_npz
 from .memmap_rows import MemmapRows
 
 _FACTS = ("mean", "std", "name")  # what from_arrays would not reproduce
@@ -25,20 +26,25 @@ def in_memory(data: ImageData) -> ImageData:
         raise InputError(
             f"data: got {type(data).__name__}, expected what from_arrays, from_datasets or load_data returns"
         )
-    for split in (data.train, data.test, data.val):
+    for split in _splits(data).values():
         if split is not None and isinstance(split.images, MemmapRows):
             raise InputError(
                 f"data: {data.name} is too large to copy into the run, expected its folder as the recipe's data"
             )
-    train, test = Split(data.train.images, data.train.labels), Split(data.test.images, data.test.labels)
-    val = None if data.val is None else Split(data.val.images, data.val.labels)
-    return dataclasses.replace(data, train=train, test=test, val=val, record=None)
+    splits: Any = {
+        which: None if split is None else dataclasses.replace(split, pixels_hash=None)
+        for which, split in _splits(data).items()
+    }
+    return dataclasses.replace(data, **splits, record=None)
+
+
+def _splits(data: ImageData) -> dict[str, Split | None]:
+    return {"train": data.train, "test": data.test, "val": data.val}
 
 
 def to_bytes(data: ImageData) -> memoryview:
     """Return the images as an uncompressed .npz, which `load_data` reads, too (photographs hardly compress)."""
-    splits = {"train": data.train, "test": data.test, "val": data.val}
-    present = {which: split for which, split in splits.items() if split is not None}
+    present = {which: split for which, split in _splits(data).items() if split is not None}
     content = BytesIO()
     np.savez(
         content,
@@ -52,14 +58,7 @@ def to_bytes(data: ImageData) -> memoryview:
 
 def load_snapshot(path: Path) -> ImageData:
     """Load a file written from `to_bytes`. Raises InputError if it is missing or damaged."""
-    arrays = read_npz(path, ("classes", "x_val", "y_val", *_FACTS))
-    missing = [name for name in _FACTS if name not in arrays]
-    if missing:
-        raise InputError(f"data: {path} has no {', '.join(missing)}, expected the snapshot that fit() wrote")
+    arrays = read_npz(path, ("classes", "x_val", "y_val"), (*KEYS, *_FACTS))
     mean, std = (tuple(arrays.pop(key).astype(np.float64).tolist()) for key in ("mean", "std"))
     data = from_arrays(**arrays | {"name": str(arrays["name"])}, source=str(path))  # type: ignore[arg-type]
-    if not len(mean) == len(std) == data.channels:
-        raise InputError(
-            f"data: mean and std in {path} have {len(mean)} and {len(std)} values, expected {data.channels} each"
-        )
     return dataclasses.replace(data, mean=mean, std=std)

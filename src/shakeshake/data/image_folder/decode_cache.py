@@ -125,23 +125,22 @@ class FolderIndex:
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
-        """Save what `add` and `remove` do inside the block at its end, or nothing if it raises."""
+        """Save what is added and removed inside the block at its end, or nothing if it raises."""
         self.path.mkdir(exist_ok=True)
-        saved, rows = dict(self.entries), self.rows
+        saved, end = dict(self.entries), self.rows * self.row_bytes
         try:
             with open_pixels(self.path / "pixels") as self._file:
-                self._file.seek(rows * self.row_bytes)
+                self._file.seek(end)
                 yield
                 self._file.flush()
                 os.fsync(self._file.fileno())
-            if self.entries != saved:
-                stored = {"format": FORMAT, "folder": self.folder, "rows": self.rows, "files": self.entries}
-                atomic_write(self.path / "index.json", json.dumps(stored))
-        except BaseException:
-            self.entries, self.rows = saved, rows
+        except BaseException:  # the index is as before: give the space back
             with contextlib.suppress(OSError):
-                os.truncate(self.path / "pixels", rows * self.row_bytes)
+                os.truncate(self.path / "pixels", end)
             raise
+        if self.entries != saved:
+            stored = {"format": FORMAT, "folder": self.folder, "rows": self.rows, "files": self.entries}
+            atomic_write(self.path / "index.json", json.dumps(stored))
 
     def add(
         self, path: str, state: tuple[int, int] | None, content_digest: str, pixels: np.ndarray, sides: tuple[int, int]
@@ -155,10 +154,6 @@ class FolderIndex:
         self.entries[path] = Entry(*state, content_digest, self.rows, digest(pixels.data), *sides)
         self._file.write(pixels.data)
         self.rows += 1
-
-    def remove(self, path: str) -> None:
-        """Remove a file that is not readable any more."""
-        self.entries.pop(path, None)
 
 
 def open_pixels(path: Path) -> BinaryIO:

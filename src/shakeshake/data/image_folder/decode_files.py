@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median_low
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from .decode import HEAD, UnreadableImage, dimensions, is_image, quiet, read_and
 from .decode_cache import CachedImages, FolderIndex, digest, file_state
 from .scan import SUFFIXES
 
-_AHEAD = 16  # files per thread that are decoded before they are asked for
+_AHEAD = 1024  # files decoded before the first of them is stored, which limits memory
 _HEADER_BYTES = 1 << 18  # where an image's dimensions are looked for
 _SAMPLE = 500  # files whose dimensions decide the default image size
 T = TypeVar("T")
@@ -121,21 +120,24 @@ def _decode(folder: Path, paths: Sequence[str], index: FolderIndex, progress: Pr
     bad: dict[str, str] = {}
     others: list[str] = []
 
-    def work(path: str) -> tuple[str, np.ndarray, tuple[int, int]]:
-        pixels, sides, content = read_and_decode(folder / path, index.size)
+    def work(path: str) -> tuple[str, np.ndarray, tuple[int, int]] | UnreadableImage:
+        try:
+            pixels, sides, content = read_and_decode(folder / path, index.size)
+        except UnreadableImage as error:
+            return error
         return digest(content), pixels.transpose(2, 0, 1), sides
 
     if todo := [path for path in paths if not index.is_current(path, states[path])]:
         with index.changing():
-            for path, outcome in parallel_map(work, todo, f"reading {escape(folder)}", progress):
-                try:
-                    index.add(path, states[path], *outcome())
-                except UnreadableImage as error:
-                    index.remove(path)
-                    if is_meant_as_image(folder / path):
-                        bad[path] = error.reason
-                    else:
-                        others.append(path)
+            for path, result in parallel_map(work, todo, f"reading {escape(folder)}", progress):
+                if not isinstance(result, UnreadableImage):
+                    index.add(path, states[path], *result)
+                    continue
+                index.entries.pop(path, None)
+                if is_meant_as_image(folder / path):
+                    bad[path] = result.reason
+                else:
+                    others.append(path)
     return DecodedFiles(index.images(), bad, others)
 
 
@@ -179,20 +181,11 @@ def side_for(sides: Sequence[int]) -> int:
 
 def parallel_map(
     work: Callable[[str], T], paths: Sequence[str], task: str, progress: ProgressCallback | None
-) -> Iterator[tuple[str, Callable[[], T]]]:
-    """Yield (path, function that returns the result or raises) in order, working on several files at a time."""
-    threads = min(32, cpu_count())
-    waiting: deque[tuple[str, Future[Any]]] = deque()
-    todo = iter(paths)
-    with quiet(), progress_bar(progress) as show, ThreadPoolExecutor(threads) as pool:
-        try:
-            for number in range(len(paths)):
-                while len(waiting) < threads * _AHEAD and (path := next(todo, None)) is not None:
-                    waiting.append((path, pool.submit(work, path)))
-                path, future = waiting.popleft()
-                future.exception()  # wait here, so that the bar shows finished files
-                show(task, number + 1, len(paths))
-                yield path, future.result
-        finally:
-            for _, future in waiting:
-                future.cancel()
+) -> Iterator[tuple[str, T]]:
+    """Yield (path, result) in order, working on several files at a time."""
+    with quiet(), progress_bar(progress) as show, ThreadPoolExecutor(min(32, cpu_count())) as pool:
+        for start in range(0, len(paths), _AHEAD):
+            some = paths[start : start + _AHEAD]
+            for number, (path, result) in enumerate(zip(some, pool.map(work, some), strict=True), start + 1):
+                show(task, number, len(paths))
+                yield path, result
