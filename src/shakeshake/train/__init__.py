@@ -1,1 +1,1 @@
-"""The trainer: recipes, schedule, checkpoints, the run directory, the loop. Knows core, models and data."""
+"""Training: recipes, schedules, checkpoints, run directories and the training loop."""

@@ -1,4 +1,4 @@
-"""When a run is saved and when it stops: after so many seconds, on a signal, never with numbers that are not finite."""
+"""When a run writes checkpoints and when it stops."""
 
 from __future__ import annotations
 
@@ -20,24 +20,26 @@ from .trainer import Trainer
 
 
 class Stopped(KeyboardInterrupt):
-    """The run was asked to stop and has saved where it is. status: what a program that was stopped exits with."""
+    """The run was stopped on request, after saving a checkpoint.
+
+    Attributes:
+        status: Exit status for a program: 130, or 0 under torchrun, which would restart any other.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self.status = (
-            EXIT_OK if by_torchrun() else EXIT_INTERRUPTED
-        )  # torchrun would start again what has not exited with 0
+        self.status = EXIT_OK if by_torchrun() else EXIT_INTERRUPTED
 
 
 class StopRequest:
-    """Which signal has asked the run to stop, if any."""
+    """The signal that asked the run to stop, or None."""
 
     signal: int | None = None
 
 
 @contextmanager
 def stop_signals() -> Iterator[StopRequest]:
-    """Turn SIGINT and SIGTERM into a request that the loop answers between two steps; a second one acts at once."""
+    """Turn SIGINT and SIGTERM into a request that is handled between steps; a second signal acts at once."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
@@ -58,22 +60,22 @@ def stop_signals() -> Iterator[StopRequest]:
 
 
 class Checkpointer:
-    """Saves checkpoints: every so many seconds, when the run is asked to stop or its minutes are over, at the end."""
+    """Saves checkpoints at intervals and on request, never with values that are not finite."""
 
     def __init__(self, run: RunDirectory, trainer: Trainer, stop: StopRequest, minutes: float | None = None) -> None:
         self.run, self.trainer, self.stop, self.minutes = run, trainer, stop, minutes
-        self.looked = self.saved = time.perf_counter()
-        self.end = self.looked + 60.0 * (math.inf if minutes is None else minutes)
-        self.trained = 0.0  # seconds of an epoch until its test begins
+        self.last_time = self.saved = time.perf_counter()
+        self.end = self.last_time + 60.0 * (math.inf if minutes is None else minutes)
+        self.training_seconds = 0.0  # seconds of an epoch until its test begins
 
     def on_step_end(self) -> None:
-        """Between two steps: the place where a run may be saved and stopped."""
+        """Save or stop if it is time to. Call it between steps."""
         self._count_seconds()
         trainer = self.trainer
-        # Elsewhere than on a CPU this would wait for the device: save() does it there.
+        # On other devices the check would wait for the device; there, save() does it.
         error = self._not_finite() if trainer.device.type == "cpu" else None
-        late = trainer.dist.is_main and self.looked - self.saved >= trainer.recipe.checkpoint_interval_s
-        over = self.looked >= self.end and trainer.epoch < trainer.recipe.epochs
+        late = trainer.dist.is_main and self.last_time - self.saved >= trainer.recipe.checkpoint_interval_s
+        over = self.last_time >= self.end and trainer.epoch < trainer.recipe.epochs
         asked = self.stop.signal is not None or over
         failed, stop, save = trainer.dist.any_rank(error is not None, asked, late)
         if failed:
@@ -82,30 +84,31 @@ class Checkpointer:
             self.save()
         if stop:
             epoch = min(trainer.epoch + 1, trainer.recipe.epochs)
-            raise Stopped(f"stopped {self._why()} in epoch {epoch}; go on with: shakeshake resume {self.run.path}")
+            raise Stopped(f"stopped {self._why()} in epoch {epoch}; resume with: shakeshake resume {self.run.path}")
 
     def _why(self) -> str:
         if self.stop.signal:
             return f"by {signal.Signals(self.stop.signal).name}"
-        return f"after {self.minutes:g} minutes" if self.looked >= self.end else "by a signal to another process"
+        return f"after {self.minutes:g} minutes" if self.last_time >= self.end else "by a signal to another process"
 
     def on_evaluation_begin(self) -> None:
-        """What follows in this epoch is no time of training. Waits for the device."""
+        """Stop counting training time until the next epoch. Waits for the device."""
         float(self.trainer.loss_per_step[-1])
         self._count_seconds()
-        self.trained = self.trainer.seconds
+        self.training_seconds = self.trainer.seconds
 
     def timing(self) -> dict[str, Any]:
-        """Seconds of the epoch, its test included, training images by second of training, most memory so far in MiB."""
+        """Return the timing fields of EpochMetrics."""
         self._count_seconds()
         memory = peak_memory(self.trainer.device)
         return {
             "seconds": round(self.trainer.seconds, 3),
-            "images_per_second": round(len(self.trainer.data.train.labels) / self.trained, 1),
+            "images_per_second": round(len(self.trainer.data.train.labels) / self.training_seconds, 1),
             "peak_memory": None if memory is None else round(memory / 2**20),
         }
 
     def save(self) -> None:
+        """Write a checkpoint; raise RunError if a loss or weight is not finite."""
         error = self._not_finite(weights=True)
         (failed,) = self.trainer.dist.any_rank(error is not None)
         if failed:
@@ -124,8 +127,8 @@ class Checkpointer:
 
     def _count_seconds(self) -> None:
         now = time.perf_counter()
-        self.trainer.seconds += now - self.looked
-        self.looked = now
+        self.trainer.seconds += now - self.last_time
+        self.last_time = now
 
     def _not_finite(self, weights: bool = False) -> RunError | None:
         try:

@@ -1,4 +1,4 @@
-"""torch.compile for the network of a step: where it works, and how it is asked for."""
+"""torch.compile for training steps."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from ..errors import InputError
 
 
 def compile_network(network: nn.Module, mode: str, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """The network, to be called with images; compiled in one of torch's modes unless that is ``none``.
+    """Return the network compiled in a mode of torch.compile, or unchanged for ``none``.
 
-    Its first call for a shape takes from seconds to minutes: a run has two shapes, that of a batch and that of
-    the last one. Coefficients are drawn by compiled code, so they are others than without it; they still
-    depend on the seed alone. Raises InputError where torch.compile does not work: before anything has been trained.
+    The first call for each input shape takes seconds to minutes; a run has up to two shapes. Compiled code draws other
+    shake coefficients than eager code from the same seed.
+
+    Raises:
+        InputError: torch.compile does not work on this machine.
     """
     if mode == "none":
         return network
@@ -28,12 +30,12 @@ def compile_network(network: nn.Module, mode: str, device: torch.device) -> Call
             f"compile_mode: got {mode!r}, but torch.compile does not work here ({reason}); expected none, or {needed}"
         ) from None
     if device.type == "cuda" and mode != "max-autotune" and hasattr(torch._inductor.config, "deterministic"):
-        # Choices by timing would be others on the next machine, and so would the order of sums be.
+        # Kernels chosen by timing would add in another order on the next start.
         torch._inductor.config.deterministic = True
     return torch.compile(network, mode=mode, dynamic=False)
 
 
 def mark_step(mode: str) -> None:
-    """Say so to what records whole graphs: memory that it gave to the step before may be used again."""
+    """Tell CUDA graphs that a step begins, so that they may reuse the memory of the previous one."""
     if mode != "none":
         torch.compiler.cudagraph_mark_step_begin()

@@ -1,4 +1,4 @@
-"""The exponential moving average of a network's weights and of BN's running statistics."""
+"""Exponential moving average of weights and batch-norm statistics."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from torch import Tensor, nn
 
 
 class EMA:
-    """``network``: after each ``update`` ``decay * average + (1 - decay) * now``, after the first one ``now``.
+    """A copy of a network whose floating-point tensors follow ``average = decay * average + (1 - decay) * current``.
 
-    As torch's AveragedModel, whose state this one's state_dict() can be, but no update waits for the device.
+    The first update copies the current values. State dicts are compatible with ``torch.optim.swa_utils.AveragedModel``;
+    unlike there, an update never waits for the device.
+
+    Attributes:
+        network: The averaged network.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -22,10 +26,11 @@ class EMA:
 
     @torch.no_grad()
     def update(self) -> None:
+        """Move the average towards the current weights."""
         for average, now in self._tensors:
             if self.updates and average[0].is_floating_point():
                 torch._foreach_lerp_(average, now, 1.0 - self.decay)
-            else:  # the first time, and counters
+            else:  # the first update, and integer counters
                 torch._foreach_copy_(average, now)
         self.updates += 1
 
@@ -39,7 +44,7 @@ class EMA:
 
 
 def _tensors(network: nn.Module) -> list[list[Tensor]]:
-    """Weights and statistics, then counters, where there are any."""
+    """Weights and statistics in one list and integer counters in another, without empty lists."""
     tensors = [*network.parameters(), *network.buffers()]
     floating = [x for x in tensors if x.is_floating_point()]
     counters = [x for x in tensors if not x.is_floating_point()]

@@ -1,4 +1,4 @@
-"""Testing: the errors of a network over images that it was not trained on."""
+"""Loss and errors of a network on a split."""
 
 from __future__ import annotations
 
@@ -24,13 +24,18 @@ def evaluate_network(
     tick: Callable[[], None] = lambda: None,
     dist: DistContext = SINGLE_PROCESS,
 ) -> dict[str, float]:
-    """Mean cross-entropy and errors (%) of a network over all of a loader's images, as it is in evaluation mode.
+    """Evaluate a network on all images of a loader. The network itself is not changed; a fused copy computes.
 
-    error: of the images. balanced_error: the mean over the classes that are there of each one's error, which a
-    network that never names the rare classes cannot make small.
+    Args:
+        network: Maps images (N, C, H, W) to logits.
+        loader: The images and labels.
+        precision: fp32 or bf16.
+        device: Where the network is.
+        tick: Called after every batch; may raise.
+        dist: The processes, which share the batches and all get the result.
 
-    The network is left as it is; one that is fused computes for it. Several processes share the batches, and all get
-    the result.
+    Returns:
+        ``loss`` (mean cross-entropy), ``error`` and ``balanced_error`` (mean over classes of the error), in %.
     """
     dist.broadcast_buffers(network)
     tested, dtype = evaluation_network(network), torch.float32

@@ -1,4 +1,4 @@
-"""Step -> learning rate. Pure functions."""
+"""Learning-rate schedules as pure functions of the step."""
 
 from __future__ import annotations
 
@@ -20,13 +20,21 @@ def learning_rate(
     first_steps: int = 0,
     first_lr: float = 0.0,
 ) -> float:
-    """Learning rate of ``step`` (0 .. steps - 1) under a recipe's settings.
+    """Return the learning rate of a step.
 
-    schedule: ``"cosine"``, see cosine(), or ``"steps"``, see step_decay().
-    first_lr: the rate of the first ``first_steps`` steps, in the place of the schedule's, which goes on underneath; 0
-        for none.
+    Args:
+        step: From 0 to ``steps - 1``.
+        steps: Steps of the whole run.
+        lr: Initial learning rate.
+        schedule: ``"cosine"``, see ``cosine``, or ``"steps"``, see ``step_decay``.
+        milestones: Of the steps schedule, as fractions of the run.
+        gamma: Of the steps schedule.
+        warmup_steps: Length of the linear warm-up.
+        first_steps: Number of steps with the rate ``first_lr``.
+        first_lr: Rate that replaces the schedule's for the first steps; 0 for none.
 
-    Raises InputError when the step lies outside of the schedule.
+    Raises:
+        InputError: The step is out of range.
     """
     if first_lr and 0 <= step < min(first_steps, steps):
         return first_lr
@@ -36,12 +44,13 @@ def learning_rate(
 
 
 def cosine(step: int, steps: int, lr: float, warmup_steps: int = 0) -> float:
-    """Learning rate of ``step`` (0 .. steps - 1): ``lr`` at the first step, exactly 0 at the last one.
+    """Return the learning rate of a step of half a cosine: ``lr`` at the first step, exactly 0 at the last.
 
-    A half cosine without restart, per step (paper, section 2.1: Loshchilov and Hutter's schedule). With
-    ``warmup_steps`` the rate first rises linearly, ``lr`` being reached at step ``warmup_steps``.
+    Updated every step, without restarts (paper, section 2.1, after Loshchilov and Hutter). With a warm-up the rate
+    rises linearly and reaches ``lr`` at step ``warmup_steps``.
 
-    Raises InputError when the step lies outside of the schedule.
+    Raises:
+        InputError: The step is out of range.
     """
     _check(step, steps)
     if step < warmup_steps:
@@ -54,10 +63,13 @@ def cosine(step: int, steps: int, lr: float, warmup_steps: int = 0) -> float:
 def step_decay(
     step: int, steps: int, lr: float, milestones: Sequence[float], gamma: float, warmup_steps: int = 0
 ) -> float:
-    """Learning rate of ``step`` (0 .. steps - 1): ``lr``, multiplied by ``gamma`` once more from each milestone on.
+    """Return the learning rate of a step: ``lr``, multiplied by ``gamma`` at each milestone.
 
-    milestones: parts of the run; 0.5 of 100 steps is step 50, the first one with the lower rate.
-    ``warmup_steps`` are as in cosine(). Raises InputError when the step lies outside of the schedule.
+    Milestones are fractions of the run: with 0.5 of 100 steps, step 50 is the first with the lower rate. The warm-up
+    is that of ``cosine``.
+
+    Raises:
+        InputError: The step is out of range.
     """
     _check(step, steps)
     if step < warmup_steps:
@@ -66,8 +78,8 @@ def step_decay(
 
 
 def parse_milestones(text: str) -> tuple[float, ...]:
-    """The parts of the run in a string such as ``"0.5,0.75"``. Raises InputError unless they rise between 0 and 1."""
-    wrong = InputError(f"milestones: got {text!r}, expected rising parts of the run between 0 and 1, such as 0.5,0.75")
+    """Parse increasing fractions between 0 and 1, such as ``"0.5,0.75"``; raises InputError for anything else."""
+    wrong = InputError(f"milestones: got {text!r}, expected increasing fractions between 0 and 1, such as 0.5,0.75")
     try:
         parts = tuple(float(part) for part in text.split(","))
     except ValueError:
