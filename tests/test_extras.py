@@ -142,7 +142,7 @@ def test_require_names_the_extra_and_passes_other_errors_on(monkeypatch, tmp_pat
 
 
 def test_every_optional_module_belongs_to_an_extra_of_the_project():
-    distributions = {"PIL": "pillow", "sklearn": "scikit-learn", "resvg_py": "resvg-py"}
+    distributions = {"PIL": "pillow", "sklearn": "scikit-learn"}
     for module, extra in EXTRAS.items():
         names = {re.split(r"[<>=\[ ]", line)[0].lower() for line in PROJECT["optional-dependencies"][extra]}
         assert distributions.get(module, module) in names

@@ -1,6 +1,7 @@
 """Charts as files."""
 
 import json
+import re
 from xml.etree import ElementTree
 
 import pytest
@@ -12,12 +13,11 @@ from shakeshake.report.figures import FIGURES, write_figure
 from shakeshake.report.page import write_report
 
 DESCRIPTIONS = {
-    "curves": "S-S-I, test error: ",
+    "curves": "Shake-Shake-Image, test error: ",
     "correlation": "stage 3 · block 2: E-E-B 0.",
     "layerwise": "E-E-B, stage 1 · block 1: L1 0.",
     "strength": "S-M1-I: α is anywhere from 0 to 1, β is equal to 1 − α, expected distance between α and β 0.500.",
     "differences": "difference −0.87 points; 95% interval −1.90 to +0.20",
-    "table": "Shake-Shake-Image: published 3.55; ours, last epoch 35.23 ± 0.25; runs 2;",
 }
 
 
@@ -28,9 +28,25 @@ def test_every_chart_of_a_table(tmp_path, make_experiment, chart):
     assert DESCRIPTIONS[chart] in svg.get("aria-label")
     texts = " ".join("".join(node.itertext()) for node in svg.iter("{http://www.w3.org/2000/svg}text"))
     assert "S-S-I" in texts or "Shake-Shake-Image" in texts
-    png = write_figure([path], tmp_path / "chart.png", chart).read_bytes()
-    assert png.startswith(b"\x89PNG")
-    assert len(png) > 5000
+
+
+def test_curves_of_one_column_have_a_labelled_line_and_a_band_per_row(tmp_path, make_experiment):
+    path = make_experiment(tmp_path / "exp")
+    found = json.loads(path.read_text())
+    other = {**found["cells"][0], "row": "another", "column": "other"}
+    path.write_text(json.dumps({**found, "cells": [*found["cells"], other]}))
+    column = found["cells"][0]["column"]
+    text = write_figure([path], tmp_path / "chart.svg", column=column).read_text()
+    assert re.findall(r'class="strong"[^>]*>([^<]+)<', text) == ["Even-Even", "Shake-Shake-Image", "Shake-Even-Image"]
+    assert text.count("<polyline") == 3
+    assert text.count("<polygon") == 2  # the third row has one seed
+    assert ">Mean over 1 to 2 seeds; the bands are ± one standard deviation of the test error.<" in text
+    assert ">test error, %" in text
+    with pytest.raises(InputError, match=rf"^column: got '5', expected one of {re.escape(column)}, other$"):
+        write_figure([path], tmp_path / "chart.svg", column="5")
+    runs = list((tmp_path / "exp" / "cells").iterdir())
+    with pytest.raises(InputError, match=r"^column: got 'other' for runs, expected an experiment's table$"):
+        write_figure(runs, tmp_path / "chart.svg", column="other")
 
 
 def test_runs_that_differ_in_the_seed_are_one_group(tmp_path, make_run):
@@ -57,7 +73,7 @@ def test_charts_without_data_raise_one_sentence(tmp_path, make_run, make_experim
     make_experiment(tmp_path / "exp", runs=False)
     make_experiment(tmp_path / "exp", name="strength", runs=False)
     with pytest.raises(InputError, match=r"several tables, expected one of their files \(table1.json, stre"):
-        write_figure([tmp_path / "exp"], tmp_path / "a.svg", "table")
+        write_figure([tmp_path / "exp"], tmp_path / "a.svg")
     with pytest.raises(InputError, match=r"nothing to draw curves from"):
         write_figure([tmp_path / "exp" / "table1.json"], tmp_path / "a.svg")
     assert not (tmp_path / "a.svg").exists()
@@ -93,7 +109,7 @@ def test_long_labels_stay_inside_the_chart(open_page, browser, tmp_path, make_ex
     found["columns"].append({"key": "other", "label": "other"})
     found["cells"].append({**found["cells"][0], "column": "other"})
     path.write_text(json.dumps(found))
-    for chart in ("curves", "correlation", "differences", "layerwise", "table"):
+    for chart in ("curves", "correlation", "differences", "layerwise"):
         open_page(write_figure([path], tmp_path / "chart.svg", chart))
         left, right, width = browser.execute_script(
             "const all = [...document.querySelectorAll('text')].map((e) => e.getBoundingClientRect());"

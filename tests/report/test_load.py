@@ -102,6 +102,6 @@ def test_mean_curve_covers_epochs_that_all_runs_have_tested(tmp_path, make_run):
     records = load(runs).runs
     mean = average("mean", records[:2])
     assert mean.columns["test_error"][-1] == pytest.approx(5.0)
-    assert mean.ranges["test_error"][-1] == pytest.approx((4.0, 6.0))
+    assert mean.bands["test_error"][-1] == pytest.approx((5 - 2**0.5, 5 + 2**0.5))
     assert mean.columns["test_error"][0] is None  # epoch 1 was not tested
     assert average("all", records).epochs == tuple(range(1, 9))

@@ -29,7 +29,7 @@ from .options import (
     user_code_options,
 )
 
-CHARTS = ("curves", "correlation", "layerwise", "strength", "differences", "table")
+CHARTS = ("curves", "correlation", "layerwise", "strength", "differences")
 TABLES = "\n".join(f"  {name:<15}{(inspect.getdoc(made) or '').splitlines()[0]}" for name, made in EXPERIMENTS.items())
 
 
@@ -38,7 +38,7 @@ TABLES = "\n".join(f"  {name:<15}{(inspect.getdoc(made) or '').splitlines()[0]}"
     "training and test error, the strength of its rule, Grad-CAM. Writes analysis.json into the run."
 )
 @run_argument
-@option("--split", type=Choice(("test", "train")), default="test", help="Images to use.  [default: test]")
+@option("--split", type=Choice(("test", "train", "val")), default="test", help="Images to use.  [default: test]")
 @option(
     "--only",
     metavar="NAME,...",
@@ -143,6 +143,7 @@ def reproduce(
         "shakeshake report runs/a runs/b --out page.html",
         "shakeshake report runs/reproduce-small",
         "shakeshake report runs/reproduce-small/table1.json --figure differences.svg --chart differences",
+        "shakeshake report runs/reproduce-small/augmentation.json --figure curves.svg --column 1000",
     ),
 )
 @argument(
@@ -154,14 +155,15 @@ def reproduce(
     help="Run directories, experiment directories or their .json files.",
 )
 @option("--out", type=PATH, metavar="FILE", help="The page. Default: report.html in, or next to, the first PATH.")
-@option("--figure", type=PATH, metavar="FILE", help="Also write one chart as .svg or .png.")
+@option("--figure", type=PATH, metavar="FILE", help="Also write one chart as an .svg file.")
 @option("--chart", type=Choice(CHARTS), default="curves", help="Chart for --figure.  [default: curves]")
-def report(paths: tuple[Path, ...], out: Path | None, figure: Path | None, chart: str) -> int:
+@option("--column", metavar="COLUMN", help="One column of an experiment for --figure. Default: all.")
+def report(paths: tuple[Path, ...], out: Path | None, figure: Path | None, chart: str, column: str | None) -> int:
     from ..report.figures import write_figure
     from ..report.page import write_report
 
     first = paths[0].parent if paths[0].suffix == ".json" else paths[0]
     print(write_report(list(paths), out or first / "report.html"))
     if figure:
-        print(write_figure(list(paths), figure, chart))
+        print(write_figure(list(paths), figure, chart, column))
     return EXIT_OK

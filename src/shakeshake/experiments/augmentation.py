@@ -15,7 +15,7 @@ NETWORK = "14_2x16d"
 PRIMARY_SEEDS = range(2, 10)  # seeds 0 and 1 were used by the pilot runs that led to the study
 DIGITS_SEEDS = range(20, 40)  # seeds 0 to 14 likewise
 UPDATE_RULES = ("S-M1-I", "S-M2-I", "S-M3-I", "S-M4-I", "S-M5-I")
-LABELS = {"E-E-B": "without shaking (E-E-B)", "S-E-I": "Shake-Even-Image", "S-S-I": "Shake-Shake-Image"}
+LABELS = {"E-E-B": "without shaking", "S-E-I": "Shake-Even", "S-S-I": "Shake-Shake"}
 # The paper's augmentation of CIFAR.
 AUGMENTED = {"flip": True, "crop_padding": 4}
 # What somebody might do instead of shaking: suffix of the cells -> label, changes to the recipe.
@@ -102,7 +102,7 @@ def alternatives() -> Experiment:
         cells.append(_cell(suffix, "1000", _cifar10(1000, "E-E-B", suffix=suffix, **changes)))
     for suffix in ("wd5e-4", "aug"):
         label, changes = ALTERNATIVES[suffix]
-        rows[f"{suffix}-S-S-I"] = f"Shake-Shake-Image, {label}"
+        rows[f"{suffix}-S-S-I"] = f"Shake-Shake, {label}"
         cells.append(_cell(f"{suffix}-S-S-I", "1000", _cifar10(1000, "S-S-I", suffix=suffix, **changes)))
     return _study("alternatives", "Instead of shaking, and besides it", rows, {"1000": "1,000 images"}, cells)
 

@@ -13,7 +13,7 @@ from ..analysis.schema import Calibration, Strength
 from ..experiments.schema import TableDifference
 from ..layers.rules import expected_distance
 from . import beta_regions, theme
-from .format import ABSENT, decimal, duration, percent, signed
+from .format import decimal, percent, signed
 from .load import TableRecord
 from .runs import RunRecord
 from .seed_averages import PairMean, mean
@@ -226,37 +226,6 @@ def reliability(found: Calibration) -> Chart:
         f"{percent(100 * found.accuracy)}, expected calibration error {100 * found.ece:.1f} points."
     )
     return Chart(left + side + 24, base + 42, Markup("").join(parts), described)
-
-
-def table(record: TableRecord) -> Chart:
-    """The errors of a table, for a file; the page has an HTML table."""
-    paper, wide, height = bool(record.table.source), 860, 26
-    heads: tuple[str, ...] = ("last epoch", "runs", "lowest error", "train error", "time per run")
-    ends: tuple[float, ...] = (480, 550, 640, 736, 850)
-    if paper:
-        heads, ends = ("published", "ours, last epoch", *heads[1:]), (330, *ends)
-    parts, told, y = [], [], 0.0
-    for column, name in record.columns.items():
-        lines = [(name, heads, "soft minor")]
-        for cell in record.table.column_cells(column):
-            wanted = len(cell.runs) + len(cell.missing) + len(cell.failed)
-            values = (
-                *([decimal(cell.published)] if paper else []),
-                decimal(cell.mean) + (f" ± {decimal(cell.std)}" if cell.std is not None else ""),
-                f"{len(cell.runs)}" + (f" of {wanted}" if wanted > len(cell.runs) else ""),
-                decimal(cell.best_mean),
-                decimal(cell.train_mean),
-                duration(cell.seconds_mean),
-            )
-            lines.append((record.rows[cell.row], values, ""))
-            known = "; ".join(f"{head} {value}" for head, value in zip(heads, values, strict=True) if value != ABSENT)
-            told.append(f"{name}, {record.rows[cell.row]}: {known}.")
-        for text, values, class_ in lines:
-            parts.append(label(fit(text, 230), 4, y + 17, class_="strong" if class_ else ""))
-            parts += [label(value, x, y + 17, "end", class_) for value, x in zip(values, ends, strict=True)]
-            y += height
-            parts.append(line(0, y, wide, y, "grid"))
-    return Chart(wide, y + 8, Markup("").join(parts), " ".join(told))
 
 
 def _minor(small: bool) -> str:

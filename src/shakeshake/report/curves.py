@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from markupsafe import Markup
 
@@ -11,33 +11,65 @@ from . import theme
 from .seed_averages import Curve
 from .svg import LETTER, Axis, Chart, fit, label, line, number, polyline, tag, ticks
 
-WIDE, NARROW = (1080, 400), (460, 330)
+WIDE, NARROW, FILE = (1080, 400), (460, 330), (700, 400)
 LEFT, RIGHT, TOP, BOTTOM = 54, 14, 14, 46
 WIDTHS = {"train": 1.4, "test": 2.4}
 """The test curve matters more: it is broader and lighter, so the two also differ without colour."""
 ERROR_TICKS = (0, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40, 60, 80, 100)
-LEGEND_ROW, SWATCH = 20, 34
+BOLD = 1.2 * LETTER
+LINE = 16
+"""Least distance between the labels of lines in pixels."""
+ERRORS, TEST_ERROR = ("train_error", "test_error"), ("test_error",)
+LOSSES = ("train_loss", "test_loss")
 DESCRIBED = 10
 """Curves that are described in words."""
 
 
-def errors(curves: Sequence[Curve], size: tuple[int, int] = WIDE, legend: bool = False) -> Chart:
+def errors(curves: Sequence[Curve], size: tuple[int, int] = WIDE) -> Chart:
     """Error by epoch: one colour and dash per curve, train dark and thin, test light and broad."""
-    columns = ("train_error", "test_error")
-    highest = max((v for curve in curves for column in columns for _, v in curve.series(column)), default=100)
-    top = 1.06 * highest or 1
-    # From 90 % in the first epoch to 3 % in the last: a linear axis would hide the end, and a logarithm has no 0.
-    axis = Axis(0, top, size[1] - BOTTOM, TOP, power=0.5)
-    marks = [tick for tick in ERROR_TICKS if tick <= top and (tick == 0 or tick >= top / 80)]
-    described = _describe(curves, "error", " %", ".2f")
-    chart = _chart(curves, columns, axis, marks, size, "error (%), square-root scale", f"Error by epoch. {described}")
-    return _with_legend(chart, curves) if legend else chart
+    axis, marks, scale = _square_root_axis(max(_values(curves, ERRORS), default=100), size[1])
+    return _chart(curves, ERRORS, axis, marks, size, f"error, %{scale}", _describe(curves, ERRORS))
+
+
+def labelled_errors(curves: Sequence[Curve], columns: Sequence[str] = ERRORS) -> Chart:
+    """Error by epoch for a file: each line has its name at its end instead of a legend."""
+    ends = [
+        (points[-1][1], i, curve.name if len(columns) == 1 else f"{curve.name}, {column[:-6]}")
+        for column in columns
+        for i, curve in enumerate(curves)
+        if (points := curve.series(column))
+    ]
+    width = FILE[0]
+    right = 16 + min(260.0, max(BOLD * len(name) for _, _, name in ends))
+    height = max(FILE[1], TOP + BOTTOM + LINE * len(ends))
+    values = list(_values(curves, columns))
+    if 5 * min(values) < max(values):
+        axis, marks, scale = _square_root_axis(max(values), height)
+    else:
+        axis, scale = Axis.round(min(values), max(values), height - BOTTOM, TOP), ""
+        marks = axis.marks()
+    what = "test error" if columns == TEST_ERROR else "error"
+    described = _describe(curves, columns)
+    chart = _chart(curves, columns, axis, marks, (width, height), f"{what}, %{scale}", described, right)
+    parts, above = [chart.body], -math.inf
+    ends.sort(reverse=True)
+    lowest = height - BOTTOM - LINE * (len(ends) - 1)
+    for row, (value, i, name) in enumerate(ends):
+        above = min(max(axis(value) + 4, above + LINE), lowest + LINE * row)
+        text, colour = fit(name, right - 10, BOLD), f"fill:{theme.colour(i, 'train')}"
+        parts.append(label(text, width - right + 8, above, class_="strong", style=colour))
+    seeds = sorted({curve.runs for curve in curves})
+    if seeds[-1] > 1:
+        number_of = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+        note = f"Mean over {number_of} seeds; the bands are ± one standard deviation of the test error."
+        parts.append(label(note, LEFT, height + 16, class_="soft"))
+        height += 24
+    return Chart(width, height, Markup("").join(parts), chart.description)
 
 
 def losses(curves: Sequence[Curve]) -> Chart:
     """Loss by epoch."""
-    described = _describe(curves, "loss", "", ".4f")
-    return _linear(curves, ("train_loss", "test_loss"), "loss", f"Loss by epoch. {described}")
+    return _linear(curves, LOSSES, "loss", _describe(curves, LOSSES))
 
 
 def learning_rates(curves: Sequence[Curve]) -> Chart:
@@ -54,8 +86,8 @@ def swatch(i: int, tone: str) -> Markup:
     return tag("line", x1=0, x2=30, y1=4, y2=4, **_style(i, tone))
 
 
-def _linear(curves: Sequence[Curve], columns: tuple[str, ...], name: str, described: str) -> Chart:
-    highest = max((v for curve in curves for column in columns for _, v in curve.series(column)), default=1.0)
+def _linear(curves: Sequence[Curve], columns: Sequence[str], name: str, described: str) -> Chart:
+    highest = max(_values(curves, columns), default=1.0)
     marks = ticks(0, highest)
     axis = Axis(0, max(marks[-1], highest), NARROW[1] - BOTTOM, TOP)
     return _chart(curves, columns, axis, marks, NARROW, name, described)
@@ -63,36 +95,53 @@ def _linear(curves: Sequence[Curve], columns: tuple[str, ...], name: str, descri
 
 def _chart(
     curves: Sequence[Curve],
-    columns: tuple[str, ...],
+    columns: Sequence[str],
     y: Axis,
     marks: Iterable[float],
     size: tuple[int, int],
     name: str,
     described: str,
+    right: float = RIGHT,
 ) -> Chart:
-    width, height = size
+    height, end = size[1], size[0] - right
     epochs = [epoch for curve in curves for epoch in curve.epochs] or [1]
     first, last = float(min(epochs)), float(max(epochs))
     if first == last:
         first, last = first - 0.5, last + 0.5
-    x = Axis(first, last, LEFT, width - RIGHT)
-    parts = [line(LEFT, y(mark), width - RIGHT, y(mark), "grid") for mark in marks]
+    x = Axis(first, last, LEFT, end)
+    parts = [line(LEFT, y(mark), end, y(mark), "grid") for mark in marks]
     parts += [label(f"{mark:.4g}", LEFT - 7, y(mark) + 4, "end") for mark in marks]
     whole = [tick for tick in ticks(first, last, 6) if first <= tick <= last and tick == int(tick)]
     parts += [label(f"{tick:g}", x(tick), height - BOTTOM + 18, "middle") for tick in whole]
-    parts.append(line(LEFT, y.start, width - RIGHT, y.start, "axis"))
-    parts.append(label("epoch", (LEFT + width - RIGHT) / 2, height - 6, "middle"))
+    parts.append(line(LEFT, y.start, end, y.start, "axis"))
+    parts.append(label("epoch", (LEFT + end) / 2, height - 6, "middle"))
     middle = (y.start + y.end) / 2
     parts.append(label(name, 0, 0, "middle", transform=f"translate(12 {number(middle)}) rotate(-90)"))
     for column in columns:
         for i, curve in enumerate(curves):
             parts += _lines(curve, i, column, x, y, len(curves))
-    return Chart(width, height, Markup("").join(parts), described, (LEFT, width - RIGHT, y.end, y.start, first, last))
+    return Chart(*size, Markup("").join(parts), described, (LEFT, end, y.end, y.start, first, last))
+
+
+def _values(curves: Sequence[Curve], columns: Sequence[str]) -> Iterator[float]:
+    """All values that a chart draws, with the ends of its bands."""
+    for curve in curves:
+        for column in columns:
+            yield from (value for _, value in curve.series(column))
+            if column.startswith("test"):
+                yield from (end for band in curve.bands.get(column, ()) if band for end in band)
+
+
+def _square_root_axis(highest: float, height: float) -> tuple[Axis, list[float], str]:
+    """From 90 % in the first epoch to 3 % in the last: a linear axis would hide the end, and a logarithm has no 0."""
+    top = 1.06 * highest or 1
+    marks = [tick for tick in ERROR_TICKS if tick <= top and (tick == 0 or tick >= top / 80)]
+    return Axis(0, top, height - BOTTOM, TOP, power=0.5), marks, ", square-root scale"
 
 
 def _lines(curve: Curve, i: int, column: str, x: Axis, y: Axis, curves: int) -> Iterable[Markup]:
     tone = "test" if column.startswith("test") else "train"
-    band = [(e, *of) for e, of in zip(curve.epochs, curve.ranges.get(column, ()), strict=False) if of is not None]
+    band = [(e, *of) for e, of in zip(curve.epochs, curve.bands.get(column, ()), strict=False) if of is not None]
     if tone == "test" and len(band) > 1:
         band = band[:: math.ceil(len(band) / 200)]
         ends = [(x(e), y(high)) for e, _, high in band] + [(x(e), y(low)) for e, low, _ in reversed(band)]
@@ -108,23 +157,6 @@ def _style(i: int, tone: str) -> dict[str, str | None]:
     return {"stroke": theme.colour(i, tone), "stroke_width": str(WIDTHS[tone]), "stroke_dasharray": theme.dash(i)}
 
 
-def _with_legend(chart: Chart, curves: Sequence[Curve]) -> Chart:
-    """The same chart below a legend that wraps."""
-    parts, x, row = [], float(LEFT), 0
-    for i, curve in enumerate(curves):
-        for tone in theme.TONES:
-            text = fit(f"{curve.name} {tone}", chart.width - LEFT - SWATCH - 20)
-            wide = SWATCH + LETTER * len(text) + 22
-            if x > LEFT and x + wide > chart.width:
-                x, row = float(LEFT), row + 1
-            moved = f"translate({number(x)} {row * LEGEND_ROW + 6})"
-            parts.append(tag("g", swatch(i, tone), label(text, SWATCH, 8), transform=moved))
-            x += wide
-    above = (row + 1) * LEGEND_ROW + 4
-    parts.append(tag("g", chart.body, transform=f"translate(0 {above})"))
-    return Chart(chart.width, chart.height + above, Markup("").join(parts), chart.description)
-
-
 def _thin(points: list[tuple[int, float]], curves: int) -> list[tuple[int, float]]:
     """A long curve as the lowest and highest point of each interval, which look the same at this size."""
     length = math.ceil(len(points) / max(40, min(200, 2000 // curves)))
@@ -137,18 +169,18 @@ def _thin(points: list[tuple[int, float]], curves: int) -> list[tuple[int, float
     return [points[i] for i in sorted(kept)]
 
 
-def _describe(curves: Sequence[Curve], what: str, unit: str, form: str) -> str:
+def _describe(curves: Sequence[Curve], columns: Sequence[str]) -> str:
     """A few values of each curve, in words."""
-    told = []
+    what, (unit, digits) = columns[0].split("_")[1], (" %", 2) if columns[0].endswith("error") else ("", 4)
+    told = [f"{what.capitalize()} by epoch."]
     for curve in curves[:DESCRIBED]:
-        for tone in theme.TONES:
-            if not (points := curve.series(f"{tone}_{what}")):
-                continue
-            last = len(points) - 1
-            low = min(range(len(points)), key=lambda i: points[i][1])
-            chosen = sorted({0, len(points) // 4, len(points) // 2, low, last})
-            listed = ", ".join(f"{points[i][1]:{form}}{unit} at epoch {points[i][0]}" for i in chosen)
-            told.append(f"{curve.name}, {tone} {what}: {listed}; lowest {points[low][1]:{form}}{unit}.")
+        for column in columns:
+            if points := curve.series(column):
+                last, lowest = len(points) - 1, min(points, key=lambda point: point[1])
+                chosen = dict.fromkeys([*(points[i] for i in sorted({0, len(points) // 2, last})), lowest])
+                listed = ", ".join(f"{value:.{digits}f}{unit} at epoch {epoch}" for epoch, value in sorted(chosen))
+                name = column.replace("_", " ")
+                told.append(f"{curve.name}, {name}: {listed}; lowest {lowest[1]:.{digits}f}{unit}.")
     if len(curves) > DESCRIBED:
         told.append(f"{len(curves) - DESCRIBED} more curves are in the table of the runs.")
-    return " ".join(told) or "There are no values yet."
+    return " ".join(told)

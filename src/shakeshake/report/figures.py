@@ -1,4 +1,4 @@
-"""One chart of the report as a file: .svg, which follows a light or dark colour scheme, or .png."""
+"""One chart of the report as an SVG file, which follows a light or dark colour scheme."""
 
 from __future__ import annotations
 
@@ -26,25 +26,26 @@ class Figure:
     draw: Callable[[TableRecord | None, list[Group], list[RunRecord]], Chart | None]
 
 
-def write_figure(paths: Sequence[Path], out: Path, chart: str = "curves") -> Path:
+def write_figure(paths: Sequence[Path], out: Path, chart: str = "curves", column: str | None = None) -> Path:
     """Write one chart of runs, or of a table, to a file.
 
     Runs that differ only in the seed are one group in charts of correlations; in a table, its cells are the groups.
 
     Args:
         paths: as in write_report().
-        out: a name that ends in .svg or .png. PNG needs resvg-py, from the extra "report".
+        out: a name that ends in .svg.
         chart: a name from FIGURES.
+        column: key of a column of the table; None for all.
 
     Raises:
-        InputError: for another chart or kind of file, several tables, nothing to draw, or an unwritable file.
+        InputError: for an unknown chart or column, another kind of file, several tables, nothing to draw, or an
+            unwritable file.
     """
     if chart not in FIGURES:
         raise InputError(f"chart: got {chart!r}, expected one of {', '.join(FIGURES)}")
-    if out.suffix.lower() not in (".svg", ".png"):
-        raise InputError(f"figure: got {out}, expected a name that ends in .svg or .png")
-    drawn, title = _draw(load(paths), chart), FIGURES[chart].title
-    content = drawn.to_png(title) if out.suffix.lower() == ".png" else drawn.to_svg(title).encode("utf-8", "replace")
+    if out.suffix.lower() != ".svg":
+        raise InputError(f"figure: got {out.name}, expected .svg")
+    content = _draw(load(paths), chart, column).to_svg(FIGURES[chart].title).encode("utf-8", "replace")
     try:
         atomic_write(out, content)
     except OSError as error:
@@ -52,11 +53,15 @@ def write_figure(paths: Sequence[Path], out: Path, chart: str = "curves") -> Pat
     return out
 
 
-def _draw(contents: Contents, chart: str) -> Chart:
+def _draw(contents: Contents, chart: str, column: str | None) -> Chart:
     if len(contents.tables) > 1:
         names = ", ".join(f"{record.table.name}.json" for record in contents.tables)
         raise InputError(f"figure: got a folder of several tables, expected one of their files ({names})")
     record = contents.tables[0] if contents.tables else None
+    if column is not None:
+        if record is None:
+            raise InputError(f"column: got {column!r} for runs, expected an experiment's table")
+        record = record.only(column)
     groups: list[Group] = [*record.groups()] if record else [*group_by_seed(contents.runs)]
     drawn = FIGURES[chart].draw(record, groups, list(contents.runs))
     if drawn is None:
@@ -65,8 +70,11 @@ def _draw(contents: Contents, chart: str) -> Chart:
 
 
 def _curves(record: TableRecord | None, groups: list[Group], runs: list[RunRecord]) -> Chart | None:
-    lines = [average(name, found) for name, found in groups] if record else curves_of(runs)
-    return curves.errors(lines, legend=True) if any(one.epochs for one in lines) else None
+    lines = [average(*group) for group in record.groups(record.rows)] if record else curves_of(runs)
+    columns = curves.TEST_ERROR if record else curves.ERRORS
+    return (
+        curves.labelled_errors(lines, columns) if any(one.series(name) for one in lines for name in columns) else None
+    )
 
 
 def _layerwise(_: TableRecord | None, groups: list[Group], __: list[RunRecord]) -> Chart | None:
@@ -91,10 +99,5 @@ FIGURES = {
         "Differences of the test errors",
         "a table with at least two analysed rows",
         lambda record, groups, runs: charts.differences(record) if record else None,
-    ),
-    "table": Figure(
-        "Test errors",
-        "a table that `shakeshake reproduce` or `compare` wrote",
-        lambda record, groups, runs: charts.table(record) if record and record.table.cells else None,
     ),
 }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import InputError
@@ -50,13 +50,22 @@ class TableRecord:
         """The readable runs of a cell."""
         return [self.runs[run.path] for run in cell.runs if run.path in self.runs]
 
-    def groups(self) -> Iterator[tuple[str, list[RunRecord]]]:
-        """A name and the runs of each cell."""
+    def only(self, column: str) -> TableRecord:
+        """The table with a single column. Raises InputError for an unknown one."""
+        if column not in self.columns:
+            raise InputError(f"column: got {column!r}, expected one of {', '.join(self.columns)}")
+        cells = tuple(self.table.column_cells(column))
+        differences = tuple(one for one in self.table.differences if one.column == column)
+        return replace(self, table=replace(self.table, cells=cells, differences=differences))
+
+    def groups(self, names: Mapping[str, str] | None = None) -> Iterator[tuple[str, list[RunRecord]]]:
+        """A name and the runs of each cell. names: of the rows, by default their keys."""
         several = len(self.columns) > 1
         for column, label in self.columns.items():
             for cell in self.table.column_cells(column):
                 if runs := self.runs_of(cell):
-                    yield (f"{cell.row}, {label.split(':')[0]}" if several else cell.row), runs
+                    name = names[cell.row] if names else cell.row
+                    yield (f"{name}, {label.split(':')[0]}" if several else name), runs
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import fsum
+from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from .runs import HOUSEKEEPING, RunRecord
@@ -22,13 +23,15 @@ class Curve:
 
     Attributes:
         columns: column -> a value or None for each epoch.
-        ranges: column -> lowest and highest value over the seeds, empty for a single run.
+        bands: column -> mean minus and plus one standard deviation over the seeds, empty for a single run.
+        runs: how many runs the line is the mean of.
     """
 
     name: str
     epochs: tuple[int, ...] = ()
     columns: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
-    ranges: dict[str, tuple[tuple[float, float] | None, ...]] = field(default_factory=dict)
+    bands: dict[str, tuple[tuple[float, float] | None, ...]] = field(default_factory=dict)
+    runs: int = 1
 
     def series(self, column: str) -> list[tuple[int, float]]:
         """(epoch, value) where the value is known."""
@@ -53,13 +56,13 @@ def average(name: str, runs: Sequence[RunRecord]) -> Curve:
     by_epoch = [{one.epoch: one for one in run.epochs} for run in runs]
     epochs = tuple(sorted(set(by_epoch[0]).intersection(*by_epoch[1:]))) if by_epoch else ()
     columns: dict[str, tuple[float | None, ...]] = {}
-    ranges: dict[str, tuple[tuple[float, float] | None, ...]] = {}
+    bands: dict[str, tuple[tuple[float, float] | None, ...]] = {}
     for column in COLUMNS:
         values = [[getattr(of[epoch], column) for of in by_epoch] for epoch in epochs]
         columns[column] = tuple(None if None in found else mean(found) for found in values)
         if len(runs) > 1:
-            ranges[column] = tuple(None if None in found else (min(found), max(found)) for found in values)
-    return Curve(name, epochs, columns, ranges)
+            bands[column] = tuple(None if None in found else _band(found) for found in values)
+    return Curve(name, epochs, columns, bands, len(runs))
 
 
 def curves_of(runs: Sequence[RunRecord]) -> list[Curve]:
@@ -115,6 +118,11 @@ def mean(values: Sequence[float | None]) -> float | None:
     """The mean of the values that are known, or None."""
     known = [value for value in values if value is not None]
     return fsum(known) / len(known) if known else None
+
+
+def _band(values: Sequence[float]) -> tuple[float, float]:
+    middle, deviation = fmean(values), stdev(values)
+    return max(0.0, middle - deviation), middle + deviation
 
 
 def _describe(name: str, value: Any) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -13,7 +12,6 @@ from typing import Any
 from markupsafe import Markup
 
 from ..utils.console import is_unsafe_char
-from ..utils.extras import require
 
 LETTER = 6.6
 """Average width of a letter in pixels at the charts' font size."""
@@ -133,21 +131,8 @@ class Chart:
 
     def to_svg(self, title: str) -> str:
         """The content of a file that follows a light or dark colour scheme."""
-        style = Markup("<style>{}</style>").format(Markup(_stylesheet()))
+        style = Markup("<style>{}svg{{background:var(--paper)}}</style>").format(Markup(_stylesheet()))
         return self._element(tag("title", title), style, xmlns="http://www.w3.org/2000/svg") + "\n"
-
-    def to_png(self, title: str) -> bytes:
-        """The chart on white at twice its size. Raises InputError if resvg-py is not installed."""
-        light, _, rest = _stylesheet().partition("@media")
-        rules = rest.partition("}}")[2]
-        colours = dict(re.findall(r"--([a-z0-9]+):([^;}]+)", light))
-        svg = self._element(
-            Markup("<style>{}</style>").format(Markup(light.partition("}")[2] + rules)),
-            xmlns="http://www.w3.org/2000/svg",
-            color=colours["ink"],
-        )
-        svg = Markup(re.sub(r"var\(--([a-z0-9]+)\)", lambda found: colours[found[1]], svg))
-        return bytes(require("resvg_py", "report").svg_to_bytes(svg, background="#ffffff", zoom=2))
 
     def _element(self, *first: Markup, **attributes: Any) -> Markup:
         size = {"width": self.width, "height": self.height, "viewBox": f"0 0 {self.width:.0f} {self.height:.0f}"}

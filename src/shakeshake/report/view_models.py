@@ -40,7 +40,7 @@ def error_figure(lines: Sequence[Curve], key: str, *, with_loss: bool = True) ->
         "legend": [
             (line.name, [(tone, curves.swatch(i, tone)) for tone in theme.TONES]) for i, line in enumerate(lines)
         ],
-        "averaged": any(line.ranges for line in lines),
+        "averaged": any(line.bands for line in lines),
         "series": [_series(line, math.ceil(total / SERIES_POINTS)) for line in lines],
     }
 

@@ -17,7 +17,6 @@ EXTRAS = {
     "sklearn": "train",
     "jinja2": "report",
     "markupsafe": "report",
-    "resvg_py": "report",
     "scipy": "report",
     "tensorboard": "tensorboard",
     "datasets": "datasets",
