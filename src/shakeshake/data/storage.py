@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,31 +15,20 @@ from .memmap_rows import MemmapRows
 READ_AHEAD = 4  # batches whose pages are requested before they are needed
 
 
-class ImageStorage(Protocol):
-    """Images of shape (N, C, H, W)."""
-
-    shape: tuple[int, ...]
-
-    def batches(self, order: np.ndarray | None, slices: Iterable[slice]) -> Iterator[Tensor]:
-        """Yield the images of each slice of ``order`` (None: original order) as (n, C, H, W) uint8 on the device.
-
-        Only the first batch waits for work queued on a CUDA device.
-        """
-
-
-def storage_of(images: np.ndarray | MemmapRows, device: torch.device | str) -> ImageStorage:
+def storage_of(images: np.ndarray | MemmapRows, device: torch.device | str) -> MemmapImages | DeviceImages:
     """Return storage for images: memory-mapped rows stay in their file, arrays are copied to the device."""
     return MemmapImages(images, device) if isinstance(images, MemmapRows) else DeviceImages(images, device)
 
 
 class DeviceImages:
-    """All images on the device."""
+    """All images (N, C, H, W) on the device."""
 
     def __init__(self, images: np.ndarray, device: torch.device | str) -> None:
         self.images = torch.from_numpy(images).to(device)
         self.shape = tuple(images.shape)
 
     def batches(self, order: np.ndarray | None, slices: Iterable[slice]) -> Iterator[Tensor]:
+        """Yield the images of each slice of ``order`` (None: original order) as (n, C, H, W) uint8."""
         rows = None if order is None else torch.from_numpy(order).to(self.images.device)
         for part in slices:
             yield self.images[part if rows is None else rows[part]]
@@ -56,6 +44,7 @@ class MemmapImages:
             self._file.madvise(mmap.MADV_RANDOM)  # the order is random: do not read neighbouring pages
 
     def batches(self, order: np.ndarray | None, slices: Iterable[slice]) -> Iterator[Tensor]:
+        """As `DeviceImages.batches`. Only the first batch waits for work queued on a CUDA device."""
         requested: deque[np.ndarray | slice] = deque()
         for part in slices:
             rows = part if order is None else order[part]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -34,13 +35,12 @@ def atomic_write(
         OSError: If the file cannot be written; the old file is then unchanged.
     """
     data = content.encode() if isinstance(content, str) else content
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    name = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(name, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
         if before_rename is not None:
             before_rename()
         os.replace(name, path)
@@ -70,12 +70,6 @@ def atomic_write_all(folder: Path, files: Mapping[str, bytes]) -> None:
             atomic_write(Path(temporary) / name, content)
         for name in files:
             os.replace(Path(temporary) / name, folder / name)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def new_numbered_dir(parent: Path, stem: str) -> Path:

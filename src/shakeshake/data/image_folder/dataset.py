@@ -176,9 +176,8 @@ def _sides(sides: list[tuple[int, int]]) -> dict[str, list[int]]:
     """Return (width, height) of the images with the smallest, median and largest number of pixels."""
     if not sides:
         return {}
-    by_area = sorted(sides, key=lambda side: (side[0] * side[1], side))
-    places = {"smallest": 0, "median": (len(sides) - 1) // 2, "largest": len(sides) - 1}
-    return {name: list(by_area[place]) for name, place in places.items()}
+    by_area = [list(side) for side in sorted(sides, key=lambda side: (side[0] * side[1], side))]
+    return {"smallest": by_area[0], "median": by_area[(len(sides) - 1) // 2], "largest": by_area[-1]}
 
 
 def load_image_folder(

@@ -53,10 +53,6 @@ class UnreadableImage(InputError):
         self.path, self.reason = Path(path), reason
 
 
-class _Unreadable(Exception):
-    """The reason, without the path."""
-
-
 def read_image(path: str | Path, size: int) -> np.ndarray:
     """Decode an image file to (size, size, 3) uint8 RGB.
 
@@ -77,10 +73,7 @@ def read_and_decode(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int],
     Threads may call it concurrently, inside one `quiet` block.
     """
     content = read_bytes(path)
-    try:
-        return *decode(content, size), content
-    except _Unreadable as error:
-        raise UnreadableImage(path, str(error)) from None
+    return *_decode(path, content, size), content
 
 
 def read_bytes(path: Path, most: int | None = None) -> bytes:
@@ -110,21 +103,21 @@ def is_image(head: bytes) -> bool:
 def dimensions(content: bytes) -> tuple[int, int] | None:
     """Return (width, height) of the upright image from its header; None if the header is unreadable."""
     try:
-        image = _open(content)
-    except _Unreadable:
+        image = _open(Path(), content)
+    except UnreadableImage:
         return None
     return image.size if _orientation(image) < 5 else image.size[::-1]
 
 
-def decode(content: bytes, size: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """Return (pixels as in `read_image`, (width, height) of the upright image). Raises _Unreadable."""
-    image = _open(content)
+def _decode(path: Path, content: bytes, size: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """Return (pixels as in `read_image`, (width, height) of the upright image)."""
+    image = _open(path, content)
     width_and_height = image.size  # draft() changes it
     with _one_large if image.width * image.height > _LARGE else contextlib.nullcontext():
         try:
             square = _square(image, size)
         except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ...
-            raise _Unreadable(f"is damaged or cut off ({_reason(error)})") from None
+            raise UnreadableImage(path, f"is damaged or cut off ({_reason(error)})") from None
     turn = _orientation(image)
     if turn in _UPRIGHT:
         square = square.transpose(_UPRIGHT[turn])
@@ -147,18 +140,18 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def _open(content: bytes) -> Image.Image:
+def _open(path: Path, content: bytes) -> Image.Image:
     """Open an image and read its header only."""
     plugin = next((plugin for magic, at, plugin in _PLUGINS if content[at:].startswith(magic)), None)
     if plugin is None:
-        raise _Unreadable(f"is {'empty' if not content else 'not an image'}, expected a {FORMATS}")
+        raise UnreadableImage(path, f"is {'empty' if not content else 'not an image'}, expected a {FORMATS}")
     try:
         image = plugin(BytesIO(content))
         width, height = image.size
     except Exception as error:
-        raise _Unreadable(f"is damaged or cut off ({_reason(error)})") from None
+        raise UnreadableImage(path, f"is damaged or cut off ({_reason(error)})") from None
     if not 0 < width * height <= MAX_PIXELS:
-        raise _Unreadable(f"claims {width:,} x {height:,} pixels, expected at most {MAX_PIXELS:,} in all")
+        raise UnreadableImage(path, f"claims {width:,} x {height:,} pixels, expected at most {MAX_PIXELS:,} in all")
     return image
 
 
