@@ -73,7 +73,7 @@ def test_table_with_broken_cells_and_lost_runs(tmp_path, make_experiment):
     assert "table1: the path of a run, '../../etc', leads out of the folder" in problems
     assert "table1: table1.json has a broken part that is left out: cells[2].column: is missing" in problems
     assert "table1: table1.json has a broken part that is left out: differences[2].against: is missing" in problems
-    assert "seed0: there is no such folder, so its curves and analyses are missing" in problems
+    assert "seed0: there is no such folder, so curves and analyses are missing" in problems
     assert "strength.json: not shown, because strength.json is not valid JSON" in problems
     assert "settings.json" not in problems
     page = write_report([path.parent], tmp_path / "report.html").read_text()

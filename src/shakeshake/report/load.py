@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..experiments.schema import Table, TableCell, is_table
-from .runs import MAX_PROBLEMS, RunRecord, read_fields, read_object, read_run, run_names
+from .runs import RunRecord, read_fields, read_object, read_run, run_names
 from .svg import clean
 
 IN_PAPER_ORDER = ("table1", "table2", "table3", "strength", "architectures", "correlation", "layerwise")
@@ -151,7 +151,8 @@ def _read_table(path: Path, cache: dict[Path, RunRecord]) -> TableRecord:
     if not is_table(values):
         raise InputError("; ".join(problems) or "it is not a table of `shakeshake reproduce` or `compare`")
     table = read_fields(Table.from_dict, values, path.name, problems)
-    runs, unreadable = {}, []
+    runs: dict[str, RunRecord] = {}
+    unreadable: dict[str, list[str]] = {}
     for run in (run for cell in table.cells for run in cell.runs):
         record = _read_run_of(path.parent, run.path, cache)
         if record is None:
@@ -159,11 +160,10 @@ def _read_table(path: Path, cache: dict[Path, RunRecord]) -> TableRecord:
         elif record.readable:
             runs[run.path] = record
         else:
-            why = "; ".join(record.problems)
-            unreadable.append(f"{record.short}: {why}, so its curves and analyses are missing")
-    problems += unreadable[:MAX_PROBLEMS]
-    if len(unreadable) > MAX_PROBLEMS:
-        problems.append(f"{len(unreadable) - MAX_PROBLEMS} more runs cannot be read, so their curves are missing")
+            unreadable.setdefault("; ".join(record.problems), []).append(record.short)
+    for why, names in unreadable.items():
+        which = names[0] if len(names) == 1 else f"{len(names)} runs, such as {names[0]}"
+        problems.append(f"{which}: {why}, so curves and analyses are missing")
     if not any(cell.runs for cell in table.cells):
         problems.append("has no finished run yet")
     return TableRecord(table, runs, tuple(dict.fromkeys(problems)))

@@ -53,7 +53,7 @@ def _one_run(run: RunRecord) -> list[str]:
     if run.last_error is None:
         return ["This run has no test error yet."]
     when = "in its last epoch" if run.finished else f"so far, after {run.last_tested} epochs"
-    over = f" (over {run.result.test_images:,} test images)" if run.result else ""
+    over = f", on {run.result.test_images:,} test images" if run.result else ""
     found = [f"{run.short} has a test error of {percent(run.last_error)} {when}{over}."]
     if run.balanced_error is not None:
         found.append(

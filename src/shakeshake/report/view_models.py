@@ -55,7 +55,7 @@ def run(record: RunRecord) -> dict[str, Any]:
         ("training images", count(record.train_images), ""),
         ("epochs", count(record.last_epoch), ""),
         ("test error", percent(record.last_error), "" if record.finished else f"epoch {record.last_tested or 0}"),
-        ("balanced error", percent(record.balanced_error), "mean over classes" if record.balanced_error else ""),
+        ("balanced error", percent(record.balanced_error), ""),
         ("lowest error", percent(best[0] if best else None), f"epoch {best[1]}" if best else ""),
         ("train error", percent(record.train_error), ""),
         ("gap, points", decimal(record.gap), ""),
