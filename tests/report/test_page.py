@@ -45,7 +45,7 @@ def test_two_runs_are_compared(browser, open_page, requested_urls, tmp_path, mak
     labels = [svg.get_attribute("aria-label") for svg in browser.find_elements(By.CSS_SELECTOR, "svg[role=img]")]
     assert len(labels) == 6  # four charts by epoch (two sizes of the errors), and one for each rule
     assert sum("shaken, test error: 43.33 %" in label or "shaken, test loss: 1.25" in label for label in labels) == 3
-    assert "shaken: from 0.1995 to 0." in labels[3]
+    assert "shaken, lr: 0.1995 at epoch 1, " in labels[3]
 
 
 def test_curves_show_values_on_hover(browser, open_page, tmp_path, make_run):

@@ -64,7 +64,9 @@ def correlations(groups: Sequence[Group], width: int = WIDE) -> Chart | None:
         for j, i in enumerate(used):
             middle = y + height / 2 + lane_height * (j - (len(used) - 1) / 2)
             drawn += _lane(lanes.get(i, []), i, axis, middle)
-            drawn.append(label(decimal(mean(lanes.get(i, []))), width - 2, middle + 4, "end", _minor(len(used) > 1)))
+            drawn.append(
+                label(decimal(mean(lanes.get(i, []))), width - 2, middle + 4, "end", "minor" if len(used) > 1 else "")
+            )
         parts.append(_part(tip(name, *rows), drawn, y, width, height))
         told.append(f"{name}: {'; '.join(' '.join(row) for row in rows)}.")
     bottom = top + height * len(found)
@@ -200,13 +202,7 @@ def reliability(found: Calibration) -> Chart:
                 "g",
                 tag("rect", **bar, y=top, height=side + below + 30, class_="hit"),
                 tag("rect", **bar, y=top + side * (1 - one.accuracy), height=side * one.accuracy, class_="bar"),
-                tag(
-                    "rect",
-                    **bar,
-                    y=y,
-                    height=side * apart,
-                    class_="gap",
-                ),
+                tag("rect", **bar, y=y, height=side * apart, class_="gap"),
                 tag("rect", **bar, y=top + side + 30 + below - images, height=images, class_="images"),
                 data_tip=shown,
                 class_="part",
@@ -226,10 +222,6 @@ def reliability(found: Calibration) -> Chart:
         f"{percent(100 * found.accuracy)}, expected calibration error {100 * found.ece:.1f} points."
     )
     return Chart(left + side + 24, base + 42, Markup("").join(parts), described)
-
-
-def _minor(small: bool) -> str:
-    return "minor" if small else ""
 
 
 def _part(shown: str, drawn: Sequence[Markup], y: float, width: float, height: float, kind: str = "") -> Markup:

@@ -67,30 +67,17 @@ def labelled_errors(curves: Sequence[Curve], columns: Sequence[str] = ERRORS) ->
     return Chart(width, height, Markup("").join(parts), chart.description)
 
 
-def losses(curves: Sequence[Curve]) -> Chart:
-    """Loss by epoch."""
-    return _linear(curves, LOSSES, "loss", _describe(curves, LOSSES))
-
-
-def learning_rates(curves: Sequence[Curve]) -> Chart:
-    """Learning rate at the end of each epoch; equal curves alternate along one line."""
-    told = []
-    for curve in curves[:DESCRIBED]:
-        if rates := [v for _, v in curve.series("lr")]:
-            told.append(f"{curve.name}: from {rates[0]:.4g} to {rates[-1]:.4g}.")
-    return _linear(curves, ("lr",), "learning rate", f"Learning rate by epoch. {' '.join(told)}")
+def linear(curves: Sequence[Curve], columns: Sequence[str], name: str) -> Chart:
+    """Loss or learning rate by epoch; equal curves alternate along one line."""
+    highest = max(_values(curves, columns), default=1.0)
+    marks = ticks(0, highest)
+    axis = Axis(0, max(marks[-1], highest), NARROW[1] - BOTTOM, TOP)
+    return _chart(curves, columns, axis, marks, NARROW, name, _describe(curves, columns, name, ".4g"))
 
 
 def swatch(i: int, tone: str) -> Markup:
     """A short piece of curve i, for a legend."""
     return tag("line", x1=0, x2=30, y1=4, y2=4, **_style(i, tone))
-
-
-def _linear(curves: Sequence[Curve], columns: Sequence[str], name: str, described: str) -> Chart:
-    highest = max(_values(curves, columns), default=1.0)
-    marks = ticks(0, highest)
-    axis = Axis(0, max(marks[-1], highest), NARROW[1] - BOTTOM, TOP)
-    return _chart(curves, columns, axis, marks, NARROW, name, described)
 
 
 def _chart(
@@ -169,18 +156,17 @@ def _thin(points: list[tuple[int, float]], curves: int) -> list[tuple[int, float
     return [points[i] for i in sorted(kept)]
 
 
-def _describe(curves: Sequence[Curve], columns: Sequence[str]) -> str:
+def _describe(curves: Sequence[Curve], columns: Sequence[str], what: str = "error", form: str = ".2f") -> str:
     """A few values of each curve, in words."""
-    what, (unit, digits) = columns[0].split("_")[1], (" %", 2) if columns[0].endswith("error") else ("", 4)
+    unit = " %" if what == "error" else ""
     told = [f"{what.capitalize()} by epoch."]
     for curve in curves[:DESCRIBED]:
         for column in columns:
             if points := curve.series(column):
                 last, lowest = len(points) - 1, min(points, key=lambda point: point[1])
                 chosen = dict.fromkeys([*(points[i] for i in sorted({0, len(points) // 2, last})), lowest])
-                listed = ", ".join(f"{value:.{digits}f}{unit} at epoch {epoch}" for epoch, value in sorted(chosen))
-                name = column.replace("_", " ")
-                told.append(f"{curve.name}, {name}: {listed}; lowest {lowest[1]:.{digits}f}{unit}.")
+                listed = ", ".join(f"{value:{form}}{unit} at epoch {epoch}" for epoch, value in sorted(chosen))
+                told.append(f"{curve.name}, {column.replace('_', ' ')}: {listed}; lowest {lowest[1]:{form}}{unit}.")
     if len(curves) > DESCRIBED:
         told.append(f"{len(curves) - DESCRIBED} more curves are in the table of the runs.")
     return " ".join(told)

@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 from ..errors import InputError
 from ..train.run_directory import check_target
 from ..utils.files import atomic_write
-from . import theme, view_models
+from . import charts, theme, view_models
 from .load import Contents, load
 from .narrative import sentences
 from .seed_averages import MAX_SINGLE_CURVES, curves_of, group_by_seed
@@ -72,7 +72,7 @@ def render(contents: Contents) -> str:
             runs=view_models.drop_empty_columns([of_record[id(record)] for record in runs]),
             figure=figure,
             averaged=averaged,
-            correlation=view_models.run_correlations(groups),
+            correlation=view_models.wide_and_narrow(charts.correlations, groups),
             squares=view_models.beta_squares(runs),
             details=details,
             single=len(details) == 1,

@@ -35,8 +35,8 @@ def error_figure(lines: Sequence[Curve], key: str, *, with_loss: bool = True) ->
         "key": key,
         "wide": curves.errors(lines),
         "narrow": curves.errors(lines, curves.NARROW),
-        "losses": curves.losses(lines) if with_loss else None,
-        "rates": curves.learning_rates(lines) if with_loss else None,
+        "losses": curves.linear(lines, curves.LOSSES, "loss") if with_loss else None,
+        "rates": curves.linear(lines, ("lr",), "learning rate") if with_loss else None,
         "legend": [
             (line.name, [(tone, curves.swatch(i, tone)) for tone in theme.TONES]) for i, line in enumerate(lines)
         ],
@@ -117,10 +117,14 @@ def beta_squares(runs: Sequence[RunRecord], rules: Sequence[str] = ()) -> list[C
     """A chart for each rule that shakes two branches, with measured counts if a run was analysed."""
     found: dict[str, Strength | None] = dict.fromkeys(rules)
     for record in runs:
-        rule, measured = record.recipe.get("rule"), record.analysis.strength
+        rule, measured = str(record.recipe.get("rule")), record.analysis.strength
         if branch_count(str(record.recipe.get("model", ""))) != 2 or not is_drawable(rule):
             continue
-        same = measured is not None and is_drawable(measured.rule) and _same_rule(measured.rule, str(rule))
+        same = (
+            measured is not None
+            and is_drawable(measured.rule)
+            and ShakeRule.parse(measured.rule) == ShakeRule.parse(str(rule))
+        )
         if found.get(str(rule)) is None:
             found[str(rule)] = measured if same else None
     return [charts.beta_square(rule, measured) for rule, measured in list(found.items())[:SQUARES]]
@@ -145,12 +149,12 @@ def table(record: TableRecord, number: int) -> dict[str, Any]:
         "table": record.table,
         "state": _state(record),
         "columns": columns,
-        "differences": _wide_and_narrow(charts.differences, record),
+        "differences": wide_and_narrow(charts.differences, record),
         "covers": list(dict.fromkeys(one.covers for one in record.table.differences if one.covers)),
         "levels": " and ".join(dict.fromkeys(f"{100 * one.level:g} %" for one in record.table.differences)),
         "curves": figures,
         "squares": beta_squares(record.all_runs, rules) if rules else [],
-        "correlation": _wide_and_narrow(charts.correlations, groups),
+        "correlation": wide_and_narrow(charts.correlations, groups),
         "layers": [
             (name, len(runs), maps)
             for name, runs in groups
@@ -158,11 +162,6 @@ def table(record: TableRecord, number: int) -> dict[str, Any]:
         ],
         "correlation_first": layers,
     }
-
-
-def run_correlations(groups: Sequence[charts.Group]) -> tuple[Chart, Chart] | None:
-    """The correlation between branches, wide and narrow."""
-    return _wide_and_narrow(charts.correlations, groups)
 
 
 def table_rules(record: TableRecord) -> list[str]:
@@ -187,13 +186,10 @@ def limit_images(runs: list[dict[str, Any]]) -> None:
                 one["findings"][kind] = []
 
 
-def _wide_and_narrow(draw: Any, of: Any) -> tuple[Chart, Chart] | None:
+def wide_and_narrow(draw: Any, of: Any) -> tuple[Chart, Chart] | None:
+    """A chart for computers and for phones."""
     wide = draw(of)
     return None if wide is None else (wide, draw(of, charts.NARROW))
-
-
-def _same_rule(one: str, other: str) -> bool:
-    return ShakeRule.parse(one) == ShakeRule.parse(other)
 
 
 def _state(record: TableRecord) -> str:
