@@ -10,9 +10,9 @@ import torch
 import shakeshake as ss
 from shakeshake.errors import InputError
 from shakeshake.models.weights import weights_as_bytes
-from shakeshake.train.auto_recipe import planned
+from shakeshake.train.auto_recipe import recipe_for
 from shakeshake.train.fit import resume
-from shakeshake.train.init_weights import read_initial
+from shakeshake.train.init_weights import read_init
 from shakeshake.train.recipe import Recipe
 
 TINY = Recipe(
@@ -76,10 +76,10 @@ def test_other_classes_get_a_new_head(run, other, tmp_path):
 @pytest.mark.parametrize(("names", "new_head"), [("9876543210", False), ("abcdefghij", True)])
 def test_as_many_classes_are_the_same_ones_if_they_have_their_names(run, names, new_head):
     """In another order the last layer's rows are in that order: a class keeps its own."""
-    initial = read_initial(TINY.replace(init=str(run)))
+    init = read_init(TINY.replace(init=str(run)))
     network = ss.create_model(TINY.model, num_classes=10, in_channels=1, image_size=8)
     drawn = network.fc.weight.clone()
-    assert initial.put_into(network, tuple(names)) is new_head
+    assert init.load_into(network, tuple(names)) is new_head
     trained = ss.load(run).network
     assert torch.equal(network.fc.weight, drawn if new_head else trained.fc.weight.flip(0))
     assert torch.equal(network.stem.conv.weight, trained.stem.conv.weight)
@@ -111,15 +111,15 @@ def test_a_resumed_run_starts_from_the_same_weights_or_says_so(run, tmp_path):
     (first / "model.safetensors").write_bytes(weights_as_bytes(changed))
     config = json.loads((run / "config.json").read_text())
     (first / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "weights_sha256"}))
-    with pytest.raises(InputError, match=r"^init: .*first has other weights than those that the run began with"):
+    with pytest.raises(InputError, match=r"^init: .*first has SHA-256 .*restore the weights that the run started from"):
         resume(begun, quiet=True)
 
 
 def test_a_command_takes_the_network_of_the_run_it_starts_from(run):
-    recipe, _ = planned("digits", {"init": str(run), "epochs": 1})
+    recipe, _ = recipe_for("digits", {"init": str(run), "epochs": 1})
     assert recipe.model == TINY.model
     assert recipe.init_sha256 == hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
-    assert planned("digits", {"init": str(run), "model": "cifar_resnet8"})[0].model == "cifar_resnet8"
+    assert recipe_for("digits", {"init": str(run), "model": "cifar_resnet8"})[0].model == "cifar_resnet8"
 
 
 def test_other_networks_are_one_sentence(run, tmp_path):
@@ -144,7 +144,7 @@ def test_other_networks_are_one_sentence(run, tmp_path):
             {"init": "cifar10"},
             r"init: cifar10 does not exist, expected a finished run or a safetensors file",
         ),
-        ({"init": str(run), "init_sha256": "0" * 64}, "has other weights than those that the run began with"),
+        ({"init": str(run), "init_sha256": "0" * 64}, "restore the weights that the run started from"),
     ):
         with pytest.raises(InputError, match=said) as told:
             ss.fit(TINY.replace(**changes), tmp_path / "run", quiet=True)

@@ -111,12 +111,12 @@ def train(
     if data is None:
         raise click.MissingParameter(ctx=ctx, param=ctx.command.params[0])
 
-    from ..train.auto_recipe import planned
+    from ..train.auto_recipe import recipe_for
     from ..train.distributed import distributed_context
     from ..train.fit import fit, run_path
 
     with distributed_context() as dist:
-        recipe, picked = planned(data, overrides, name=name, budget=budget, dist=dist)
+        recipe, picked = recipe_for(data, overrides, name=name, budget=budget, dist=dist)
         if dist.is_main:
             log_stderr("\n".join(picked))
         run = out or run_path(recipe, dist)

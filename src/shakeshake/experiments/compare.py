@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..layers.rules import ShakeRule
 from ..models.registry import model_info
 from ..models.user_code import register_user_code
-from ..train.auto_recipe import planned
+from ..train.auto_recipe import recipe_for
 from ..train.open_run import load_recipe_data
 from ..train.recipe import Recipe
 from ..train.run_directory import RunDirectory
@@ -166,7 +166,7 @@ def plan_comparison(
         before = torch.get_num_threads()
         torch.set_num_threads(max(1, cpu_count() // (engine.jobs or min(cpu_count(), 8))))  # as each run will have
         try:
-            recipe, picked = planned(data, {**overrides, "rule": BASELINE}, budget=budget)
+            recipe, picked = recipe_for(data, {**overrides, "rule": BASELINE}, budget=budget)
         finally:
             torch.set_num_threads(before)
         for line in picked:

@@ -1,6 +1,6 @@
-"""Good defaults for somebody's own images, each with its reason: a pure function of stats, speeds and a budget.
+"""Suggested recipe fields for a dataset and a time budget, each with a reason. Loads no torch.
 
-What was tried to find them is in docs/log.md and results/small-folders. Loads no torch.
+The experiments behind the constants are in docs/log.md and results/small-folders.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..models.registry import model_info
 from .recipe import Recipe
 
-NETWORKS = (  # each about twice the work of the one before
+NETWORKS = (  # each needs about twice the compute of the one before
     "shake_resnet8_2x16d",
     "shake_resnet14_2x16d",
     "shake_resnet20_2x16d",
@@ -27,37 +27,48 @@ NETWORKS = (  # each about twice the work of the one before
     "shake_resnet26_2x64d",
     "shake_resnet26_2x96d",
 )
-UNMEASURED = "shake_resnet14_2x16d"  # where nobody says how fast the machine is or how long it may take
-ENOUGH = 5  # times the least epochs: beyond, a larger network is the better use of time
-UNEVEN = 1.5  # times as many images in the largest class as in the smallest: something is done about it
-HEAVIEST = 10  # weight of an image in the loss: beyond, rare classes come oftener instead, which upsets no single step
-TESTS = 20  # in a run at most; more would only draw a finer curve
-SPARE = 0.9  # of the budget is planned for: machines are not as steady as a measurement
-FEW = 1000  # images: up to here RandAugment was measured, and did better than mixtures (results/small-folders)
-NARROW = 32  # width: shaking makes narrower networks worse
-SHAKEN_FROM = 3  # times the least epochs: before, shaking has cost more than it gave
+DEFAULT_NETWORK = "shake_resnet14_2x16d"  # without a budget
+MAX_EPOCHS_FACTOR = 5  # times min_epochs: beyond it, a larger network is the better use of time
+IMBALANCE_RATIO = 1.5  # largest class / smallest class: above it, classes are balanced
+MAX_CLASS_WEIGHT = 10  # above it, rare classes are sampled more often, as a large weight makes single steps unstable
+MAX_EVALUATIONS = 20  # per run
+BUDGET_FRACTION = 0.9  # of the budget is planned for, because speed varies
+SMALL_DATASET = 1000  # images: up to here, RandAugment did better than Mixup (results/small-folders)
+MIN_SHAKE_WIDTH = 32  # shaking makes narrower networks worse
+SHAKE_EPOCHS_FACTOR = 3  # times min_epochs: in shorter runs, shaking increases the error
 
 
 class Measured(Protocol):
-    """train.speed.Speed, which this file does not import because it loads torch."""
+    """Interface of ``measure_speed.Speed``, which needs torch."""
 
     def seconds(self, steps: int, tested: int) -> float: ...
 
 
 @dataclass(frozen=True)
 class DatasetStats:
-    """What the defaults depend on: numbers of images, of classes, of channels, pixels of a side, images by class."""
+    """The properties of a dataset that the suggestions depend on.
 
-    images: int
+    Attributes:
+        train_images: Number of training images.
+        test_images: Number of test images.
+        num_classes: Number of classes.
+        channels: Number of channels.
+        image_size: Height and width in pixels.
+        smallest_class: Training images of the smallest class.
+        largest_class: Training images of the largest class.
+    """
+
+    train_images: int
     test_images: int
-    classes: int
+    num_classes: int
     channels: int
-    side: int
-    smallest: int
-    largest: int
+    image_size: int
+    smallest_class: int
+    largest_class: int
 
     @classmethod
     def of(cls, data: ImageData) -> DatasetStats:
+        """Return the stats of a dataset."""
         counts = np.bincount(data.train.labels, minlength=data.num_classes)
         return cls(
             len(data.train.labels),
@@ -70,30 +81,36 @@ class DatasetStats:
         )
 
     @property
-    def least_epochs(self) -> int:
-        """Passes after which a network of ours has learnt most of what it will: 200 for 200 images, 60 for 4,000."""
-        return max(15, round(60 * (4000 / self.images) ** 0.4))
+    def min_epochs(self) -> int:
+        """Epochs after which the network has learned most: 200 for 200 images, 60 for 4,000."""
+        return max(15, round(60 * (4000 / self.train_images) ** 0.4))
 
 
 @dataclass
 class Suggestions:
-    """Fields of a recipe, and why each has its value: (field, value, reason), in the order they were picked."""
+    """Suggested recipe fields.
+
+    Attributes:
+        fields: Suggested values by field name.
+        user_overrides: Fields that the user set; they are never suggested.
+        reasons: (field, value, reason) in the order of the suggestions.
+    """
 
     fields: dict[str, Any]
     user_overrides: Mapping[str, Any]
     reasons: list[tuple[str, Any, str]] = field(default_factory=list)
 
     def pick(self, name: str, value: Any, reason: str) -> None:
-        """Unless it was user_overrides: what was user_overrides is not argued with."""
+        """Suggest a value unless the user set the field."""
         if name not in self.user_overrides:
             self.fields[name] = value
             self.reasons.append((name, value, reason))
 
     def lines(self) -> list[str]:
-        """For a terminal, as options that can be user_overrides."""
-        told = [(_option(name, value), reason) for name, value, reason in self.reasons]
-        width = max((len(option) for option, _ in told), default=0)
-        return [f"  {option:<{width}}  {reason}" for option, reason in told]
+        """Return one line of text per suggestion: the command-line option and the reason."""
+        options = [(_option(name, value), reason) for name, value, reason in self.reasons]
+        width = max((len(option) for option, _ in options), default=0)
+        return [f"  {option:<{width}}  {reason}" for option, reason in options]
 
 
 def suggest_recipe(
@@ -103,149 +120,151 @@ def suggest_recipe(
     budget: float | None,
     speed: Callable[[Recipe], Measured] | None,
 ) -> tuple[Recipe, Suggestions]:
-    """The recipe for these images, and what was picked and why.
+    """Suggest a recipe for a dataset.
 
-    user_overrides: fields that somebody gave, which are kept. budget: seconds that a run may take, None for no limit.
-    speed: measures a recipe on this machine; asked for as few networks as will do, and never where network and epochs
-    are user_overrides. Raises InputError for a budget that is none and for what Recipe refuses.
+    Args:
+        data: Training data, as in ``Recipe.data``.
+        stats: Properties of the dataset.
+        user_overrides: Fields that the user set. They take precedence.
+        budget: Time limit of the run in seconds; None for no limit.
+        speed: Measures the speed of a recipe. Called as rarely as possible, and never if the user set both network and
+            epochs.
+
+    Raises:
+        InputError: The budget is not positive, or a field has an invalid value.
     """
     if budget is not None and not 0 < budget < math.inf:
         raise InputError(f"budget: got {budget:g} s, expected a time above 0")
     suggestions = Suggestions({}, user_overrides)
-    _steps(suggestions, stats)
-    _augmentation(suggestions, stats)
+    _suggest_batch_size(suggestions, stats)
+    _suggest_augmentation(suggestions, stats)
     start = Recipe(data=data).replace(**suggestions.fields, **user_overrides)
-    epochs = _network_and_epochs(suggestions, start, stats, budget, speed)
-    _mixup(suggestions, epochs, stats)
-    _rule(suggestions, {**start.to_dict(), **suggestions.fields}["model"], epochs, stats)
+    epochs = _suggest_network_and_epochs(suggestions, start, stats, budget, speed)
+    _suggest_mixup(suggestions, epochs, stats)
+    _suggest_rule(suggestions, {**start.to_dict(), **suggestions.fields}["model"], epochs, stats)
     return start.replace(**suggestions.fields), suggestions
 
 
-def _steps(suggestions: Suggestions, stats: DatasetStats) -> None:
-    batch = min(32 if stats.images < 2000 else 64, stats.images)
-    few = "few images: smaller batches make more steps of an epoch" if batch < 64 else "as in the paper, on one device"
-    suggestions.pick("batch_size", batch, few)
+def _suggest_batch_size(suggestions: Suggestions, stats: DatasetStats) -> None:
+    batch = min(32 if stats.train_images < 2000 else 64, stats.train_images)
+    why = "small dataset: smaller batches give more steps per epoch" if batch < 64 else "as in the paper, on one device"
+    suggestions.pick("batch_size", batch, why)
     batch = suggestions.user_overrides.get("batch_size", batch)
     if isinstance(batch, int) and batch > 0:
-        suggestions.pick("lr", round(0.1 * batch / 64, 6), f"0.1 for 64 images in a batch, so this for {batch}")
+        suggestions.pick("lr", round(0.1 * batch / 64, 6), f"0.1 at batch size 64, scaled linearly to {batch}")
 
 
-def _augmentation(suggestions: Suggestions, stats: DatasetStats) -> None:
+def _suggest_augmentation(suggestions: Suggestions, stats: DatasetStats) -> None:
     if stats.channels == 1:
-        suggestions.pick("flip", False, "grey images are often signs, and a mirrored sign is another one")
+        suggestions.pick("flip", False, "grey images are often characters, which change their meaning when mirrored")
     else:
-        suggestions.pick(
-            "flip", True, "mirrored photographs are photographs; --no-flip where a class has a left and a right"
-        )
-    suggestions.pick(
-        "crop_padding", max(1, stats.side // 8), f"an eighth of {stats.side} pixels, as 4 of 32 in the paper"
-    )
-    if stats.largest >= UNEVEN * stats.smallest:
-        times = stats.largest / max(1, stats.smallest)
-        uneven = f"the largest class has {times:.1f} times as many images as the smallest"
-        if stats.images / stats.classes / max(1, stats.smallest) <= HEAVIEST:
-            suggestions.pick("balance", "weight", uneven)
+        suggestions.pick("flip", True, "usual for photographs; use --no-flip if left and right distinguish classes")
+    size = stats.image_size
+    suggestions.pick("crop_padding", max(1, size // 8), f"an eighth of {size} pixels, as 4 of 32 in the paper")
+    if stats.largest_class >= IMBALANCE_RATIO * stats.smallest_class:
+        smallest = max(1, stats.smallest_class)
+        why = f"the largest class has {stats.largest_class / smallest:.1f} times as many images as the smallest"
+        if stats.train_images / stats.num_classes / smallest <= MAX_CLASS_WEIGHT:
+            suggestions.pick("balance", "weight", why)
         else:
-            suggestions.pick("balance", "sample", f"{uneven}, more than weights can make up for in a batch")
+            suggestions.pick("balance", "sample", f"{why}, too many to balance by loss weights")
 
 
-def _network_and_epochs(
+def _suggest_network_and_epochs(
     suggestions: Suggestions,
     start: Recipe,
     stats: DatasetStats,
     budget: float | None,
     speed: Callable[[Recipe], Measured] | None,
 ) -> int:
-    """Pick both, and how often is tested; returns the epochs. The larger network, as long as it can learn in the time.
+    """Suggest the largest network that can train long enough, its epochs and ``eval_every``; return the epochs.
 
-    Small networks are measured first: where there is time for no more than twice the least epochs of one, the next,
-    of about twice the work, is not tried.
+    Networks are measured from small to large, until one has time for less than twice the required epochs: the next
+    takes about twice as long.
     """
-    user_overrides, least = suggestions.user_overrides, stats.least_epochs
+    user_overrides, minimum = suggestions.user_overrides, stats.min_epochs
     if budget is None or speed is None or ("model" in user_overrides and "epochs" in user_overrides):
-        suggestions.pick(
-            "model", UNMEASURED, "small enough for any machine; --budget 1h picks one for the time there is"
-        )
-        why = f"twice what {stats.images:,} images take at least; --budget 1h fits them to the time there is"
-        suggestions.pick("epochs", 2 * least, why)
-        return _tests(suggestions, user_overrides.get("epochs", 2 * least), TESTS)
-    wanted = user_overrides.get("epochs", least)
+        suggestions.pick("model", DEFAULT_NETWORK, "small enough for any machine; --budget 1h picks one for that time")
+        why = f"twice the minimum for {stats.train_images:,} images; --budget 1h picks as many as fit into that time"
+        suggestions.pick("epochs", 2 * minimum, why)
+        return _suggest_eval_every(suggestions, user_overrides.get("epochs", 2 * minimum), MAX_EVALUATIONS)
+    required = user_overrides.get("epochs", minimum)
     picked: tuple[str, int, int] | None = None
     for model in (user_overrides["model"],) if "model" in user_overrides else NETWORKS:
         measured = speed(start.replace(model=model))
-        possible, tests = epochs_within(budget * SPARE, measured, start, stats, user_overrides.get("eval_every"))
-        if picked is None or possible >= wanted:
-            picked = model, possible, tests
-        if possible < 2 * wanted:
+        possible, evaluations = epochs_within(
+            budget * BUDGET_FRACTION, measured, start, stats, user_overrides.get("eval_every")
+        )
+        if picked is None or possible >= required:
+            picked = model, possible, evaluations
+        if possible < 2 * required:
             break
     assert picked is not None
-    model, possible, tests = picked
-    time = in_words(budget)
-    if possible < wanted:
-        better = in_words(60.0 * math.ceil(budget * wanted / max(1, possible) / 60))
-        suggestions.pick("model", model, f"the smallest network, because even it has too few epochs in {time}")
-        why = f"all that {time} are enough for; {wanted} would be better, for which --budget {better}"
+    model, possible, evaluations = picked
+    time = format_duration(budget)
+    if possible < required:
+        better = format_duration(60.0 * math.ceil(budget * required / max(1, possible) / 60))
+        suggestions.pick("model", model, f"the smallest network; {time} is short even for it")
+        why = f"as many as fit into {time}; {required} would be better and need --budget {better}"
     else:
-        suggestions.pick(
-            "model", model, f"the largest network that gets through {wanted} epochs or more in {time} here"
-        )
-        why = f"as many as {time} are enough for on this machine, measured by a few steps"
-        if possible >= ENOUGH * least:
-            why = f"{ENOUGH} times what {stats.images:,} images take at least; more has little to give"
-    epochs = user_overrides.get("epochs", max(1, min(possible, ENOUGH * least)))
+        suggestions.pick("model", model, f"the largest network that can train for {required} epochs in {time} here")
+        why = f"as many as fit into {time} at the measured speed"
+        if possible >= MAX_EPOCHS_FACTOR * minimum:
+            why = f"{MAX_EPOCHS_FACTOR} times the minimum for {stats.train_images:,} images; more hardly helps"
+    epochs = user_overrides.get("epochs", max(1, min(possible, MAX_EPOCHS_FACTOR * minimum)))
     suggestions.pick("epochs", epochs, why)
-    return _tests(suggestions, epochs, tests)
+    return _suggest_eval_every(suggestions, epochs, evaluations)
 
 
-def _tests(suggestions: Suggestions, epochs: int, tests: int) -> int:
-    every = -(-epochs // tests)
-    suggestions.pick(
-        "eval_every", every, f"{-(-epochs // every)} tests in a run, which take a tenth of its time or less"
-    )
+def _suggest_eval_every(suggestions: Suggestions, epochs: int, evaluations: int) -> int:
+    every = -(-epochs // evaluations)
+    suggestions.pick("eval_every", every, f"{-(-epochs // every)} evaluations, at most a tenth of the time")
     return epochs
 
 
 def epochs_within(
     seconds: float, measured: Measured, recipe: Recipe, stats: DatasetStats, eval_every: int | None = None
 ) -> tuple[int, int]:
-    """Return how many epochs fit into the time, 0 if none, and how many evaluations (unless the user set those)."""
+    """Return how many epochs fit into the time (0 if none) and how many evaluations, unless ``eval_every`` is set."""
     start = measured.seconds(0, 0)
-    epoch = measured.seconds(-(-stats.images // recipe.batch_size), 0) - start
+    epoch = measured.seconds(-(-stats.train_images // recipe.batch_size), 0) - start
     test = measured.seconds(0, stats.test_images) - start
-    tests = max(1, min(TESTS, int((seconds - start) / 10 / test) if test > 0 else TESTS))
+    tests = max(1, min(MAX_EVALUATIONS, int((seconds - start) / 10 / test) if test > 0 else MAX_EVALUATIONS))
     if eval_every is not None:
         return max(0, int((seconds - start) / (epoch + test / eval_every))), tests
     return max(0, int((seconds - start - tests * test) / epoch)), tests
 
 
-def _mixup(suggestions: Suggestions, epochs: int, stats: DatasetStats) -> None:
+def _suggest_mixup(suggestions: Suggestions, epochs: int, stats: DatasetStats) -> None:
     if suggestions.user_overrides.get("randaugment"):
-        suggestions.pick("mixup_alpha", 0.0, "RandAugment does better without mixtures")
-    elif epochs >= stats.least_epochs:
-        why = f"keeps {stats.images:,} images from being learnt by heart, and {epochs} epochs are time enough for it"
-        if stats.images <= FEW:
-            why += "; where kornia is installed --randaugment 9 does better with so few"
+        suggestions.pick("mixup_alpha", 0.0, "RandAugment does better without Mixup")
+    elif epochs >= stats.min_epochs:
+        why = f"Mixup reduces overfitting to {stats.train_images:,} images, and {epochs} epochs are enough for it"
+        if stats.train_images <= SMALL_DATASET:
+            why += "; with kornia installed, --randaugment 9 does better on small datasets"
         suggestions.pick("mixup_alpha", 1.0, why)
     else:
-        suggestions.pick("mixup_alpha", 0.0, f"{epochs} epochs are too few to learn from mixtures")
+        suggestions.pick("mixup_alpha", 0.0, f"{epochs} epochs are too few for Mixup")
 
 
-def _rule(suggestions: Suggestions, model: str, epochs: int, stats: DatasetStats) -> None:
+def _suggest_rule(suggestions: Suggestions, model: str, epochs: int, stats: DatasetStats) -> None:
     info = model_info(model)
     if not info.branched:
         return
-    width = info.width or NARROW
-    if epochs >= SHAKEN_FROM * stats.least_epochs and width >= NARROW:
-        suggestions.pick("rule", "S-E-I", "time enough for shaking to pay; `shakeshake compare` tells whether it does")
+    width = info.width or MIN_SHAKE_WIDTH
+    if epochs >= SHAKE_EPOCHS_FACTOR * stats.min_epochs and width >= MIN_SHAKE_WIDTH:
+        suggestions.pick("rule", "S-E-I", "the run is long enough for shaking to help; check with `shakeshake compare`")
     else:
-        why = "narrow" if width < NARROW else "trained briefly"
-        suggestions.pick(
-            "rule", "E-E-B", f"not shaken: {why}, networks lose by it; `shakeshake compare` tells for yours"
-        )
+        why = "narrow networks" if width < MIN_SHAKE_WIDTH else "short runs"
+        suggestions.pick("rule", "E-E-B", f"no shaking: it hurts {why}; check with `shakeshake compare`")
 
 
-def seconds_of(text: str) -> float | None:
-    """``90s``, ``10m``, ``1.5h`` in seconds; None for ``none``, which is no limit. Raises InputError for others."""
+def parse_duration(text: str) -> float | None:
+    """Convert ``90s``, ``10m`` or ``1.5h`` to seconds, and ``none`` to None.
+
+    Raises:
+        InputError: The text is not a positive duration.
+    """
     if text.strip().lower() == "none":
         return None
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|h)\s*", text)
@@ -255,7 +274,8 @@ def seconds_of(text: str) -> float | None:
     return seconds
 
 
-def in_words(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
+    """Format seconds in the largest unit of s, m and h that fits."""
     for unit, size in (("h", 3600), ("m", 60)):
         if seconds >= size:
             return f"{seconds / size:.4g}{unit}"

@@ -6,18 +6,18 @@ from typing import Any
 
 from ..data.registry import BUILTIN
 from ..errors import InputError
-from .auto_config import DatasetStats, seconds_of, suggest_recipe
+from .auto_config import DatasetStats, parse_duration, suggest_recipe
 from .distributed import SINGLE_PROCESS, DistContext
-from .init_weights import started_from
+from .init_weights import add_init_fields
 from .open_run import load_recipe_data
 from .presets import preset
 from .recipe import Recipe
 
-OWN_BUDGET = "10m"  # for the user's data
-OPEN = ("epochs", "eval_every")  # fields that a budget may change in a preset
+DEFAULT_BUDGET = "10m"  # for the user's data
+BUDGET_FIELDS = ("epochs", "eval_every")  # fields of a preset that a budget changes
 
 
-def planned(
+def recipe_for(
     data: str,
     user_overrides: dict[str, Any],
     *,
@@ -41,37 +41,36 @@ def planned(
     Raises:
         InputError: An argument is invalid or the data cannot be read.
     """
-    user_overrides = started_from(user_overrides)
-    own = data not in BUILTIN
-    if budget is None and (name is not None or not own):
+    user_overrides = add_init_fields(user_overrides)
+    is_builtin = data in BUILTIN
+    if budget is None and (name is not None or is_builtin):
         return preset(name or "quick", data).replace(**user_overrides), []
-    seconds = seconds_of(budget or (OWN_BUDGET if dist.size == 1 else "none"))
-    kept = dict(user_overrides)
+    seconds = parse_duration(budget or (DEFAULT_BUDGET if dist.size == 1 else "none"))
+    fixed = dict(user_overrides)
     if name is not None:
         chosen = preset(name, data).to_dict()
-        kept = {field: value for field, value in chosen.items() if field not in ("data", *OPEN)} | user_overrides
-    _check_open(budget, kept, dist)
-    images = load_recipe_data(Recipe(data=data).replace(**kept))
-    stats = DatasetStats.of(images)
+        fixed = {k: v for k, v in chosen.items() if k not in ("data", *BUDGET_FIELDS)} | user_overrides
+    _check_budget(budget, fixed, dist)
+    stats = DatasetStats.of(load_recipe_data(Recipe(data=data).replace(**fixed)))
 
     def speed(recipe: Recipe) -> Any:
         from .measure_speed import measure
 
-        return measure(recipe, stats.classes, stats.channels, stats.side)
+        return measure(recipe, stats.num_classes, stats.channels, stats.image_size)
 
-    recipe, suggestions = suggest_recipe(data, stats, kept, seconds, speed)
-    about = f"chosen for {stats.images:,} images in {stats.classes} classes, {stats.side} x {stats.side} pixels"
-    picked = [f"{about} (override with these options):", *suggestions.lines()] if suggestions.reasons else []
-    return recipe, picked
+    recipe, suggestions = suggest_recipe(data, stats, fixed, seconds, speed)
+    if not suggestions.reasons:
+        return recipe, []
+    size = f"{stats.image_size} x {stats.image_size} pixels"
+    about = f"chosen for {stats.train_images:,} images in {stats.num_classes} classes, {size}"
+    return recipe, [f"{about} (override with these options):", *suggestions.lines()]
 
 
-def _check_open(budget: str | None, kept: dict[str, Any], dist: DistContext) -> None:
+def _check_budget(budget: str | None, fixed: dict[str, Any], dist: DistContext) -> None:
     """Raise InputError if a budget would have no effect."""
-    if budget is None or seconds_of(budget) is None:
+    if budget is None or parse_duration(budget) is None:
         return
-    if "model" in kept and "epochs" in kept:
+    if "model" in fixed and "epochs" in fixed:
         raise InputError(f"budget: {budget} has no effect together with --model and --epochs; omit one of the three")
     if dist.size > 1:
-        raise InputError(
-            f"budget: {budget} with {dist.size} processes, expected one; name --model and --epochs instead"
-        )
+        raise InputError(f"budget: {budget} with {dist.size} processes, expected one; set --model and --epochs instead")

@@ -33,7 +33,7 @@ from .callbacks import Callback, CallbackList, FitContext, TensorBoard
 from .checkpointer import Checkpointer, stop_signals
 from .device import describe_device
 from .distributed import DistContext, distributed_context
-from .init_weights import Initial, pin_init, read_initial
+from .init_weights import InitWeights, pin_init, read_init
 from .open_run import load_recipe_data, recorded_model
 from .process_state import training_process_state
 from .progress import ProgressBar
@@ -90,13 +90,13 @@ def fit(
     changes: dict[str, Any] = {} if given is None else {"data": given.name}
     if model is not None:
         changes["model"] = register_module(model)
-    recipe, initial = pin_init(recipe.replace(**changes))
+    recipe, init = pin_init(recipe.replace(**changes))
     with training_process_state(), distributed_context() as dist:
         run = RunDirectory(Path(out) if out is not None else run_path(recipe, dist))
         hooks = _callbacks(callbacks, dist, quiet)
         if dist.restarts and run.matches(recipe):
             return _resume(run, dist, hooks, minutes=minutes)
-        return _start(run, recipe, initial, dist, hooks, given=given, minutes=minutes, quiet=quiet)
+        return _start(run, recipe, init, dist, hooks, given=given, minutes=minutes, quiet=quiet)
 
 
 def resume(
@@ -167,7 +167,7 @@ def _check_minutes(minutes: float | None) -> None:
 def _start(
     run: RunDirectory,
     recipe: Recipe,
-    initial: Initial | None,
+    init: InitWeights | None,
     dist: DistContext,
     hooks: CallbackList,
     *,
@@ -182,7 +182,7 @@ def _start(
         if data.record is not None and dist.is_main and not quiet:
             for line in in_brief(data.record["found"]):
                 logger.info("%s", line)
-        trainer = Trainer(recipe, data, dist, initial)
+        trainer = Trainer(recipe, data, dist, init)
     except BaseException:
         with contextlib.suppress(OSError):
             run.path.rmdir()  # made for this run, and still empty
@@ -207,7 +207,7 @@ def _resume(
         data = _load_data(recipe, dist, run.images_record())
         if state is not None and state["data"] != data.fingerprint:
             raise InputError(f"data: {recipe.data} has changed since {run.path} started, expected the original images")
-        trainer = Trainer(recipe, data, dist, None if state is not None else read_initial(recipe))
+        trainer = Trainer(recipe, data, dist, None if state is not None else read_init(recipe))
         if state is not None:
             trainer.load_state_dict(state["trainer"])
         elif dist.is_main and run.metrics():

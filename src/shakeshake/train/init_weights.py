@@ -1,4 +1,4 @@
-"""Trained weights that a run starts from: a run or a file becomes tensors with a checksum."""
+"""Trained weights that a run starts from."""
 
 from __future__ import annotations
 
@@ -17,8 +17,16 @@ from .recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Initial:
-    """Weights to start from. source: what a message calls them. classes: names of those they tell apart, if known."""
+class InitWeights:
+    """Weights that a run starts from.
+
+    Attributes:
+        tensors: Tensors by name.
+        sha256: Checksum of the file.
+        source: Name for messages.
+        model: Name of the network.
+        classes: Class names, if known.
+    """
 
     tensors: dict[str, Tensor]
     sha256: str
@@ -26,12 +34,17 @@ class Initial:
     model: str
     classes: tuple[str, ...] | None = None
 
-    def put_into(self, network: nn.Module, classes: tuple[str, ...]) -> bool:
-        """Replace the network's weights; where the classes are others, the last layer stays as it is, new.
+    def load_into(self, network: nn.Module, classes: tuple[str, ...]) -> bool:
+        """Load the weights into a network, which keeps its own last layer if its classes differ.
 
-        The same names in another order have the rows of the last layer in that order. Where names are not known, as
-        many classes count as the same ones. Returns whether the last layer is new. Raises InputError for weights of
-        another network.
+        The rows of the last layer follow the order of ``classes``. If the class names of the weights are unknown, only
+        their number is compared.
+
+        Returns:
+            Whether the network kept its last layer.
+
+        Raises:
+            InputError: The weights belong to another network.
         """
         tensors, known = self.tensors, self.classes
         same = known is None or sorted(known) == sorted(classes)
@@ -41,34 +54,33 @@ class Initial:
         return load_for_finetuning(network, tensors, self.source, self.model, other_classes=not same)
 
 
-def read_initial(recipe: Recipe) -> Initial | None:
+def read_init(recipe: Recipe) -> InitWeights | None:
     """Read the weights that ``recipe.init`` names: a finished run, an exported folder or a safetensors file.
 
     Returns:
         The weights, or None if ``recipe.init`` is None.
 
     Raises:
-        InputError: If there are no such weights, if they belong to another network, or if their SHA-256 is not
-            ``recipe.init_sha256``. A run without a checkpoint restarts from exactly the same weights or not at all.
+        InputError: The weights do not exist, belong to another network, or do not match ``recipe.init_sha256``.
     """
     if recipe.init is None:
         return None
     path = Path(recipe.init)
     if path.is_dir():
-        initial = _of_folder(path, recipe.model)
+        init = _read_folder(path, recipe.model)
     elif path.is_file():
-        initial = Initial(*read_weights(path), recipe.init, recipe.model)
+        init = InitWeights(*read_weights(path), recipe.init, recipe.model)
     else:
         raise InputError(f"init: {escape(recipe.init)} does not exist, expected a finished run or a safetensors file")
-    if recipe.init_sha256 not in (None, initial.sha256):
+    if recipe.init_sha256 not in (None, init.sha256):
         raise InputError(
-            f"init: {escape(recipe.init)} has other weights than those that the run began with (SHA-256 "
-            f"{initial.sha256[:12]}..., expected {recipe.init_sha256[:12]}...)"
+            f"init: {escape(recipe.init)} has SHA-256 {init.sha256[:12]}..., expected {recipe.init_sha256[:12]}...; "
+            "restore the weights that the run started from"
         )
-    return initial
+    return init
 
 
-def started_from(user_overrides: dict[str, Any]) -> dict[str, Any]:
+def add_init_fields(user_overrides: dict[str, Any]) -> dict[str, Any]:
     """Add to the user's fields what ``init`` determines: the weights' checksum and, for a run, its network."""
     if user_overrides.get("init") is None:
         return user_overrides
@@ -82,13 +94,13 @@ def started_from(user_overrides: dict[str, Any]) -> dict[str, Any]:
     return {**known, **user_overrides}
 
 
-def pin_init(recipe: Recipe) -> tuple[Recipe, Initial | None]:
-    """The recipe with the checksum of the weights that it starts from, and these."""
-    initial = read_initial(recipe)
-    return (recipe if initial is None else recipe.replace(init_sha256=initial.sha256)), initial
+def pin_init(recipe: Recipe) -> tuple[Recipe, InitWeights | None]:
+    """Read the initial weights and record their checksum in the recipe."""
+    init = read_init(recipe)
+    return (recipe if init is None else recipe.replace(init_sha256=init.sha256)), init
 
 
-def _of_folder(folder: Path, model: str) -> Initial:
+def _read_folder(folder: Path, model: str) -> InitWeights:
     check_finished(folder)
     config = read_config(folder / CONFIG)
     if config["model"] != model:
@@ -97,8 +109,8 @@ def _of_folder(folder: Path, model: str) -> Initial:
             f"to start from it, train with --model {config['model']}"
         )
     if config.get("options"):
-        raise InputError(f"init: {escape(folder)} was built with {config['options']}, which a recipe does not know")
+        raise InputError(f"init: {escape(folder)} has model options {config['options']}, which recipes do not support")
     tensors, digest = read_weights(folder / WEIGHTS)
     if digest != config.get("weights_sha256", digest):
-        raise InputError(f"init: {escape(folder / WEIGHTS)} is not the file that {CONFIG} describes")
-    return Initial(tensors, digest, str(folder), model, tuple(config["classes"]))
+        raise InputError(f"init: {escape(folder / WEIGHTS)} does not match the checksum in {CONFIG}")
+    return InitWeights(tensors, digest, str(folder), model, tuple(config["classes"]))

@@ -23,7 +23,7 @@ from .distributed import SINGLE_PROCESS, DistContext
 from .ema import EMA
 from .evaluate import evaluate_network
 from .ghost_batch_norm import convert_ghost_batch_norm
-from .init_weights import Initial
+from .init_weights import InitWeights
 from .optimizers import create_optimizer
 from .recipe import Recipe
 from .schedule import learning_rate, parse_milestones
@@ -46,7 +46,7 @@ class Trainer:
     """
 
     def __init__(
-        self, recipe: Recipe, data: ImageData, dist: DistContext = SINGLE_PROCESS, initial: Initial | None = None
+        self, recipe: Recipe, data: ImageData, dist: DistContext = SINGLE_PROCESS, init: InitWeights | None = None
     ) -> None:
         n = len(data.train.labels)
         if recipe.batch_size > n:
@@ -79,8 +79,8 @@ class Trainer:
             image_size=data.image_size,
         ).to(self.device)
         self.new_head = False  # of weights that were started from
-        if initial is not None:
-            self.new_head = initial.put_into(self.network, data.classes)
+        if init is not None:
+            self.new_head = init.load_into(self.network, data.classes)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         eager_on_cpu = self.device.type == "cpu" and recipe.compile_mode == "none"
         if eager_on_cpu:

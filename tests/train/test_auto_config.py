@@ -1,4 +1,4 @@
-"""The defaults as a pure function: of stats, of speeds that nobody measured, of a budget and of what was typed."""
+"""Suggested recipes as a pure function of dataset stats, simulated speeds, a budget and the user's fields."""
 
 import dataclasses
 import re
@@ -9,17 +9,33 @@ import pytest
 
 from shakeshake.cli.options import command, explicit_fields, recipe_options
 from shakeshake.errors import InputError
-from shakeshake.train.auto_config import ENOUGH, NETWORKS, SPARE, TESTS, DatasetStats, seconds_of, suggest_recipe
-from shakeshake.train.auto_recipe import planned
+from shakeshake.train.auto_config import (
+    BUDGET_FRACTION,
+    MAX_EPOCHS_FACTOR,
+    MAX_EVALUATIONS,
+    NETWORKS,
+    DatasetStats,
+    parse_duration,
+    suggest_recipe,
+)
+from shakeshake.train.auto_recipe import recipe_for
 from shakeshake.train.distributed import DistContext
 from shakeshake.train.recipe import Recipe
 
-SMALL = DatasetStats(images=200, test_images=100, classes=10, channels=3, side=32, smallest=20, largest=20)
+SMALL = DatasetStats(
+    train_images=200,
+    test_images=100,
+    num_classes=10,
+    channels=3,
+    image_size=32,
+    smallest_class=20,
+    largest_class=20,
+)
 
 
 @dataclasses.dataclass
 class Machine:
-    """Each network takes twice as long as the one before; remembers what was measured."""
+    """A simulated machine on which each network takes twice as long as the one before; records what was measured."""
 
     step: float = 0.01
     test: float = 0.0001
@@ -44,23 +60,23 @@ def pick(stats: DatasetStats = SMALL, budget: float | None = 600.0, machine: Mac
 
 @pytest.mark.parametrize("images", [20, 200, 1000, 4000, 50_000])
 @pytest.mark.parametrize("budget", [10.0, 60.0, 600.0, 36_000.0])
-def test_a_run_keeps_to_its_budget_and_uses_it(images, budget):
-    stats = dataclasses.replace(SMALL, images=images)
+def test_run_stays_within_the_budget_and_uses_it(images, budget):
+    stats = dataclasses.replace(SMALL, train_images=images)
     machine = Machine()
     recipe, choice = pick(stats, budget, machine)
     steps = -(-images // recipe.batch_size) * recipe.epochs
     tested = -(-recipe.epochs // recipe.eval_every) * stats.test_images
     takes = machine(recipe).seconds(steps, tested)
-    assert takes <= budget * SPARE or recipe.epochs == 1
-    assert takes > 0.7 * budget or recipe.epochs == ENOUGH * stats.least_epochs or recipe.epochs <= 3
-    assert tested / stats.test_images <= TESTS
+    assert takes <= budget * BUDGET_FRACTION or recipe.epochs == 1
+    assert takes > 0.7 * budget or recipe.epochs == MAX_EPOCHS_FACTOR * stats.min_epochs or recipe.epochs <= 3
+    assert tested / stats.test_images <= MAX_EVALUATIONS
     slow = pick(stats, budget, Machine(test=0.01))[0]
     assert -(-slow.epochs // slow.eval_every) * stats.test_images * 0.01 <= max(budget / 10, stats.test_images * 0.01)
     assert {name for name, *_ in choice.reasons} >= {"model", "epochs", "batch_size", "lr", "rule"}
     assert all(reason for *_, reason in choice.reasons)
 
 
-def test_more_time_is_a_larger_network_and_never_a_slower_measurement_than_needed():
+def test_larger_budget_gives_a_larger_network_and_small_networks_are_measured_first():
     models, hurried = [], Machine()
     for budget in (20.0, 100.0, 400.0, 3000.0, 100_000.0):
         models.append(pick(budget=budget)[0].model)
@@ -69,10 +85,10 @@ def test_more_time_is_a_larger_network_and_never_a_slower_measurement_than_neede
     assert places[0] == 0
     assert places[-1] == len(NETWORKS) - 1
     pick(budget=20.0, machine=hurried)
-    assert hurried.asked == [NETWORKS[0]], "where the smallest has no time, no larger one is tried"
+    assert hurried.asked == [NETWORKS[0]], "if the smallest network is too slow, no larger one is measured"
 
 
-def test_what_is_typed_is_kept_and_the_rest_is_fitted_to_it():
+def test_user_fields_take_precedence_and_the_others_adapt():
     fast = Machine()
     recipe, choice = pick(machine=fast, model=NETWORKS[2], rule="S-S-I", flip=False, lr=0.02)
     assert (recipe.model, recipe.rule, recipe.flip, recipe.lr) == (NETWORKS[2], "S-S-I", False, 0.02)
@@ -87,42 +103,44 @@ def test_what_is_typed_is_kept_and_the_rest_is_fitted_to_it():
     assert none.asked == []
     assert pick(model="cifar_resnet20", epochs=3)[0].rule == "none"
     assert pick(batch_size=128)[0].lr == pytest.approx(0.2)
-    assert pick(budget=20.0)[0].mixup_alpha == 0.0, "a short run has no time to learn from mixtures"
+    assert pick(budget=20.0)[0].mixup_alpha == 0.0, "a short run is too short for Mixup"
     assert pick(budget=6000.0)[0].mixup_alpha > 0
     assert pick(budget=6000.0, mixup_alpha=0.0)[0].mixup_alpha == 0.0
     assert pick(budget=6000.0, randaugment=9)[0].mixup_alpha == 0.0
     assert any("--randaugment 9" in why for _, _, why in pick(budget=6000.0)[1].reasons), "better, but needs a package"
 
 
-def test_the_data_decide_too():
-    grey = dataclasses.replace(SMALL, channels=1, side=8)
+def test_suggestions_depend_on_the_dataset():
+    grey = dataclasses.replace(SMALL, channels=1, image_size=8)
     assert pick(grey)[0].flip is False
     assert pick(grey)[0].crop_padding == 1
-    assert pick(dataclasses.replace(SMALL, side=64))[0].crop_padding == 8
+    assert pick(dataclasses.replace(SMALL, image_size=64))[0].crop_padding == 8
     assert pick()[0].balance == "none"
-    recipe, choice = pick(dataclasses.replace(SMALL, smallest=5, largest=60))
+    recipe, choice = pick(dataclasses.replace(SMALL, smallest_class=5, largest_class=60))
     assert recipe.balance == "weight"
-    assert pick(dataclasses.replace(SMALL, smallest=1, largest=60))[0].balance == "sample", "a weight of 20 is too much"
+    assert pick(dataclasses.replace(SMALL, smallest_class=1, largest_class=60))[0].balance == "sample", (
+        "a weight of 20 is too much"
+    )
     assert any("12.0 times" in reason for *_, reason in choice.reasons)
-    assert pick(dataclasses.replace(SMALL, images=12, largest=2, smallest=1))[0].batch_size == 12
-    assert pick(dataclasses.replace(SMALL, images=5000))[0].batch_size == 64
+    assert pick(dataclasses.replace(SMALL, train_images=12, largest_class=2, smallest_class=1))[0].batch_size == 12
+    assert pick(dataclasses.replace(SMALL, train_images=5000))[0].batch_size == 64
 
 
-def test_without_a_budget_nothing_is_measured():
+def test_nothing_is_measured_without_a_budget():
     machine = Machine()
     recipe, _ = pick(budget=None, machine=machine)
     assert machine.asked == []
-    assert recipe.epochs == 2 * SMALL.least_epochs
+    assert recipe.epochs == 2 * SMALL.min_epochs
 
 
-def test_every_reason_is_an_option_that_can_be_typed():
+def test_printed_options_reproduce_the_recipe():
     @command()
     @recipe_options()
     @click.pass_context
     def parse(ctx, **_):
         return explicit_fields(ctx)
 
-    recipe, choice = pick(dataclasses.replace(SMALL, smallest=5, largest=60, channels=1))
+    recipe, choice = pick(dataclasses.replace(SMALL, smallest_class=5, largest_class=60, channels=1))
     options = [line.split("  ")[1].strip() for line in choice.lines()]
     given = parse.main(" ".join(options).split(), standalone_mode=False)
     assert given == choice.fields
@@ -132,42 +150,42 @@ def test_every_reason_is_an_option_that_can_be_typed():
 @pytest.mark.parametrize(
     ("text", "seconds"), [("90s", 90), ("10m", 600), ("1.5h", 5400), ("none", None), (" 2 m", 120)]
 )
-def test_times(text, seconds):
-    assert seconds_of(text) == seconds
+def test_durations(text, seconds):
+    assert parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "10", "0m", "-5m", "10d", "nanm", "1e3s", "m"])
-def test_times_that_are_none(text):
+def test_invalid_durations_are_rejected(text):
     with pytest.raises(InputError, match=re.escape(f"budget: got {text!r}, expected a time")):
-        seconds_of(text)
+        parse_duration(text)
 
 
-def test_a_preset_stays_and_a_budget_fits_its_epochs(monkeypatch):
+def test_budget_changes_only_the_epochs_of_a_preset(monkeypatch):
     monkeypatch.setattr(
         "shakeshake.train.measure_speed.measure", lambda recipe, *_: Machine()(recipe.replace(model=NETWORKS[0]))
     )
-    recipe, lines = planned("digits", {"batch_size": 32}, name="paper_cifar10", budget="5m")
+    recipe, lines = recipe_for("digits", {"batch_size": 32}, name="paper_cifar10", budget="5m")
     assert (recipe.model, recipe.rule, recipe.batch_size) == ("shake_resnet26_2x32d", "S-S-I", 32)
     assert recipe.epochs < 1800
     assert [line.split()[0] for line in lines[1:]] == ["--epochs", "--eval-every"]
-    assert planned("digits", {}) == (Recipe(**{**planned("digits", {}, name="quick")[0].to_dict()}), [])
+    assert recipe_for("digits", {}) == (Recipe(**{**recipe_for("digits", {}, name="quick")[0].to_dict()}), [])
     with pytest.raises(InputError, match=r"budget: 5m has no effect"):
-        planned("digits", {"epochs": 3}, name="paper_cifar10", budget="5m")
+        recipe_for("digits", {"epochs": 3}, name="paper_cifar10", budget="5m")
 
 
-def test_own_images_are_planned_for_this_machine(tmp_path):
-    """With real measurements: an .npz without a recipe gets the defaults, several processes get them unmeasured."""
+def test_recipe_for_an_npz_file_is_measured_on_this_machine(tmp_path):
+    """Several processes get the same suggestions without measurements."""
     random = np.random.default_rng(0)
     images, labels = random.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8), np.repeat(np.arange(3), (40, 12, 8))
     np.savez(tmp_path / "mine.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     data = str(tmp_path / "mine.npz")
-    recipe, lines = planned(data, {"model": "shake_resnet8_2x4d"}, budget="20s")
+    recipe, lines = recipe_for(data, {"model": "shake_resnet8_2x4d"}, budget="20s")
     assert any("--epochs" in line for line in lines)
     assert (recipe.balance, recipe.batch_size, recipe.crop_padding) == ("weight", 32, 1)
     assert "60 images in 3 classes, 8 x 8 pixels" in lines[0]
-    two = [planned(data, {}, dist=DistContext(rank=rank, size=2))[0] for rank in (0, 1)]
+    two = [recipe_for(data, {}, dist=DistContext(rank=rank, size=2))[0] for rank in (0, 1)]
     assert two[0] == two[1]
     with pytest.raises(InputError, match=r"budget: 5m with 2 processes"):
-        planned(data, {}, budget="5m", dist=DistContext(size=2))
+        recipe_for(data, {}, budget="5m", dist=DistContext(size=2))
     with pytest.raises(InputError, match=r"data: the file .* does not exist"):
-        planned(str(tmp_path / "gone.npz"), {})
+        recipe_for(str(tmp_path / "gone.npz"), {})
