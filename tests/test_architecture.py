@@ -79,7 +79,7 @@ from import_diagram import imported, imports_at_load, part_of  # noqa: E402
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
-def test_imports_go_one_way(path):
+def test_imports_follow_the_layer_order(path):
     own = part_of(path)
     for module in imported(path):
         parts = module.split(".")
@@ -94,7 +94,7 @@ def test_allowed_imports_follow_the_order():
         assert all(order.index(other.split(".")[0]) < order.index(part) for other in allowed), part
 
 
-def test_no_module_imports_itself_through_others_when_loaded():
+def test_no_import_cycles_exist():
     """Imports at module level have no cycle, so that modules can be imported in any order."""
     edges = imports_at_load()
     done: set[str] = set()
@@ -110,7 +110,7 @@ def test_no_module_imports_itself_through_others_when_loaded():
         visit(module, ())
 
 
-def test_nothing_is_unpickled():
+def test_pickle_is_never_loaded():
     for path in FILES:
         text = path.read_text()
         assert not re.search(r"pickle\.loads?\(|import pickle\b|yaml\.load\(|allow_pickle=True", text), path

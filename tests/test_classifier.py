@@ -30,11 +30,11 @@ FLOAT32 = "its probabilities are float32, whose seventh digit depends on how man
     [ss.ShakeShakeClassifier("shake_resnet8_2x4d", "E-E-B", epochs=6, batch_size=32, lr=0.1, **SMALL)],
     expected_failed_checks=lambda estimator: {"check_methods_subset_invariance": FLOAT32},
 )
-def test_scikit_learns_checks(estimator, check):
+def test_passes_scikit_learn_estimator_checks(estimator, check):
     check(estimator)
 
 
-def test_cross_validation_and_search_on_images(digits):
+def test_cross_validation_and_grid_search_work_on_images(digits):
     x, y = digits
     estimator = ss.ShakeShakeClassifier("shake_resnet8_2x8d", "S-E-I", epochs=15, **SMALL)
     scores = cross_val_score(estimator, x, y, cv=2)
@@ -44,7 +44,7 @@ def test_cross_validation_and_search_on_images(digits):
     assert search.best_estimator_.recipe_.rule == search.best_params_["rule"]
 
 
-def test_it_does_what_fit_does(digits, tmp_path):
+def test_estimator_trains_like_fit(digits, tmp_path):
     """The run it leaves is one; model_ is its model; the images in it are those that were given."""
     x, y = digits
     x, y, x_test, y_test = x[:200], y[:200], x[200:], y[200:]
@@ -71,7 +71,7 @@ def test_it_does_what_fit_does(digits, tmp_path):
     assert "themselves" in json.loads((again.run_ / "recipe.json").read_text())["data"]
 
 
-def test_in_threads_it_does_what_it_does_alone(digits):
+def test_concurrent_fits_in_threads_match_a_single_fit(digits):
     x, y = digits
     estimator = ss.ShakeShakeClassifier("shake_resnet8_2x4d", "S-S-I", epochs=4, batch_size=10, **SMALL)
     alone = clone(estimator).fit(x[:100], y[:100]).predict_proba(x[100:120])
@@ -81,7 +81,7 @@ def test_in_threads_it_does_what_it_does_alone(digits):
     assert np.array_equal(both[1], alone)
 
 
-def test_what_becomes_of_pixels():
+def test_arrays_are_scaled_and_padded_to_square_uint8_images():
     """Grey or colour, of any numbers and any shape: what the network is shown."""
     from shakeshake.classifier import _scale, _squares
 
@@ -103,7 +103,7 @@ def test_what_becomes_of_pixels():
     assert not shown(np.zeros((2, 8, 8))).any()
 
 
-def test_mistakes(digits, tmp_path):
+def test_invalid_arguments_raise_input_errors(digits, tmp_path):
     x, y = digits
     (tmp_path / "file").write_text("")
     ours = ss.ShakeShakeClassifier

@@ -74,7 +74,7 @@ def test_training_continues_when_its_output_pipe_is_closed(tmp_path):
     ("streams", "code", "message"),
     [(">&-", 0, ""), (">/dev/full", 1, "shakeshake: No space left on device\n")],
 )
-def test_closed_and_full_stdout(streams, code, message):
+def test_closed_or_full_stdout_has_the_documented_exit_status(streams, code, message):
     command = f"{sys.executable} -m shakeshake models {streams}"
     done = subprocess.run(["bash", "-c", command], stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (code, message)
@@ -337,7 +337,7 @@ def test_truncated_cifar_file_is_named_and_kept(tmp_path):
 
 
 @pytest.mark.parametrize("command", [["--help"], ["train", "--help"]], ids=" ".join)
-def test_help_takes_little_time_and_does_not_import_torch(command):
+def test_help_is_fast_and_does_not_import_torch(command):
     code = (
         "import sys, time\nfrom shakeshake.cli.main import main\nassert main(sys.argv[1:]) == 0\n"
         "assert 'torch' not in sys.modules\nprint(time.process_time(), file=sys.stderr)"
@@ -398,7 +398,7 @@ def half(images, branches, *, device, generator):
 @pytest.mark.parametrize(
     ("field", "name", "other"), [("model", "tiny", ()), ("rule", "half", ("--model", "shake_resnet8_2x4d"))]
 )
-def test_network_and_rule_of_a_users_file(tmp_path, field, name, other):
+def test_network_and_rule_load_from_a_user_file(tmp_path, field, name, other):
     code, run = tmp_path / "mine.py", tmp_path / "run"
     code.write_text(USER_CODE)
     own = [f"--{field}", f"{code}:{name}"]
@@ -429,7 +429,7 @@ def test_cache_is_shown_and_cleared(tmp_path):
     assert "images" not in shakeshake("cache", "info", env=env).replace("shakeshake/images", "")
 
 
-def test_models_data_and_doctor(tmp_path):
+def test_models_data_and_doctor_print_their_lists(tmp_path):
     assert "2,923,162" in shakeshake("models", "shake_resnet26*")
     assert "digits" in shakeshake("data")
     output = shakeshake("doctor", env={"XDG_CACHE_HOME": str(tmp_path), "SHAKESHAKE_DATA": str(tmp_path)})

@@ -42,17 +42,17 @@ def offered(*words: str, shell: str = "bash") -> list[str]:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_commands_options_and_values_are_offered(words, expected):
+def test_commands_options_and_values_are_completed(words, expected):
     assert set(offered(*words)) == expected
 
 
-def test_files_are_offered_where_a_path_is_expected():
+def test_files_are_completed_where_a_path_is_expected():
     assert offered("train", "./mi") == ["./mi"]
     assert "--int8" not in offered("train", "--")
 
 
 @pytest.mark.parametrize(("shell", "word"), [("bash", "complete -o"), ("zsh", "compdef"), ("fish", "complete ")])
-def test_a_script_exists_for_each_shell(shell, word):
+def test_completion_script_exists_for_each_shell(shell, word):
     env = {**os.environ, "_SHAKESHAKE_COMPLETE": f"{shell}_source"}
     done = subprocess.run([sys.executable, "-m", "shakeshake"], env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0

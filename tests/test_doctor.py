@@ -54,7 +54,7 @@ def test_versions_extras_and_speed_are_reported(capsys, tmp_path, monkeypatch):
         ({"missing_extras": ["ray"]}, "shakeshake[ray]"),
     ],
 )
-def test_each_finding_leads_to_one_suggestion(changes, expected):
+def test_each_finding_gets_one_suggestion(changes, expected):
     (suggestion,) = doctor.suggestions(**NOTHING_TO_IMPROVE | changes)
     assert expected in suggestion
 
@@ -62,7 +62,7 @@ def test_each_finding_leads_to_one_suggestion(changes, expected):
 @pytest.mark.parametrize(
     "changes", [{}, {"load": 0.6, "speed": {}}, {"on_cpu": False, "no_kernels": "no C++ compiler", "threads": 1}]
 )
-def test_nothing_is_suggested_without_a_reason(changes):
+def test_no_suggestion_without_a_finding(changes):
     assert not list(doctor.suggestions(**NOTHING_TO_IMPROVE | changes))
 
 

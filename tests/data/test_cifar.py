@@ -153,7 +153,7 @@ def test_unwritable_cache_is_ignored(mini, tmp_path):
         assert len(load_data("cifar10", data_dir=tmp_path).train) == 50
 
 
-def test_search_order_of_folders(mini, tmp_path, monkeypatch):
+def test_cifar_folders_are_searched_in_the_documented_order(mini, tmp_path, monkeypatch):
     named, cache, own = tmp_path / "named", tmp_path / "xdg" / "shakeshake", tmp_path / "own"
     for folder in (named, cache, own):
         folder.mkdir(parents=True)
@@ -182,7 +182,7 @@ def test_incomplete_folder_is_not_replaced(mini, tmp_path):
 @needs_real
 @pytest.mark.usefixtures("isolated")
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_the_official_files(name):
+def test_official_cifar_files_load(name):
     if find_data(name, REAL) is None:
         pytest.skip(f"SHAKESHAKE_DATA has no {name}")
     data = load_data(name, data_dir=REAL)

@@ -55,7 +55,7 @@ def test_image_of_the_right_size_keeps_its_pixels(tmp_path):
     assert np.array_equal(read_image(tmp_path / "a.png", 32), pixels)
 
 
-def test_all_pillow_modes(tmp_path):
+def test_all_pillow_modes_are_decoded(tmp_path):
     colour = smooth(32, 32)
     image = Image.fromarray(colour)
     grey = np.asarray(image.convert("L"))
@@ -124,7 +124,7 @@ def test_transparent_16_bit_grey_becomes_white(tmp_path):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
-def test_exif_orientation(tmp_path, orientation, kind):
+def test_exif_orientation_is_applied(tmp_path, orientation, kind):
     image = Image.fromarray(smooth(64, 32))
     exif = Image.Exif()
     exif[0x0112] = orientation

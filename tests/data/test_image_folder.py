@@ -31,7 +31,7 @@ def paths(data, part: str) -> list[str]:
     return [path for path, _, _ in data.record[part]]
 
 
-def test_folders_with_splits(digits, tmp_path):
+def test_split_folders_are_loaded(digits, tmp_path):
     for part, count, skip in (("train", 6, 0), ("validation", 2, 10), ("test", 3, 20)):
         digits(tmp_path / "p" / part, {"cat": count, "dog": count + 1}, skip)
     data = load_data(str(tmp_path / "p"))
@@ -91,7 +91,7 @@ def test_drawn_split_is_stratified_and_reproducible(digits, tmp_path):
     assert paths(load_image_folder(folder, split_seed=1), "test") != paths(data, "test")
 
 
-def test_class_named_train(digits, tmp_path):
+def test_class_named_train_is_not_a_split(digits, tmp_path):
     """It has images itself: a class of locomotives, not a split."""
     data = load_image_folder(digits(tmp_path / "p", {"train": 5, "bus": 5}))
     assert data.classes == ("bus", "train")
@@ -109,7 +109,7 @@ def test_class_named_train(digits, tmp_path):
         ({"train": 4, "train/cat": 4, "test": 4}, None),
     ],
 )
-def test_stray_images_in_train(digits, tmp_path, counts, classes):
+def test_images_outside_class_folders_are_reported_or_refused(digits, tmp_path, counts, classes):
     """They do not turn splits into classes; ambiguous folders are an error."""
     folder = digits(tmp_path / "p", counts)
     if classes is None:

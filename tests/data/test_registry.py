@@ -54,7 +54,7 @@ def fails(data, *words, **options):
     return message
 
 
-def test_digits():
+def test_digits_have_the_documented_shape_and_classes():
     data = load_data("digits")
     assert (data.name, data.num_classes, data.channels, data.image_size) == ("digits", 10, 1, 8)
     assert data.train.images.shape == (1347, 1, 8, 8)

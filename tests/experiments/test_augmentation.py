@@ -8,7 +8,7 @@ from shakeshake.experiments.scales import get_experiment
 STUDY = ("augmentation", "alternatives", "rules_without_augmentation", "length")
 
 
-def test_primary_comparison_is_the_one_that_was_written_down():
+def test_primary_comparison_matches_the_registered_plan():
     experiment = get_experiment("augmentation")
     cells = [cell for cell in experiment.cells if cell.column == "1000"]
     assert [cell.row for cell in cells] == ["E-E-B", "S-S-I"]
@@ -29,7 +29,7 @@ def test_cells_of_one_name_have_one_recipe_in_all_tables():
 
 
 @pytest.mark.parametrize("name", STUDY)
-def test_scale_changes_nothing_but_smoke(name):
+def test_scales_other_than_smoke_use_the_same_recipes(name):
     assert get_experiment(name, "paper") == get_experiment(name, "small") == EXPERIMENTS[name]()
     smoke = get_experiment(name, "smoke")
     assert {cell.recipe.data for cell in smoke.cells} == {"digits"}

@@ -92,7 +92,7 @@ def test_folds_test_every_image_once_and_finished_runs_are_kept(tmp_path, execut
     assert make(data, out, rules=["S-S-I"], seeds=1, folds=3).differences == found.differences
 
 
-def test_more_seeds_join_and_uneven_classes_get_a_balanced_error(tmp_path, executed):
+def test_seeds_can_be_added_and_imbalanced_classes_get_a_balanced_error(tmp_path, executed):
     data, out = npz(tmp_path / "mine.npz"), tmp_path / "out"
     make(data, out, rules=["S-E-I"], seeds=1)
     executed.clear()
@@ -134,7 +134,7 @@ def test_runs_on_images_that_changed_are_not_compared(tmp_path, executed):
 @pytest.mark.parametrize(
     ("low", "high", "verdict"), [(-3.0, -1.0, "helps"), (1.0, 3.0, "hurts"), (-1.0, 3.0, "can't tell")]
 )
-def test_the_verdict_is_what_the_interval_says(low, high, verdict):
+def test_verdict_follows_from_the_interval(low, high, verdict):
     difference = statistics._student_interval((low + high) / 2, 0.0, 1, 0.95) | {"low": low, "high": high}
     found = TableDifference(
         **difference,
@@ -156,7 +156,7 @@ def test_single_runs_get_no_verdict(tmp_path, executed):
     assert all("it takes more --seeds" in told.sentence for told in found.verdicts)
 
 
-def test_with_mixup_the_training_error_is_that_of_the_plain_images(tmp_path, executed):
+def test_training_error_with_mixup_is_measured_on_original_images(tmp_path, executed):
     found = make(npz(tmp_path / "mine.npz"), tmp_path / "out", {**TINY, "mixup_alpha": 1.0}, rules=["S-S-I"], seeds=1)
     for row in found.cells:
         run = RunDirectory(tmp_path / "out" / row.runs[0].path)
@@ -250,7 +250,7 @@ def test_invalid_arguments_are_refused_before_anything_is_written(tmp_path, type
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_with_something_else_is_refused(tmp_path):
+def test_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "settings.json").write_text('{"scale": "small", "overrides": {}}')
     with pytest.raises(InputError, match=r"holds tables of the paper"):
         compare.load_existing(tmp_path, "mine.npz", {})

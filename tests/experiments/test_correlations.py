@@ -31,7 +31,7 @@ def test_layers_without_a_correlation_are_left_out():
     assert by_layer({"plain": [{"layerwise": None, "branch_correlation": None}]}) == []
 
 
-def test_published_correlations_stand_beside_ours_in_the_order_of_the_blocks():
+def test_published_correlations_are_listed_beside_ours_in_block_order():
     blocks = [f"stages.0.blocks.{i}" for i in (0, 2, 10)]
     table = Table(
         "correlation",

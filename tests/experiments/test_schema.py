@@ -68,7 +68,7 @@ def test_the_schema_imports_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_file_that_is_no_table_is_refused(tmp_path):
+def test_file_that_is_not_a_table_is_refused(tmp_path):
     path = tmp_path / "settings.json"
     for content in ("{}", "[", "3"):
         path.write_text(content)

@@ -20,7 +20,7 @@ def seeds(*arrays):
     return dict(enumerate(np.asarray(array) for array in arrays))
 
 
-def test_the_interval_over_images_is_that_of_a_paired_difference():
+def test_image_interval_is_that_of_a_paired_difference():
     random = np.random.default_rng(1)
     common = random.random(4000) < 0.2  # images that are hard for both: they must not widen the interval
     row, baseline = (common ^ (random.random(4000) < rate) for rate in (0.02, 0.05))
@@ -41,7 +41,7 @@ def test_single_runs_give_no_verdict():
 
 
 @pytest.mark.parametrize(("n", "m"), [(2, 2), (3, 10)])
-def test_the_interval_over_seeds_is_welchs_with_many_images(n, m):
+def test_seed_interval_is_welchs_t_with_many_images(n, m):
     random = np.random.default_rng(2)
     row, baseline = runs(random, n, 100_000, 0.4, 0.1), runs(random, m, 100_000, 0.4, 0.1)
     found = difference(row, baseline)
@@ -51,7 +51,7 @@ def test_the_interval_over_seeds_is_welchs_with_many_images(n, m):
     assert found.covers == "seeds and test images"
 
 
-def test_five_percent_of_the_verdicts_are_wrong_without_a_difference():
+def test_verdicts_have_a_false_positive_rate_of_five_percent():
     """Two seeds a row, whose spread is larger than that of the images: a normal interval errs far more often."""
     random = np.random.default_rng(6)
     trials = [difference(*(runs(random, 2, 2000, 0.3, 0.015) for _ in range(2))) for _ in range(600)]
@@ -70,7 +70,7 @@ def test_equal_rows_are_not_different():
     assert same.verdict == "can't tell"
 
 
-def test_the_paired_interval_is_students_over_common_seeds():
+def test_paired_interval_is_students_t_over_common_seeds():
     random = np.random.default_rng(7)
     row, baseline = runs(random, 6, 1000, 0.3, 0.02), runs(random, 8, 1000, 0.35, 0.02)
     row = {seed + 2: run for seed, run in row.items()}  # 2 to 7, in common with 0 to 7
@@ -83,7 +83,7 @@ def test_the_paired_interval_is_students_over_common_seeds():
     assert found.n == 6
 
 
-def test_the_paired_interval_excludes_what_seeds_share():
+def test_paired_interval_excludes_variation_shared_by_seeds():
     """Seeds that are hard for both rows widen the independent interval alone."""
     rates = np.linspace(0.2, 0.4, 8)
     row = {i: np.arange(1000) < 1000 * (rate + 0.002 * (i % 2)) for i, rate in enumerate(rates)}
@@ -110,20 +110,20 @@ def test_the_number_of_seeds_needed_has_a_power_of_80_percent(std):
     assert power(found.seeds_needed - 1, std) < 0.82
 
 
-def test_no_number_of_seeds_is_given_for_a_difference_that_is_shown():
+def test_no_seeds_are_recommended_for_a_significant_difference():
     row = {seed: np.full(100, value) for seed, value in enumerate((0.30, 0.31, 0.29))}
     baseline = {seed: np.full(100, value) for seed, value in enumerate((0.40, 0.42, 0.41))}
     assert difference(row, baseline).seeds_needed is difference(row, baseline).paired.seeds_needed is None
 
 
-def test_more_seeds_are_not_recommended_where_images_are_too_few():
+def test_more_seeds_are_not_recommended_with_too_few_test_images():
     random = np.random.default_rng(8)
     few = difference(runs(random, 3, 200, 0.3, 0.005), runs(random, 3, 200, 0.3, 0.005))
     assert few.verdict == "can't tell"
     assert few.seeds_needed is None
 
 
-def test_the_interval_over_folds_is_students_over_the_folds_differences():
+def test_fold_interval_is_students_t_over_fold_differences():
     """Three folds of 4, 3 and 3 images, two seeds: mean +- 4.303 s / sqrt(3) of the folds' differences."""
     row = seeds(np.array([1, 1, 1, 1, 0, 0, 1, 0, 1, 1]) > 0, np.array([1, 1, 0, 0, 0, 1, 1, 0, 0, 1]) > 0)
     baseline = seeds(np.array([0, 0, 1, 0, 0, 0, 1, 0, 1, 0]) > 0, np.array([0, 0, 0, 1, 0, 1, 0, 0, 0, 0]) > 0)

@@ -21,12 +21,12 @@ def drawn(n: int = 4_000, classes: int = 5, seed: int = 0) -> tuple[np.ndarray, 
 
 
 @pytest.mark.parametrize("factor", [0.4, 1.0, 3.0])
-def test_what_the_logits_were_multiplied_by_is_found(factor):
+def test_temperature_recovers_a_known_factor(factor):
     logits, labels = drawn()
     assert fit_temperature(factor * logits, labels) == pytest.approx(factor, rel=0.06)
 
 
-def test_it_is_the_best_of_all():
+def test_temperature_minimises_the_penalised_loss():
     logits, labels = drawn(200)
     found = fit_temperature(3 * logits, labels)
     grid = np.exp(np.linspace(np.log(0.1), np.log(10), 4001))
@@ -39,7 +39,7 @@ def test_it_is_the_best_of_all():
     assert loss(3 * logits, labels, found) < loss(3 * logits, labels)
 
 
-def test_all_of_a_few_right_is_no_certainty():
+def test_temperature_stays_moderate_if_all_of_few_images_are_correct():
     logits = 4 * np.eye(3)[[0, 1, 2, 0]]
     found = fit_temperature(logits, np.array([0, 1, 2, 0]))
     assert 0.3 < found < 1
@@ -47,7 +47,7 @@ def test_all_of_a_few_right_is_no_certainty():
         fit_temperature(np.array([[np.nan, 1.0]]), np.array([0]))
 
 
-def test_no_image_judges_itself():
+def test_cross_fitted_temperature_excludes_the_own_fold():
     """A wrong label changes the probabilities of others and never those of its own fold."""
     logits, labels = drawn(100)
     before = cross_fitted(logits, labels)
@@ -64,7 +64,7 @@ def test_no_image_judges_itself():
     assert told["loss_calibrated"] < told["loss"]
 
 
-def test_validation_images_come_first():
+def test_calibration_prefers_validation_images():
     data = ss.load_data("digits", train_size=50)
     assert calibration_images(data) == (data.test, "test")
     assert calibration_images(dataclasses.replace(data, val=data.train)) == (data.train, "val")

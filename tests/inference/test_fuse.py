@@ -50,7 +50,7 @@ def trained(name: str, **options) -> nn.Module:
 
 @pytest.mark.parametrize(("name", "options"), NETWORKS, ids=lambda value: value if isinstance(value, str) else "")
 @pytest.mark.parametrize("side", [32, 19])  # an odd side shows which pixels a strided skip picks
-def test_fused_is_equal(name, options, side):
+def test_fused_network_matches_the_original(name, options, side):
     model = trained(name, **options)
     before = copy.deepcopy(model.state_dict())
     fused = ss.fuse(model)
@@ -69,7 +69,7 @@ def test_fused_is_equal(name, options, side):
 
 
 @pytest.mark.parametrize("name", ["shake_resnet8_2x4d", "shake_resnet8_2x32d"])
-def test_a_packed_weight_is_not_a_stale_one(name):
+def test_packed_weights_follow_changes_of_weights_shape_and_dtype(name):
     """Inputs of another shape, weights that change, another precision, a copy, a graph: after the first call, too."""
     model = trained(name).eval()
     fused = ss.fuse(model)
@@ -95,7 +95,7 @@ def test_a_packed_weight_is_not_a_stale_one(name):
 
 @pytest.mark.parametrize("name", ["shake_resnet8_2x4d", "shake_resnet8_2x32d"])
 @pytest.mark.parametrize("images", [1, 64])
-def test_no_other_weight_comes_to_lie_where_a_packed_one_lay(name, images):
+def test_packed_weights_keep_the_storage_of_the_originals_alive(name, images):
     """After ``weight.data = ...``, which leaves the version as it was: only the address tells that it is another."""
     fused, x = ss.fuse(trained(name).eval()), torch.randn(images, 3, 32, 32)
     weight = next(fused.stages.parameters())
@@ -110,7 +110,7 @@ def test_no_other_weight_comes_to_lie_where_a_packed_one_lay(name, images):
 
 
 @torch.no_grad()
-def test_where_operations_are_transformed_or_counted_there_are_operations():
+def test_transforms_and_flop_counters_see_plain_operations():
     """A kernel that is called by address would give numbers that are none, or end the process."""
     fused, (x, other) = ss.fuse(trained("shake_resnet8_2x16d").eval()), torch.randn(2, 8, 3, 32, 32)
     expected = fused(x)
@@ -122,7 +122,7 @@ def test_where_operations_are_transformed_or_counted_there_are_operations():
     assert counted.get_total_flops() > 1e8
 
 
-def test_every_family_is_here():
+def test_every_model_family_is_tested():
     assert {family.template for family in FAMILIES} == {
         next(f.template for f in FAMILIES if f.parse(name)) for name, _ in NETWORKS
     }
@@ -228,7 +228,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
-def test_what_a_user_changed_is_left_as_it_is(change):
+def test_blocks_changed_by_the_user_are_not_fused(change):
     model = trained("shake_resnet14_2x4d")
     change(model)
     model.train()

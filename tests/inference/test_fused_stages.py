@@ -57,7 +57,7 @@ def prepared(fused: nn.Module) -> int:
     ],
 )
 @pytest.mark.parametrize("shape", [(1, 32, 32), (3, 19, 24)])
-def test_kernels_prepared_once_are_those_of_the_modules(dtype, name, options, shape):
+def test_prepared_kernels_match_the_modules(dtype, name, options, shape):
     fused = network(name, dtype, **options)
     images, *side = shape
     x, other = torch.randn(2, images, 3, *side, dtype=dtype)
@@ -71,7 +71,7 @@ def test_kernels_prepared_once_are_those_of_the_modules(dtype, name, options, sh
     assert prepared(fused) == 1
 
 
-def test_memory_is_not_written_while_it_is_read():
+def test_block_output_does_not_overwrite_its_input():
     """One convolution and one skip: the block's input is still read when its output is written."""
     torch.manual_seed(0)
 
@@ -88,7 +88,7 @@ def test_memory_is_not_written_while_it_is_read():
     assert len(stages._plans) == 1
 
 
-def test_a_result_stays_what_it_is():
+def test_later_calls_do_not_change_earlier_results():
     fused = network()
     stages, (x, other) = fused.stages[0], torch.randn(2, 1, 16, 32, 32)
     with torch.no_grad():
@@ -100,7 +100,7 @@ def test_a_result_stays_what_it_is():
     assert torch.equal(first, kept)
 
 
-def test_what_changes_is_prepared_anew():
+def test_changed_modules_are_prepared_again():
     """Weights, biases, a module in another's place, a hook, threads; a copy shares nothing with what it is one of."""
     x = torch.randn(1, 3, 32, 32)
     fused = network()
@@ -162,7 +162,7 @@ def test_threads_do_not_share_memory():
     assert 1 <= prepared(fused) <= 4
 
 
-def test_only_few_images_and_few_shapes_are_prepared_for():
+def test_only_small_batches_and_few_shapes_are_prepared():
     fused = network("shake_resnet8_2x32d")
     with torch.inference_mode():
         fused(torch.randn(64, 3, 32, 32))

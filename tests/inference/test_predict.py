@@ -26,7 +26,7 @@ def command(arguments: list[str]) -> int:
     return predict.main(arguments, "shakeshake predict", standalone_mode=False)
 
 
-def test_probabilities_are_those_of_the_trained_network(run, photos, shakeshake, capsys):
+def test_probabilities_match_the_trained_network(run, photos, shakeshake, capsys):
     """As a process, and in batches that do not divide the number of images."""
     out, err = shakeshake("predict", run, photos, "--json", "--top", 10, "--device", "cpu")
     found = [json.loads(line) for line in out.splitlines()]
@@ -141,7 +141,7 @@ def test_missing_temperature_is_reported(run, photos, tmp_path, capsys):
     assert "has no temperature, so its probabilities are not calibrated" in capsys.readouterr().err
 
 
-def test_grey_equals_pillow():
+def test_to_grey_equals_pillow():
     pixels = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
     assert (to_grey(pixels)[0, :, :, 0] == np.array(Image.fromarray(pixels[0]).convert("L"))).all()
 
@@ -155,7 +155,7 @@ def test_directories_are_searched_in_order_and_named_files_always_count(tmp_path
     assert str(found[-1]) == "any.thing"
 
 
-def test_a_directory_stands_for_the_files_that_training_reads(tmp_path, monkeypatch):
+def test_directory_yields_the_files_that_training_reads(tmp_path, monkeypatch):
     folder = tmp_path / "p"
     for name in (
         "cat/.thumbnails/1.jpg",
@@ -257,7 +257,7 @@ def test_unreadable_images_have_no_label_and_an_error(run, photos, tmp_path):
         (3, "images: got int, expected paths, PIL images or uint8 arrays"),
     ],
 )
-def test_other_images_raise(run, images, message):
+def test_unsupported_images_raise(run, images, message):
     with pytest.raises(InputError, match=re.escape(message)):
         ss.predict(ss.load(run), images)
     with pytest.raises(InputError, match="batch_size: got 0, expected 1 or more"):

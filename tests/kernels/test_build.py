@@ -10,7 +10,7 @@ from shakeshake.kernels import build
 
 
 @pytest.mark.parametrize("broken", [{"SHAKESHAKE_KERNELS": "0"}, {"PATH": ""}, {"XDG_CACHE_HOME": "/dev/null"}])
-def test_networks_train_by_plain_operations_without_kernels(broken, tmp_path):
+def test_networks_train_with_plain_operations_without_kernels(broken, tmp_path):
     """Switched off, no compiler, no cache: there is a reason for each."""
     code = """
 import torch

@@ -61,7 +61,7 @@ def mixes(monkeypatch):
     ids=str,
 )
 @pytest.mark.parametrize("convolutions", ["kernels", "torch"])
-def test_converted_network_trains_like_the_plain_one(options, convolutions, monkeypatch):
+def test_converted_network_trains_like_the_original(options, convolutions, monkeypatch):
     if convolutions == "torch":  # as on CPUs without AVX-512
         monkeypatch.setattr(convs, "is_supported", lambda dtype: False)
     x = images(6)
@@ -202,7 +202,7 @@ CHANGES = [
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
-def test_what_a_user_changed_in_a_block_is_what_runs(change, when):
+def test_blocks_changed_by_the_user_are_not_converted(change, when):
     """Whether it was changed before or after the conversion."""
     plain, ours = network(False), network(when == "after")
     for net in (plain, ours):

@@ -114,7 +114,7 @@ def test_inductor_computes_the_same_gradients():
         assert torch.allclose(a, b, atol=1e-5)
 
 
-def test_autocast_stays_in_half_precision():
+def test_autocast_keeps_half_precision():
     conv = torch.nn.Conv2d(3, 4, 3)
     x = torch.randn(2, 3, 8, 8)
     with torch.autocast("cpu", torch.bfloat16):
@@ -163,7 +163,7 @@ def test_double_backward_uses_beta_again():
     assert torch.autograd.gradgradcheck(lambda a, b: mix((a, b), alpha, alpha), xs)
 
 
-def test_func_grad_and_vmap():
+def test_works_under_func_grad_and_vmap():
     x1, x2 = torch.randn(4, 3), torch.randn(4, 3)
     alpha, beta = draw(4, 2)
     g = torch.func.grad(lambda x: mix((x, x2), alpha, beta).sum())(x1)

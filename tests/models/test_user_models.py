@@ -145,7 +145,7 @@ def test_unknown_names_say_how_to_register():
             model_info(name)
 
 
-def test_a_module_is_copied_with_its_weights():
+def test_module_is_copied_with_its_weights():
     module = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
     name = register_module(module)
     assert name.endswith(":Sequential")

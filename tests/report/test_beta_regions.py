@@ -35,13 +35,13 @@ def test_samples_fill_the_region(rule):
     assert expected_distance(rule) == pytest.approx((beta - alpha).abs().mean().item(), abs=0.01)
 
 
-def test_corners_are_those_of_the_papers_triangles():
+def test_corners_match_the_paper():
     assert [s.corners for s in regions("S-M2-I")] == [[(0, 0), (0.5, 0), (0.5, 0.5)], [(0.5, 1), (1, 1), (0.5, 0.5)]]
     assert regions("S-S-I")[0].corners == [(0, 0), (1, 0), (1, 1), (0, 1)]
     assert regions("S-M1-B")[0].corners == [(0, 1), (1, 0)]
 
 
-def test_invalid_rules_are_not_is_drawable():
+def test_invalid_rules_are_not_drawable():
     assert not is_drawable("S-M9-I")
     assert not is_drawable(None)
     with pytest.raises(InputError, match="is not a rule"):

@@ -211,7 +211,7 @@ def test_hostile_names_in_tables_are_text(browser, open_page, tmp_path, make_exp
     assert browser.get_log("browser") == []
 
 
-def test_fifty_runs_stay_below_a_size(browser, open_page, tmp_path, make_run):
+def test_page_of_fifty_runs_stays_below_a_size_limit(browser, open_page, tmp_path, make_run):
     """Curves of runs that differ only in the seed are averaged; images of mistakes stop at a budget."""
     runs = [
         make_run(tmp_path / f"{rule}-{seed}", epochs=300, noise=1, rule=rule, seed=seed, analysis=True)

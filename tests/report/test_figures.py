@@ -22,7 +22,7 @@ DESCRIPTIONS = {
 
 
 @pytest.mark.parametrize("chart", FIGURES)
-def test_every_chart_of_a_table(tmp_path, make_experiment, chart):
+def test_every_chart_of_a_table_can_be_drawn(tmp_path, make_experiment, chart):
     path = make_experiment(tmp_path / "exp")
     svg = ElementTree.parse(write_figure([path], tmp_path / "chart.svg", chart)).getroot()
     assert DESCRIPTIONS[chart] in svg.get("aria-label")
@@ -62,7 +62,7 @@ def test_runs_that_differ_in_the_seed_are_one_group(tmp_path, make_run):
     assert f"S-S-I {(low + high) / 2:.3f} ({low:.3f} to {high:.3f})" in label
 
 
-def test_charts_without_data_raise_one_sentence(tmp_path, make_run, make_experiment):
+def test_charts_without_data_raise_one_line(tmp_path, make_run, make_experiment):
     run = make_run(tmp_path / "run")
     with pytest.raises(InputError, match=r"^chart: got 'pie', expected one of curves, "):
         write_figure([run], tmp_path / "a.svg", "pie")

@@ -82,7 +82,7 @@ def test_only_png_images_are_embedded(run, tmp_path):
     assert page.count('alt="Grad-CAM heat map"') == 4
 
 
-def test_images_stop_at_a_budget(run, tmp_path, monkeypatch):
+def test_embedded_images_stop_at_a_size_limit(run, tmp_path, monkeypatch):
     monkeypatch.setattr(view_models, "IMAGE_BYTES", 60_000)  # enough for the twelve mistakes
     page = write_report([run], tmp_path / "report.html").read_text()
     assert page.count("<img") == 12

@@ -58,7 +58,7 @@ def test_only_png_becomes_an_image(tmp_path, make_run, make_analysis):
     assert page.count("is <bdi>") == 12  # the predictions stay
 
 
-def test_table_with_broken_cells_and_lost_runs(tmp_path, make_experiment):
+def test_table_with_damaged_cells_and_missing_runs_loads(tmp_path, make_experiment):
     path = make_experiment(tmp_path / "exp")
     found = json.loads(path.read_text())
     found["cells"][0]["runs"][0]["path"] = "../../etc"
@@ -89,7 +89,7 @@ def test_folder_without_tables_shows_its_runs(tmp_path, make_run):
     assert contents.problems == ("exp: has no table yet, so its runs are shown",)
 
 
-def test_file_that_is_no_table_raises_one_sentence(tmp_path):
+def test_file_that_is_not_a_table_raises_one_line(tmp_path):
     (tmp_path / "other.json").write_text('{"a": 1}')
     with pytest.raises(InputError, match=r"^runs: other\.json: not shown, because it is not a table .*expected a"):
         load([tmp_path / "other.json"])

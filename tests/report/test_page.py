@@ -68,7 +68,7 @@ def test_page_fits_a_phone(browser, open_page, tmp_path, make_run):
     assert overflow(browser) == 0
 
 
-def test_hostile_names_are_inert(browser, open_page, tmp_path, make_run):
+def test_hostile_names_are_escaped(browser, open_page, tmp_path, make_run):
     """Names are text: the policy that forbids other scripts finds nothing to refuse."""
     runs = [make_run(tmp_path / HOSTILE, rule=CLOSING, seed={CLOSING: [CLOSING]}), make_run(tmp_path / "b")]
     open_page(write_report(runs, tmp_path / "report.html"))
@@ -110,7 +110,7 @@ def test_damaged_run_is_reported_and_the_good_one_shown(tmp_path, make_run):
     assert "<bdi>lost</bdi>" not in page
 
 
-def test_nothing_readable_raises_one_sentence(tmp_path, make_run):
+def test_report_without_readable_runs_raises_one_line(tmp_path, make_run):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"^runs: empty: not shown, because .*; expected a folder") as told:
         write_report([tmp_path / "empty"], tmp_path / "report.html")
@@ -133,12 +133,12 @@ def test_seeds_are_averaged_and_unfinished_runs_left_out(tmp_path, make_run):
 
 
 @pytest.mark.parametrize("epochs", [1, 1800])
-def test_one_epoch_and_the_papers_1800(tmp_path, epochs, make_run):
+def test_runs_of_one_and_of_1800_epochs_are_drawn(tmp_path, epochs, make_run):
     runs = [make_run(tmp_path / name, epochs=epochs, noise=1, rule=name) for name in ("E-E-B", "S-S-I")]
     assert write_report(runs, tmp_path / "report.html").stat().st_size < 300_000
 
 
-def test_output_is_deterministic_and_needs_no_torch(tmp_path, make_run):
+def test_report_is_deterministic_and_does_not_import_torch(tmp_path, make_run):
     """In two processes, since hashes and ids differ between processes."""
     runs = [make_run(tmp_path / name) for name in ("a", "b")]
     code = (

@@ -15,7 +15,7 @@ def state(n):
     return {"n": n, "tensor": torch.full((100,), float(n))}
 
 
-def test_round_trip_and_plain_torch_load(tmp_path):
+def test_checkpoint_round_trips_and_loads_with_plain_torch_load(tmp_path):
     checkpoint.save(tmp_path, state(1))
     checkpoint.save(tmp_path, state(2))
     assert checkpoint.load(tmp_path)["n"] == 2
@@ -25,7 +25,7 @@ def test_round_trip_and_plain_torch_load(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["cut off", "one bit", "empty"])
-def test_a_broken_checkpoint_falls_back_with_a_warning(tmp_path, damage):
+def test_damaged_checkpoint_falls_back_to_the_previous_one_with_a_warning(tmp_path, damage):
     checkpoint.save(tmp_path, state(1))
     checkpoint.save(tmp_path, state(2))
     path = tmp_path / checkpoint.NAME
@@ -40,7 +40,7 @@ def test_a_broken_checkpoint_falls_back_with_a_warning(tmp_path, damage):
         checkpoint.load(tmp_path)
 
 
-def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
+def test_failed_write_keeps_the_existing_checkpoint(tmp_path, monkeypatch):
     checkpoint.save(tmp_path, state(1))
 
     def full(_):
@@ -53,7 +53,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     assert [entry.name for entry in tmp_path.iterdir()] == [checkpoint.NAME], "nothing half-written stays"
 
 
-def test_a_file_is_replaced_whole_and_at_once(tmp_path, monkeypatch):
+def test_atomic_write_replaces_the_file_atomically(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_text("old")
     replace = os.replace
@@ -70,7 +70,7 @@ def test_a_file_is_replaced_whole_and_at_once(tmp_path, monkeypatch):
     assert path.stat().st_ino != inode, "another file in its place, not the old one written over"
 
 
-def test_only_the_previous_one_is_there(tmp_path):
+def test_previous_checkpoint_loads_if_the_newest_is_missing(tmp_path):
     """A kill between the two renames of save()."""
     checkpoint.save(tmp_path, state(1))
     os.replace(tmp_path / checkpoint.NAME, tmp_path / checkpoint.PREVIOUS)

@@ -56,7 +56,7 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 4])
-def test_the_same_curve_as_one_process_with_ghost_batches(tmp_path, count):
+def test_processes_match_one_process_with_ghost_batches(tmp_path, count):
     """Without shaking, processes differ from parts of a batch in nothing but rounding."""
     recipe = f"train {RECIPE} --rule E-E-B --epochs 4 --ghost-batch-size {40 // count}"
     finish(processes(1, recipe, "--out", tmp_path / "one"))
@@ -79,7 +79,7 @@ def worker(out: Path, rank: int) -> int:
 
 
 @pytest.mark.slow
-def test_one_process_killed(tmp_path):
+def test_killed_process_restarts_and_training_is_bit_identical(tmp_path):
     """torchrun starts all again, the same command goes on from the last checkpoint and ends with the same bits."""
     recipe = f"train {RECIPE} --rule S-S-I --epochs 20 --checkpoint-interval-s 0 --eval-every 20"
     out = tmp_path / "killed"
@@ -94,7 +94,7 @@ def test_one_process_killed(tmp_path):
 
 
 @pytest.mark.slow
-def test_stopped_and_gone_on_with_by_one(tmp_path):
+def test_run_of_two_processes_resumes_with_one(tmp_path):
     recipe = f"train {RECIPE} --rule E-E-B --epochs 40 --ghost-batch-size 20 --eval-every 40"
     out = tmp_path / "stopped"
     process = processes(2, recipe, "--out", out)
@@ -129,7 +129,7 @@ Path(sys.argv[1], "threads" + os.environ["RANK"]).write_text(
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads have names on Linux")
 @pytest.mark.parametrize("minutes", [60, 1e-9], ids=["finished", "stopped"])
-def test_no_thread_of_the_group_is_left_when_fit_returns(tmp_path, minutes):
+def test_fit_leaves_no_thread_of_the_process_group(tmp_path, minutes):
     """One that is left may want Python while Python takes itself down: that aborts the process now and then."""
     (tmp_path / "own.py").write_text(OWN_SCRIPT)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -145,7 +145,7 @@ def some_trainer(rule: str) -> Trainer:
     return Trainer(recipe, load_data("digits", train_size=80))
 
 
-def test_every_process_draws_its_own_coefficients():
+def test_processes_draw_different_coefficients():
     losses = []
     for rank in (0, 1, 1):
         trainer = some_trainer("S-S-I")
@@ -156,7 +156,7 @@ def test_every_process_draws_its_own_coefficients():
 
 
 @pytest.mark.parametrize("mixup", [0.0, 0.4])
-def test_pieces_make_up_the_batch(mixup):
+def test_shards_concatenate_to_the_whole_batch(mixup):
     random = np.random.default_rng(0)
     split = Split(random.integers(0, 256, (23, 3, 8, 8), dtype=np.uint8), random.integers(0, 5, 23))
 
@@ -174,7 +174,7 @@ def test_pieces_make_up_the_batch(mixup):
             assert torch.equal(one.labels_b, torch.cat([piece.labels_b for piece in some]))
 
 
-def test_a_batch_with_less_images_than_processes():
+def test_batch_with_fewer_images_than_processes_is_refused():
     recipe = Recipe(data="digits", model="shake_resnet8_2x4d", batch_size=39, device="cpu")
     with pytest.raises(InputError, match=r"batch_size: with 39 .* has 2 images, expected one for each of 4 processes"):
         Trainer(recipe, load_data("digits", train_size=80), DistContext(size=4))
@@ -188,7 +188,7 @@ def set_environment(monkeypatch, **changes: str | None) -> None:
         monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
 
 
-def test_one_process_that_was_started_again(monkeypatch):
+def test_single_restarted_process_reports_its_restarts(monkeypatch):
     set_environment(monkeypatch, WORLD_SIZE="1", RANK="0", LOCAL_RANK="0", TORCHELASTIC_RESTART_COUNT="2")
     with distributed_context() as dist:
         assert (dist.size, dist.restarts) == (1, 2)
@@ -205,13 +205,13 @@ def test_one_process_that_was_started_again(monkeypatch):
         ({"MASTER_PORT": "http"}, "MASTER_PORT: got 'http', expected 0 to 65535"),
     ],
 )
-def test_an_environment_that_is_not_torchruns(monkeypatch, changes, said):
+def test_invalid_torchrun_variables_are_reported(monkeypatch, changes, said):
     set_environment(monkeypatch, **changes)
     with pytest.raises(InputError, match=said), distributed_context():
         pass
 
 
-def test_a_signal_ends_a_process_that_waits_for_others(monkeypatch):
+def test_default_signal_handlers_are_active_during_rendezvous(monkeypatch):
     """C++ waits there for minutes, and Python's handlers would wait for it."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     seen = []

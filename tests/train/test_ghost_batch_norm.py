@@ -57,7 +57,7 @@ def test_level_batch_draws_coefficients_per_microbatch(rule, monkeypatch):
         assert torch.allclose(p.grad, q.grad, atol=1e-9), name
 
 
-def test_evaluation_and_size_none_are_those_of_the_plain_network():
+def test_evaluation_and_size_none_match_the_plain_network():
     network, x = create_model("shake_resnet8_2x4d", rule="S-S-B"), torch.randn(6, 3, 8, 8)
     torch.manual_seed(0)
     whole = network(x)

@@ -29,7 +29,7 @@ def train(trainer: Trainer, steps: int) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_run_goes_on_with_the_same_bits(precision):
+def test_resume_on_cuda_is_bit_identical(precision):
     data = load_data("digits", train_size=200)
     recipe = RECIPE.replace(device="cuda", precision=precision)
     alone = Trainer(recipe, data)
@@ -43,7 +43,7 @@ def test_a_run_goes_on_with_the_same_bits(precision):
         assert torch.equal(a, b), name
 
 
-def test_coefficients_are_drawn_on_the_device():
+def test_coefficients_are_drawn_on_the_cuda_device():
     alpha, beta = ShakeRule.parse("S-M3-I").draw(4, 2, device="cuda")
     assert alpha.is_cuda
     assert beta.is_cuda
@@ -51,7 +51,7 @@ def test_coefficients_are_drawn_on_the_device():
 
 @pytest.mark.filterwarnings("ignore:TensorFloat32")  # torch's advice, when it compiles
 @pytest.mark.parametrize("compile", ["none", "reduce-overhead"])
-def test_steps_learn_what_they_do_on_a_cpu(compile, monkeypatch):
+def test_training_on_cuda_matches_training_on_cpu(compile, monkeypatch):
     """Parts of a batch go through at once there, one after the other here; a recorded graph is asked for, too."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     data = load_data("digits", train_size=200)

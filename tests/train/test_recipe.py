@@ -50,14 +50,14 @@ OFF = {
         ),
     ],
 )
-def test_paper_recipes_are_the_papers(recipe, published):
+def test_shake_shake_presets_have_the_published_settings(recipe, published):
     both = {"epochs": 1800, "momentum": 0.9, "flip": True, "crop_padding": 4, "train_size": None}
     both |= {"schedule": "cosine", "nesterov": True}
     values = recipe.to_dict()
     assert {name: values[name] for name in published | both | OFF} == published | both | OFF
 
 
-def test_json_round_trip():
+def test_recipe_round_trips_through_json():
     for name in PRESETS:
         recipe = preset(name)
         assert Recipe.from_dict(json.loads(recipe.to_json())) == recipe
@@ -94,7 +94,7 @@ def test_json_round_trip():
         ("colour", "blue"),
     ],
 )
-def test_a_wrong_value_is_named(field, value):
+def test_invalid_value_is_reported_with_its_field(field, value):
     with pytest.raises(InputError) as raised:
         Recipe().replace(**{field: value})
     message = str(raised.value)
@@ -177,7 +177,7 @@ def test_cosine_is_per_step_and_warms_up():
         ("paper_densenet", 300, 64, {0: 0.1, 150: 0.01, 225: 0.001}),
     ],
 )
-def test_the_others_recipes_are_their_papers(name, epochs, batch, rates):
+def test_baseline_presets_have_the_published_settings(name, epochs, batch, rates):
     recipe = preset(name)
     assert (recipe.epochs, recipe.batch_size, recipe.momentum) == (epochs, batch, 0.9)
     assert recipe.nesterov == (name != "paper_resnet")
@@ -192,7 +192,7 @@ def test_the_others_recipes_are_their_papers(name, epochs, batch, rates):
             assert trainer.lr_at(step) == pytest.approx(expected, rel=1e-12), f"epoch {epoch}"
 
 
-def test_a_rate_of_its_own_for_the_first_epoch():
+def test_first_epoch_lr_applies_to_the_first_epoch_only():
     """0.025 for an epoch, then what the cosine would have been at by then."""
     rates = [learning_rate(s, 100, 0.05, first_steps=10, first_lr=0.025) for s in range(100)]
     assert rates[:10] == [0.025] * 10
@@ -201,14 +201,14 @@ def test_a_rate_of_its_own_for_the_first_epoch():
         Recipe(first_epoch_lr=0.01, warmup_epochs=1)
 
 
-def test_steps_warm_up_and_end():
+def test_step_schedule_warms_up_and_decays_at_milestones():
     rates = [step_decay(s, 20, 1.0, (0.5, 0.75), 0.5, warmup_steps=3) for s in range(20)]
     assert rates == [0.25, 0.5, 0.75] + [1.0] * 7 + [0.5] * 5 + [0.25] * 5
     with pytest.raises(InputError):
         step_decay(20, 20, 1.0, (0.5,), 0.1)
 
 
-def test_a_network_without_branches_has_no_rule():
+def test_rule_is_none_exactly_for_networks_without_branches():
     assert Recipe(model="wrn10_1", rule="S-S-I").rule == "none"
     assert Recipe(model="shake_resnet8_2x4d_c", rule="S-E-I[0.4,0.6]").rule == "S-E-I[0.4,0.6]"
     with pytest.raises(InputError, match=r"^rule: got 'none' for shake_resnet8_2x4d, which has branches"):

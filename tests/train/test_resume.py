@@ -77,13 +77,13 @@ def check_crashes(out: Path, first: int, last: int, stride: int) -> int:
     return told["points"]
 
 
-def test_killed_while_it_writes(tmp_path):
+def test_resume_is_bit_identical_after_sigkill_at_some_writes(tmp_path):
     """SIGKILL just before and after some of the moments at which a file is made safe or takes its name."""
     assert check_crashes(tmp_path, 1, 10_000, 9) > 40
 
 
 @pytest.mark.slow
-def test_killed_at_every_write(tmp_path):
+def test_resume_is_bit_identical_after_sigkill_at_every_write(tmp_path):
     check_crashes(tmp_path, 2, 10_000, 2)
 
 
@@ -96,7 +96,7 @@ def alone(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment(tmp_path, alone):
+def test_resume_is_bit_identical_after_sigkill_at_random_times(tmp_path, alone):
     process = start(tmp_path / "killed")
     wait_for(tmp_path / "killed" / checkpoint.NAME, process)
     moments = random.Random(0)
@@ -113,7 +113,7 @@ def test_killed_at_any_moment(tmp_path, alone):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_exits_130(tmp_path, number):
+def test_signal_saves_a_checkpoint_and_exits_with_130(tmp_path, number):
     run = tmp_path / "run"
     process = start(run, "--epochs", 10_000, "--checkpoint-interval-s", 3600)
     wait_for(run / "metrics.jsonl", process)
@@ -126,7 +126,7 @@ def test_a_signal_saves_and_exits_130(tmp_path, number):
     assert state["epoch"] >= len((run / "metrics.jsonl").read_text().splitlines()) - 1
 
 
-def test_resume_goes_back_to_the_whole_checkpoint(tmp_path, alone):
+def test_resume_is_bit_identical_after_a_damaged_checkpoint(tmp_path, alone):
     """The newest checkpoint is damaged: the run falls back, says so, and still ends the same."""
     run = shutil.copytree(alone, tmp_path / "hurt")
     (run / "result.json").unlink()
@@ -138,7 +138,7 @@ def test_resume_goes_back_to_the_whole_checkpoint(tmp_path, alone):
     assert outcome(run) == outcome(alone)
 
 
-def test_a_full_disk_stops_the_run_and_keeps_the_checkpoint(tmp_path, alone):
+def test_full_disk_stops_the_run_and_resume_is_bit_identical(tmp_path, alone):
     run = tmp_path / "run"
     size = (alone / checkpoint.NAME).stat().st_size
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))  # noqa: E731
@@ -150,7 +150,7 @@ def test_a_full_disk_stops_the_run_and_keeps_the_checkpoint(tmp_path, alone):
     assert outcome(run) == outcome(alone)
 
 
-def test_a_run_that_diverges_names_the_step_and_keeps_a_good_checkpoint(tmp_path):
+def test_divergence_is_reported_with_its_step_and_keeps_a_finite_checkpoint(tmp_path):
     run = tmp_path / "run"
     message = finish(start(run, "--epochs", 50, "--lr", 1e18), code=1)
     assert re.search(r"epoch \d+, .*step \d+ of 3: .* (is|not) ", message)
@@ -160,7 +160,7 @@ def test_a_run_that_diverges_names_the_step_and_keeps_a_good_checkpoint(tmp_path
     assert not (run / "result.json").exists()
 
 
-def test_two_processes_do_not_train_one_run(tmp_path):
+def test_second_process_cannot_train_the_same_run(tmp_path):
     run = tmp_path / "run"
     process = start(run, "--epochs", 10_000)
     wait_for(run / checkpoint.NAME, process)
@@ -169,7 +169,7 @@ def test_two_processes_do_not_train_one_run(tmp_path):
     process.communicate()
 
 
-def test_the_same_recipe_gives_the_same_bits_from_python(tmp_path, alone):
+def test_fit_from_python_is_bit_identical_to_the_command(tmp_path, alone):
     code = (
         "import json, sys; from shakeshake import Recipe, fit; "
         "fit(Recipe.from_dict(json.load(open(sys.argv[1] + '/recipe.json'))), sys.argv[2], quiet=True)"
@@ -178,7 +178,7 @@ def test_the_same_recipe_gives_the_same_bits_from_python(tmp_path, alone):
     assert outcome(tmp_path / "again") == outcome(alone)
 
 
-def test_a_run_from_before_a_field_goes_on_and_an_edited_one_does_not(tmp_path, alone):
+def test_run_recorded_before_new_recipe_fields_resumes_but_an_edited_one_does_not(tmp_path, alone):
     """recipe.json and checkpoint as they were before a recipe had these fields: their defaults are what was done."""
     run = shutil.copytree(alone, tmp_path / "old")
     (run / "result.json").unlink()

@@ -12,7 +12,7 @@ from shakeshake.train.sgd import SGD
 
 
 @pytest.mark.parametrize(("momentum", "nesterov"), [(0.9, True), (0.9, False), (0.0, False)])
-def test_equal_to_torch(momentum, nesterov):
+def test_matches_torch_sgd(momentum, nesterov):
     def network() -> nn.Module:
         torch.manual_seed(0)
         return (
@@ -40,7 +40,7 @@ def test_equal_to_torch(momentum, nesterov):
         assert b.grad is None
 
 
-def test_a_step_does_not_import_the_compiler():
+def test_step_does_not_import_the_compiler():
     """It takes longer than everything else between the start of a run and its first step."""
     program = (
         "import sys; from shakeshake.data.registry import load_data; from shakeshake.train.recipe import Recipe; "

@@ -37,7 +37,7 @@ def digits():
 
 
 @pytest.mark.parametrize("nesterov", [True, False])
-def test_a_step_is_sgd_with_weight_decay_on_every_parameter(digits, nesterov):
+def test_step_matches_sgd_with_weight_decay_on_every_parameter(digits, nesterov):
     trainer = Trainer(SMALL.replace(nesterov=nesterov), digits)
     slow = copy.deepcopy(trainer.network)
     velocity = [torch.zeros_like(p) for p in slow.parameters()]
@@ -58,13 +58,13 @@ def test_a_step_is_sgd_with_weight_decay_on_every_parameter(digits, nesterov):
 @pytest.mark.parametrize(
     ("avx512", "amx", "chosen"), [(True, False, "bf16"), (False, True, "bf16"), (False, False, "fp32")]
 )
-def test_an_older_torch_tells_in_which_precision_the_cpu_computes(monkeypatch, avx512, amx, chosen):
+def test_auto_precision_uses_cpu_features_reported_by_older_torch(monkeypatch, avx512, amx, chosen):
     older = SimpleNamespace(_is_avx512_bf16_supported=lambda: avx512, _is_amx_tile_supported=lambda: amx)
     monkeypatch.setattr(torch, "cpu", older)
     assert choose_precision("auto", torch.device("cpu")) == chosen
 
 
-def test_parts_of_a_batch_have_statistics_and_coefficients_of_their_own(digits, monkeypatch):
+def test_microbatches_have_separate_statistics_and_coefficients(digits, monkeypatch):
     """ghost_batch_size: what several devices without synchronised BN compute, gradients averaged over the images."""
     drawn = []
     draw = ShakeRule.draw
@@ -88,7 +88,7 @@ def test_parts_of_a_batch_have_statistics_and_coefficients_of_their_own(digits, 
         assert torch.allclose(p, q - recipe.lr * g, atol=1e-6)
 
 
-def test_the_short_last_batch_counts_by_its_images(digits):
+def test_epoch_metrics_weight_batches_by_their_images(digits):
     trainer = Trainer(SMALL, digits)
     for batch in trainer.loader.epoch(0):
         trainer.train_step(batch)
@@ -99,7 +99,7 @@ def test_the_short_last_batch_counts_by_its_images(digits):
     assert row["train_error"] == pytest.approx(15.0)
 
 
-def test_the_average_of_the_weights_is_what_is_tested(digits):
+def test_ema_weights_are_evaluated(digits):
     trainer = Trainer(SMALL.replace(ema_decay=0.5), digits)
     expected = {}
     for batch in trainer.loader.epoch(0):
@@ -118,7 +118,7 @@ def test_the_average_of_the_weights_is_what_is_tested(digits):
 
 @pytest.mark.parametrize("model", ["shake_resnet8_2x16d", "wrn10_1", "densenet_bc16_12"])
 @pytest.mark.parametrize(("precision", "within"), [("fp32", 1e-5), ("bf16", 0.02)])
-def test_what_is_tested_is_the_network_as_it_is_in_evaluation(digits, model, precision, within):
+def test_evaluation_matches_eval_mode_and_leaves_the_training_network_unchanged(digits, model, precision, within):
     """It is fused for the test; in training it stays what it was."""
     trainer = Trainer(SMALL.replace(model=model, rule="S-S-I", precision=precision), digits)
     for batch in trainer.loader.epoch(0):
@@ -139,7 +139,7 @@ def test_what_is_tested_is_the_network_as_it_is_in_evaluation(digits, model, pre
     assert found["error"] == pytest.approx(error, abs=0.3 if precision == "fp32" else 3.0)
 
 
-def test_options_change_the_loss_as_their_papers_say(digits):
+def test_label_smoothing_and_mixup_match_their_definitions(digits):
     trainer = Trainer(SMALL.replace(label_smoothing=0.1), digits)
     batch = next(trainer.loader.epoch(0))
     logits = torch.randn(len(batch.labels), 10)
@@ -155,7 +155,7 @@ def test_options_change_the_loss_as_their_papers_say(digits):
     assert mixing._loss(logits, batch) == pytest.approx(float(by_hand), rel=1e-5)
 
 
-def test_clipping_limits_the_gradient(digits):
+def test_grad_clip_norm_limits_the_update(digits):
     trainer = Trainer(SMALL.replace(grad_clip_norm=1e-3, momentum=0.0, weight_decay=0.0, lr=1.0), digits)
     before = [p.detach().clone() for p in trainer.network.parameters()]
     trainer.train_step(next(trainer.loader.epoch(0)))
@@ -163,7 +163,7 @@ def test_clipping_limits_the_gradient(digits):
     assert float(moved.detach().norm()) == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_a_run_that_is_not_finite_says_where(digits):
+def test_nonfinite_loss_is_reported_with_epoch_and_step(digits):
     trainer = Trainer(SMALL, digits)
     batches = trainer.loader.epoch(0)
     trainer.train_step(next(batches))
@@ -175,7 +175,7 @@ def test_a_run_that_is_not_finite_says_where(digits):
         trainer.check_finite()
 
 
-def test_images_by_second_are_those_of_training(digits, monkeypatch, tmp_path):
+def test_images_per_second_excludes_evaluation(digits, monkeypatch, tmp_path):
     """However long a test takes: most epochs of a run on few images are spent in it."""
 
     def slow(*arguments):
@@ -189,12 +189,12 @@ def test_images_by_second_are_those_of_training(digits, monkeypatch, tmp_path):
         assert row["seconds"] - len(digits.train.labels) / row["images_per_second"] > 0.4
 
 
-def test_a_batch_larger_than_the_data_is_refused(digits):
+def test_batch_larger_than_the_dataset_is_refused(digits):
     with pytest.raises(InputError, match="batch_size: 101"):
         Trainer(SMALL.replace(batch_size=101), digits)
 
 
-def test_bf16_follows_fp32(digits):
+def test_bf16_loss_curve_matches_fp32(digits):
     """Loss curves of the two precisions agree within noise; no activation is promoted on the way."""
     curves = {}
     for precision in ("fp32", "bf16"):
@@ -207,7 +207,7 @@ def test_bf16_follows_fp32(digits):
     assert curves["bf16"] == pytest.approx(curves["fp32"], rel=0.1)
 
 
-def test_golden_loss_curve(digits):
+def test_loss_curve_equals_the_recorded_one(digits):
     """Six steps of everything at once: a change of any number on the way shows here."""
     recipe = SMALL.replace(model="shake_resnet8_2x8d", rule="S-S-I", flip=True, ghost_batch_size=20, epochs=3)
     trainer, curve = Trainer(recipe.replace(lr=0.05, weight_decay=1e-4), digits), []

@@ -42,7 +42,7 @@ def stopped(tmp_path):
     return tmp_path / "stopped"
 
 
-def test_a_night_asleep(stopped):
+def test_seconds_of_an_interrupted_epoch_are_kept(stopped):
     """The seconds of an epoch are in its checkpoint, however many they are."""
     state = checkpoint.load(stopped)
     state["trainer"]["seconds"] = 1e6
@@ -50,7 +50,7 @@ def test_a_night_asleep(stopped):
     assert resume(stopped, quiet=True).seconds >= 1e6
 
 
-def test_started_again_after_the_end(finished, monkeypatch):
+def test_restart_after_the_last_epoch_changes_nothing(finished, monkeypatch):
     """A death while the page is written: torchrun's next try has nothing left to train."""
     monkeypatch.chdir(finished.parent.parent)
     monkeypatch.setenv("WORLD_SIZE", "1")
@@ -65,14 +65,14 @@ def test_started_again_after_the_end(finished, monkeypatch):
 @pytest.mark.parametrize(
     ("environment", "status"), [({"TORCHELASTIC_RESTART_COUNT": "0"}, EXIT_OK), ({}, EXIT_INTERRUPTED)]
 )
-def test_torchrun_does_not_start_again_what_was_asked_to_stop(tmp_path, monkeypatch, capsys, environment, status):
+def test_exit_status_of_a_stopped_run_prevents_torchrun_restarts(tmp_path, monkeypatch, capsys, environment, status):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert run_cli(lambda: fit(TINY, tmp_path / "run", minutes=1e-9, quiet=True)) == status
     assert "stopped after 1e-09 minutes in epoch 1; go on with" in capsys.readouterr().err
 
 
-def test_no_epoch_after_the_last(tmp_path, monkeypatch):
+def test_signal_during_the_last_epoch_starts_no_further_epoch(tmp_path, monkeypatch):
     """A signal while the last row is written."""
     written = RunDirectory.append_metrics
 
@@ -86,7 +86,7 @@ def test_no_epoch_after_the_last(tmp_path, monkeypatch):
         fit(TINY, tmp_path / "run", quiet=True)
 
 
-def test_the_damaged_checkpoint_never_takes_the_place_of_the_good_one(stopped, monkeypatch):
+def test_damaged_checkpoint_never_replaces_the_good_previous_one(stopped, monkeypatch):
     with pytest.raises(Stopped):
         resume(stopped, minutes=1e-9, quiet=True)
     (stopped / checkpoint.NAME).write_bytes(b"damaged")
@@ -118,7 +118,7 @@ ROWS = {
 
 @pytest.mark.filterwarnings("ignore:.*checkpoint.pt is ahead of its rows; going on from checkpoint.previous.pt")
 @pytest.mark.parametrize("harm", ROWS)
-def test_rows_that_are_harmed(finished, tmp_path, harm):
+def test_damaged_metrics_are_restored_on_resume(finished, tmp_path, harm):
     """What is left is enough for a result; the checkpoint before is gone on from where that makes the rows whole."""
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     result = json.loads((run / "result.json").read_text())
@@ -132,7 +132,7 @@ def test_rows_that_are_harmed(finished, tmp_path, harm):
     assert kept == [1, 2]
 
 
-def test_rows_that_are_lost(finished, tmp_path, caplog):
+def test_missing_metrics_are_reported_and_training_continues(finished, tmp_path, caplog):
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     for name in ("result.json", checkpoint.PREVIOUS):
         (run / name).unlink()
@@ -141,7 +141,7 @@ def test_rows_that_are_lost(finished, tmp_path, caplog):
     assert "metrics.jsonl lacks epoch 1; training continues without" in caplog.text
 
 
-def test_nothing_makes_a_result(finished, tmp_path):
+def test_resume_without_metrics_of_the_last_epoch_raises(finished, tmp_path):
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     for name in ("result.json", "metrics.jsonl", checkpoint.PREVIOUS):
         (run / name).unlink()
@@ -152,13 +152,13 @@ def test_nothing_makes_a_result(finished, tmp_path):
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"resumed": 3}'])
-def test_a_record_of_machines_that_is_harmed(stopped, content):
+def test_damaged_environment_record_is_replaced(stopped, content):
     (stopped / "environment.json").write_text(content)
     assert resume(stopped, quiet=True).epochs == 2
     assert "torch" in (stopped / "environment.json").read_text()
 
 
-def test_two_begin_in_one_folder(finished, tmp_path, monkeypatch):
+def test_second_run_in_one_folder_is_refused(finished, tmp_path, monkeypatch):
     """The one that is slower finds a run where there was none when it began to read its images."""
     build = loop.Trainer
 
@@ -185,7 +185,7 @@ def outcome(run: Path) -> list[bytes]:
     return [(run / name).read_bytes() for name in ("recipe.json", "result.json", "metrics.jsonl", "model.safetensors")]
 
 
-def test_two_that_have_no_folder_get_one_each(tmp_path, monkeypatch):
+def test_runs_without_out_get_separate_folders_and_invalid_ones_leave_none(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert [run_path(TINY, DistContext()).name for _ in range(2)] == ["digits-S-S-I-1", "digits-S-S-I-2"]
     with pytest.raises(InputError, match="batch_size"):
@@ -196,7 +196,7 @@ def test_two_that_have_no_folder_get_one_each(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("anew", [False, True])
-def test_a_run_that_is_moved_while_it_trains(tmp_path, monkeypatch, anew):
+def test_moving_a_run_during_training_stops_it_and_it_can_be_resumed(tmp_path, monkeypatch, anew):
     """A new one at the old path gets none of its rows and checkpoints."""
     run, there = tmp_path / "run", tmp_path / "there"
 
@@ -215,7 +215,7 @@ def test_a_run_that_is_moved_while_it_trains(tmp_path, monkeypatch, anew):
     assert resume(there, quiet=True).epochs == 2
 
 
-def test_a_full_disk_is_told_once(tmp_path, monkeypatch):
+def test_full_disk_is_reported_once(tmp_path, monkeypatch):
     """By the run; the thread of TensorBoard's writer would print a traceback besides, here an error of pytest's."""
 
     def full(*_):

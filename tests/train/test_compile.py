@@ -32,14 +32,14 @@ def epoch(trainer: Trainer) -> torch.Tensor:
     return trainer.loss_per_step.clone()
 
 
-def test_a_compiled_run_learns_what_one_that_is_not_does(digits):
+def test_compiled_training_matches_eager_training(digits):
     plain, fast = (Trainer(SMALL.replace(rule="E-E-I", compile_mode=mode), digits) for mode in ("none", "default"))
     assert torch.allclose(epoch(plain), epoch(fast), atol=1e-5)
     for (name, a), b in zip(plain.network.state_dict().items(), fast.network.state_dict().values(), strict=True):
         assert torch.allclose(a, b, atol=1e-5), name
 
 
-def test_coefficients_of_compiled_steps_are_fresh_and_depend_on_seed_and_step(digits):
+def test_compiled_steps_draw_new_coefficients_determined_by_seed_and_step(digits):
     recipe = SMALL.replace(rule="S-S-I", compile_mode="default")
     one, other, again = (Trainer(recipe.replace(seed=s, lr=1e-30, ghost_batch_size=None), digits) for s in (0, 1, 0))
     other.network.load_state_dict(one.network.state_dict())
@@ -53,7 +53,7 @@ def test_coefficients_of_compiled_steps_are_fresh_and_depend_on_seed_and_step(di
     assert len(set(losses)) == 4, "weights and images are the same: coefficients alone differ"
 
 
-def test_where_torch_cannot_compile_it_says_so_before_anything_is_trained(digits, monkeypatch, tmp_path):
+def test_compile_failure_is_reported_before_training(digits, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # where nothing has been compiled yet
     torch.compiler.reset()
     told = r"compile_mode: got 'default', but torch.compile does not work here .*no-such"

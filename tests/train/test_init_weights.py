@@ -49,7 +49,7 @@ def other(tmp_path):
     return str(tmp_path / "other.npz")
 
 
-def test_a_run_starts_from_another_ones_weights(run, tmp_path):
+def test_init_starts_training_from_the_weights_of_another_run(run, tmp_path):
     """A step at a rate of next to nothing leaves the weights where they began."""
     recipe = TINY.replace(init=str(run), lr=1e-12, weight_decay=0.0)
     ss.fit(recipe, tmp_path / "second", quiet=True)
@@ -61,7 +61,7 @@ def test_a_run_starts_from_another_ones_weights(run, tmp_path):
     assert (recorded["init"], recorded["init_sha256"]) == (str(run), digest)
 
 
-def test_other_classes_get_a_new_head(run, other, tmp_path):
+def test_different_number_of_classes_gets_a_new_head(run, other, tmp_path):
     recipe = TINY.replace(init=str(run / "model.safetensors"), data=other, train_size=None, lr=1e-12)
     ss.fit(recipe, tmp_path / "second", quiet=True)
     ours, theirs = ss.load(tmp_path / "second").network, ss.load(run).network
@@ -74,7 +74,7 @@ def test_other_classes_get_a_new_head(run, other, tmp_path):
 
 
 @pytest.mark.parametrize(("names", "new_head"), [("9876543210", False), ("abcdefghij", True)])
-def test_as_many_classes_are_the_same_ones_if_they_have_their_names(run, names, new_head):
+def test_head_is_reordered_for_the_same_class_names_and_new_for_others(run, names, new_head):
     """In another order the last layer's rows are in that order: a class keeps its own."""
     init = read_init(TINY.replace(init=str(run)))
     network = ss.create_model(TINY.model, num_classes=10, in_channels=1, image_size=8)
@@ -85,7 +85,7 @@ def test_as_many_classes_are_the_same_ones_if_they_have_their_names(run, names, 
     assert torch.equal(network.stem.conv.weight, trained.stem.conv.weight)
 
 
-def test_a_resumed_run_starts_from_the_same_weights_or_says_so(run, tmp_path):
+def test_resume_restarts_from_the_same_init_weights_or_raises(run, tmp_path):
     first = tmp_path / "first"
     shutil.copytree(run, first)
     recipe = TINY.replace(init=str(first))
@@ -115,14 +115,14 @@ def test_a_resumed_run_starts_from_the_same_weights_or_says_so(run, tmp_path):
         resume(begun, quiet=True)
 
 
-def test_a_command_takes_the_network_of_the_run_it_starts_from(run):
+def test_model_defaults_to_that_of_the_init_run(run):
     recipe, _ = recipe_for("digits", {"init": str(run), "epochs": 1})
     assert recipe.model == TINY.model
     assert recipe.init_sha256 == hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
     assert recipe_for("digits", {"init": str(run), "model": "cifar_resnet8"})[0].model == "cifar_resnet8"
 
 
-def test_other_networks_are_one_sentence(run, tmp_path):
+def test_incompatible_init_weights_raise_one_line(run, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "weights.pt").write_bytes(b"PK\x03\x04")
     for changes, said in (

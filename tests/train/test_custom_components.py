@@ -51,7 +51,7 @@ def weights(path):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "RMSprop", "NAdam", "Adagrad"])
-def test_own_network_resumes_bit_identically_after_a_failing_callback(tmp_path, optimizer):
+def test_user_network_resumes_bit_identically_after_a_failing_callback(tmp_path, optimizer):
     recipe = RECIPE.replace(optimizer=optimizer, lr=0.01, ema_decay=0.9)
     whole = ss.fit(recipe, tmp_path / "whole", model=Net, quiet=True)
     with pytest.raises(RuntimeError, match="the callback failed") as raised:
@@ -63,7 +63,7 @@ def test_own_network_resumes_bit_identically_after_a_failing_callback(tmp_path, 
     assert result.last_error == whole.last_error
 
 
-def test_own_network_is_evaluated_analysed_and_loaded(tmp_path):
+def test_user_network_is_evaluated_analysed_and_loaded(tmp_path):
     result = ss.fit(RECIPE, tmp_path / "run", model=Net, quiet=True)
     assert json.loads((tmp_path / "run" / "recipe.json").read_text())["model"].endswith(":Net")
     measured = ss.evaluate(result, device="cpu")
@@ -75,7 +75,7 @@ def test_own_network_is_evaluated_analysed_and_loaded(tmp_path):
     assert len(found) == 1
 
 
-def test_a_module_is_copied_with_its_weights(tmp_path):
+def test_module_is_copied_with_its_weights(tmp_path):
     network = Net(10)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     result = ss.fit(RECIPE.replace(lr=1e-9, weight_decay=0.0), tmp_path / "run", model=network, quiet=True)
@@ -114,7 +114,7 @@ def test_callbacks_see_every_step_epoch_and_the_result(tmp_path):
     assert [call[1].to_dict() for call in record.calls if call[0] == "epoch"] == list(map(json.loads, lines))
 
 
-def test_an_os_error_of_a_callback_is_not_a_full_disk(tmp_path):
+def test_os_error_of_a_callback_is_raised_unchanged(tmp_path):
     class Upload(ss.Callback):
         def on_epoch_end(self, metrics):
             raise ConnectionError("no network")

@@ -25,7 +25,7 @@ def digits():
     return data.train.images, data.train.labels, data.test.images[:100], data.test.labels[:100]
 
 
-def test_arrays_are_trained_on_and_kept_in_the_run(tmp_path):
+def test_arrays_are_trained_on_and_saved_in_the_run(tmp_path):
     x, y, x_test, y_test = digits()
     data = ss.from_arrays(x[50:], y[50:], x_test, y_test, list("abcdefghij"), x_val=x[:50], y_val=y[:50], name="mine")
     data = dataclasses.replace(data, mean=(100.0,), std=(1 / 3,))  # not what would be computed
@@ -43,7 +43,7 @@ def test_arrays_are_trained_on_and_kept_in_the_run(tmp_path):
     assert again.data_fingerprint == result.data_fingerprint
 
 
-def test_a_run_is_in_float32_whatever_torchs_default_is(tmp_path):
+def test_training_is_in_float32_for_any_default_dtype(tmp_path):
     recipe = ss.Recipe(
         data="digits", model="shake_resnet8_2x4d", epochs=1, train_size=60, batch_size=20, crop_padding=1
     )
@@ -57,7 +57,7 @@ def test_a_run_is_in_float32_whatever_torchs_default_is(tmp_path):
     assert found == dataclasses.replace(other, seconds=found.seconds)
 
 
-def test_a_run_that_was_stopped_goes_on_with_the_images_it_was_given(tmp_path):
+def test_stopped_run_on_arrays_resumes_with_its_saved_images(tmp_path):
     data = ss.from_arrays(*digits())
     recipe = RECIPE.replace(train_size=120, folds=2, batch_size=32)
     whole = ss.fit(recipe, tmp_path / "whole", data=data, quiet=True)
@@ -73,7 +73,7 @@ def test_a_run_that_was_stopped_goes_on_with_the_images_it_was_given(tmp_path):
     assert weights[0] == weights[1]
 
 
-def test_a_run_without_its_images_says_so(tmp_path):
+def test_resume_without_saved_images_is_a_usage_error(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         ss.fit(RECIPE, tmp_path / "run", data=ss.from_arrays(*digits()), minutes=1e-9, quiet=True)
     (tmp_path / "run" / "images.npz").unlink()
@@ -85,7 +85,7 @@ def test_a_run_without_its_images_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((2, 8, 8)), "digits", None])
-def test_what_is_no_data(tmp_path, wrong):
+def test_invalid_data_arguments_are_refused(tmp_path, wrong):
     if wrong is None:
         x, y, x_test, y_test = digits()
         with pytest.raises(ss.InputError, match="one of x_val and y_val"):
@@ -120,7 +120,7 @@ class Stream(IterableDataset):
         return iter([(np.full((9, 9, 3), k, np.uint8), torch.tensor(k % 2)) for k in range(6)])
 
 
-def test_torch_datasets():
+def test_from_datasets_reads_torch_datasets():
     x, y, x_test, y_test = (torch.from_numpy(a) for a in digits())
     expected = ss.from_arrays(*digits())
     tensors = ss.from_datasets(TensorDataset(x.float() / 255, y), TensorDataset(x_test, y_test))
@@ -152,12 +152,12 @@ def test_torch_datasets():
         (7, "got int, expected a data set"),
     ],
 )
-def test_mistakes_in_datasets(items, said):
+def test_invalid_dataset_items_are_reported_with_their_index(items, said):
     with pytest.raises(ss.InputError, match=said):
         ss.from_datasets(items, [(np.zeros((8, 8)), "c")])
 
 
-def test_labels_that_are_strings():
+def test_string_labels_become_sorted_classes():
     items = [(np.full((8, 8), k, np.uint8), "ba"[k % 2]) for k in range(4)]
     data = ss.from_datasets(items, items[:1])
     assert data.classes == ("a", "b")
@@ -165,12 +165,12 @@ def test_labels_that_are_strings():
     assert ss.from_datasets(items, items[:1], classes=["b", "a"]).train.labels.tolist() == [0, 1, 0, 1]
 
 
-def test_one_data_set_is_not_enough():
+def test_missing_test_dataset_is_refused():
     with pytest.raises(ss.InputError, match="got no test data set, expected train and test"):
         ss.from_datasets(Photos(4))
 
 
-def test_hugging_face(tmp_path):
+def test_from_datasets_reads_hugging_face_datasets(tmp_path):
     datasets = pytest.importorskip("datasets", reason="the extra is not installed")
     x, y, x_test, y_test = digits()
     features = datasets.Features(

@@ -48,7 +48,7 @@ class Crossings(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("options", [{}, EVERYTHING, {"balance": "sample"}, {"rule": "S-M3-I"}], ids=str)
-def test_steps_run_ahead_of_the_device(monkeypatch, options):
+def test_training_steps_never_synchronize_with_the_device(monkeypatch, options):
     monkeypatch.setattr(trainer_module, "choose_device", lambda *a: torch.device("meta"))
     monkeypatch.setattr(trainer_module, "seed_generators", lambda *a: None)
     monkeypatch.setattr(trainer_module, "autocast", lambda *a: contextlib.nullcontext())
