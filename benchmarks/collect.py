@@ -19,7 +19,7 @@ from shakeshake.train.run_directory import write_results
 
 from ._common import parser
 
-VARIES = ("started", "command", "seconds")  # fields of an environment that differ between runs on one machine
+VARIES = ("started", "command", "seconds", "resumed")  # fields of an environment that differ between runs on one machine
 
 
 def machines(environments: list[dict[str, Any]]) -> list[dict[str, Any]]:

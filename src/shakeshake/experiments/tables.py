@@ -148,7 +148,7 @@ def describe_difference(experiment: Experiment, found: TableDifference, meaningf
     )
     if not meaningful:
         return f"{sentence} Not meaningful."
-    if one.seeds_needed is not None:
+    if (one.seeds_needed or 0) > min(found.n):
         sentence += f" About {one.seeds_needed} seeds of each would show a difference of one point."
     return sentence
 
