@@ -19,7 +19,8 @@ from shakeshake.train.run_directory import write_results
 
 from ._common import parser
 
-VARIES = ("started", "command", "seconds", "resumed")  # fields of an environment that differ between runs on one machine
+# Fields of an environment that differ between runs on one machine.
+VARIES = ("started", "command", "seconds", "resumed")
 
 
 def machines(environments: list[dict[str, Any]]) -> list[dict[str, Any]]:
