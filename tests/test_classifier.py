@@ -83,10 +83,10 @@ def test_concurrent_fits_in_threads_match_a_single_fit(digits):
 
 def test_arrays_are_scaled_and_padded_to_square_uint8_images():
     """Grey or colour, of any numbers and any shape: what the network is shown."""
-    from shakeshake.classifier import _scale, _squares
+    from shakeshake.classifier import _scale, _to_squares
 
     def shown(x, like=None):
-        return _squares(x, _scale(x if like is None else like))
+        return _to_squares(x, _scale(x if like is None else like))
 
     photo = np.arange(2 * 10 * 8 * 3, dtype=np.uint8).reshape(2, 10, 8, 3)
     assert np.array_equal(shown(photo)[:, :, :, 1:9], photo.transpose(0, 3, 1, 2))
@@ -113,7 +113,7 @@ def test_invalid_arguments_raise_input_errors(digits, tmp_path):
         (ours(device="abacus"), "device"),
         (ours(fields={"colour": 1}), "colour: not a field of a recipe"),
         (ours(fields=[1]), "fields: got a list, expected a dict"),
-        (ours(fields={"train_size": 4}), "fields: got train_size, which says where images come from"),
+        (ours(fields={"train_size": 4}), "fields: got train_size, expected no fields about data"),
         (ours(out=tmp_path / "file"), "out: .*file cannot be written"),
         (ours(out=tmp_path / "file" / "runs"), "out: .*runs"),
     ]:

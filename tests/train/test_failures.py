@@ -69,7 +69,7 @@ def test_exit_status_of_a_stopped_run_prevents_torchrun_restarts(tmp_path, monke
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert run_cli(lambda: fit(TINY, tmp_path / "run", minutes=1e-9, quiet=True)) == status
-    assert "stopped after 1e-09 minutes in epoch 1; go on with" in capsys.readouterr().err
+    assert "stopped after 1e-09 minutes in epoch 1; resume with" in capsys.readouterr().err
 
 
 def test_signal_during_the_last_epoch_starts_no_further_epoch(tmp_path, monkeypatch):
@@ -116,7 +116,7 @@ ROWS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.*checkpoint.pt is ahead of its rows; going on from checkpoint.previous.pt")
+@pytest.mark.filterwarnings("ignore:.*checkpoint.pt has epochs that metrics.jsonl lacks; using checkpoint.previous.pt")
 @pytest.mark.parametrize("harm", ROWS)
 def test_damaged_metrics_are_restored_on_resume(finished, tmp_path, harm):
     """What is left is enough for a result; the checkpoint before is gone on from where that makes the rows whole."""
@@ -206,7 +206,7 @@ def test_moving_a_run_during_training_stops_it_and_it_can_be_resumed(tmp_path, m
             shutil.copytree(there, run)
 
     monkeypatch.setattr(loop.TensorBoard, "on_epoch_end", move)
-    with pytest.raises(RunError, match="run was moved or removed while the run was trained"):
+    with pytest.raises(RunError, match="run was moved or removed during training"):
         fit(TINY, run, quiet=True)
     assert run.exists() == anew
     assert not anew or [entry.name for entry in run.glob("*.pt")] == []

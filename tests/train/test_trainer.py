@@ -190,7 +190,7 @@ def test_images_per_second_excludes_evaluation(digits, monkeypatch, tmp_path):
 
 
 def test_batch_larger_than_the_dataset_is_refused(digits):
-    with pytest.raises(InputError, match="batch_size: 101"):
+    with pytest.raises(InputError, match="batch_size: got 101"):
         Trainer(SMALL.replace(batch_size=101), digits)
 
 

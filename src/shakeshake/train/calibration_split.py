@@ -1,4 +1,4 @@
-"""The images that a network was not trained on and that its temperature is fitted to; a network's logits of images."""
+"""Temperature scaling of a trained network on images that it was not trained on."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from ..utils.modes import eval_mode
 
 
 def calibration_images(data: ImageData) -> tuple[Split, str]:
-    """The validation images where there are some, else the test images; and the name of the split.
+    """Return the images for calibration and the name of their split: validation images if any, else test images.
 
-    Test images are no choice to be proud of, but a network that was trained on all others has none left: one number is
-    learned from hundreds of them, and what it is worth is told by cross-fitting, in which no image judges itself.
+    Using test images adds little bias: hundreds of them determine a single number, and reported calibration errors are
+    cross-fitted.
     """
     return (data.test, "test") if data.val is None else (data.val, "val")
 
 
 @torch.inference_mode()
 def logits_of(network: nn.Module, split: Split, data: ImageData, device: torch.device | str = "cpu") -> np.ndarray:
-    """(N, classes) float32 of a split's images, in fp32, by a network in evaluation mode."""
+    """Return the fp32 logits (N, classes) of a network in evaluation mode for a split."""
     loader = Loader(split, data.mean, data.std, batch_size=256, device=device)
-    found = [
+    batches = [
         network(b.images.contiguous(memory_format=torch.channels_last)).float().cpu() for b in loader.eval_batches()
     ]
-    return torch.cat(found).numpy()
+    return torch.cat(batches).numpy()
 
 
 def calibrated(network: nn.Module, data: ImageData, device: torch.device) -> dict[str, Any]:
-    """``temperature`` and ``calibration`` of a trained network, as its config.json has them.
+    """Return ``temperature`` and ``calibration`` for the config of a trained network.
 
-    Nothing where the network was trained on the very images: it is surer of these than of any others.
+    Empty if the images for calibration are the training images, on which networks are overconfident.
     """
     split, name = calibration_images(data)
     if np.array_equal(split.labels, data.train.labels) and np.array_equal(split.images, data.train.images):
         return {}
-    tested = evaluation_network(network)
-    with eval_mode(tested):
-        logits = logits_of(tested, split, data, device)
+    fused = evaluation_network(network)
+    with eval_mode(fused):
+        logits = logits_of(fused, split, data, device)
     return calibrate(logits, split.labels, name)

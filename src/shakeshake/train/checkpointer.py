@@ -1,4 +1,4 @@
-"""When a run writes checkpoints and when it stops."""
+"""Saving checkpoints during training, and stopping on request."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class StopRequest:
 
 @contextmanager
 def stop_signals() -> Iterator[StopRequest]:
-    """Turn SIGINT and SIGTERM into a request that is handled between steps; a second signal acts at once."""
+    """Turn SIGINT and SIGTERM into a request to stop after the current step; a second signal acts at once."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
@@ -66,13 +66,13 @@ class Checkpointer:
         self.run, self.trainer, self.stop, self.minutes = run, trainer, stop, minutes
         self.last_time = self.saved = time.perf_counter()
         self.end = self.last_time + 60.0 * (math.inf if minutes is None else minutes)
-        self.training_seconds = 0.0  # seconds of an epoch until its test begins
+        self.training_seconds = 0.0  # of the current epoch, without evaluation
 
     def on_step_end(self) -> None:
         """Save or stop if it is time to. Call it between steps."""
         self._count_seconds()
         trainer = self.trainer
-        # On other devices the check would wait for the device; there, save() does it.
+        # On other devices this check would synchronise, so only save() does it.
         error = self._not_finite() if trainer.device.type == "cpu" else None
         late = trainer.dist.is_main and self.last_time - self.saved >= trainer.recipe.checkpoint_interval_s
         over = self.last_time >= self.end and trainer.epoch < trainer.recipe.epochs

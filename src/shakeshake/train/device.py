@@ -1,4 +1,4 @@
-"""Which device and which precision a run gets, what `auto` means, and what is set on a device."""
+"""Choice and setup of device and precision."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ from ..errors import InputError
 
 
 def choose_device(name: str, local_rank: int | None = None) -> torch.device:
-    """``auto``: CUDA, else Apple's GPU, else the CPU. Raises InputError for a device that is not there.
+    """Return the device with this name.
 
-    local_rank: of several processes on this machine, each takes the GPU of its number.
+    Args:
+        name: ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``auto``, the first available of CUDA, MPS and CPU.
+        local_rank: Index of this process among several on the machine, and of the GPU that it uses.
+
+    Raises:
+        InputError: The device is unknown or not available.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -24,7 +29,7 @@ def choose_device(name: str, local_rank: int | None = None) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise InputError(f"device: {name!r} is not a device, expected auto, cpu, cuda, cuda:1 or mps") from None
+        raise InputError(f"device: {name!r} is unknown, expected auto, cpu, cuda, cuda:1 or mps") from None
     count = {
         "cpu": 1,
         "cuda": torch.cuda.device_count(),
@@ -34,12 +39,12 @@ def choose_device(name: str, local_rank: int | None = None) -> torch.device:
         raise InputError(f"device: {name!r} is not supported, expected auto, cpu, cuda, cuda:1 or mps")
     if (device.index or 0) >= count[device.type]:
         found = f"{count[device.type] or 'no'} {device.type} device" + ("s" if count[device.type] > 1 else "")
-        raise InputError(f"device: {name!r} is not there, this machine has {found}; expected auto or cpu")
+        raise InputError(f"device: {name!r} is not available, this machine has {found}; use auto or cpu")
     return device
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """``auto``: bf16 where the device computes in it (AVX512-BF16, AMX, CUDA from 8.0 on), else fp32."""
+    """Resolve ``auto``: bf16 if the hardware computes in it (AVX512-BF16, AMX, CUDA 8.0 or later), else fp32."""
     if name != "auto":
         return name
     if device.type == "cuda":
@@ -48,19 +53,19 @@ def choose_precision(name: str, device: torch.device) -> str:
 
 
 def _cpu_computes_in_bf16() -> bool:
-    if not hasattr(torch.cpu, "get_capabilities"):  # an older torch
+    if not hasattr(torch.cpu, "get_capabilities"):  # older torch
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     has = torch.cpu.get_capabilities()
     return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager:
-    """The context in which the forward pass runs."""
+    """Return the autocast context of the forward pass."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
 
 
 def seed_generators(seed: int, device: torch.device) -> None:
-    """Seed the CPU's generator and those of the device's kind, which torch does for every kind that it knows."""
+    """Seed the default generators of the CPU and of this device's type only."""
     torch.random.default_generator.manual_seed(seed)
     if device.type != "cpu":
         module = torch.get_device_module(device)
@@ -68,10 +73,10 @@ def seed_generators(seed: int, device: torch.device) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what tensors have freed for the next ones, in this process from now on.
+    """Make glibc reuse freed memory in this process; does nothing with another C library.
 
-    By default it gives blocks of 32 MiB and more back to the system at once, and every step then gets them anew, page
-    by page, filled with zeros. Does nothing where the C library is another.
+    By default, glibc returns blocks of 32 MiB and more to the system, so that every training step must page them in
+    again.
     """
     mmap_max, trim_threshold = -4, -1  # malloc.h
     with contextlib.suppress(AttributeError, OSError, TypeError):
@@ -81,6 +86,7 @@ def keep_freed_memory() -> None:
 
 
 def describe_device(device: torch.device) -> str:
+    """Return the name of a GPU or the number of CPU threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
@@ -88,9 +94,9 @@ def describe_device(device: torch.device) -> str:
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Bytes: what tensors took at most on a CUDA device, on others the largest resident set of this process.
+    """Return the peak of allocated CUDA memory, or on other devices of this process's resident set, in bytes.
 
-    None where the system doesn't tell.
+    None if the system does not report it.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)

@@ -225,7 +225,7 @@ def _load_data(
     recipe: Recipe, dist: DistContext, record: dict[str, Any] | None = None, given: ImageData | None = None
 ) -> ImageData:
     """The recipe's images. All processes use the files that the main one found, as a folder may be changing."""
-    data = load_recipe_data(recipe, record=record, given=given)
+    data = load_recipe_data(recipe, record=record, user_data=given)
     if dist.size == 1:
         return data
     main_record = json.loads(dist.broadcast_str(json.dumps(data.record)))

@@ -1,4 +1,4 @@
-"""A run opened for looking at: its network, as far as it was trained, and its images."""
+"""Opening a run: its trained network and its images."""
 
 from __future__ import annotations
 
@@ -31,9 +31,16 @@ SPLITS = ("test", "train", "val")
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A run's network in evaluation mode on ``device``, and the images it was made with.
+    """A run, opened for evaluation.
 
-    epoch: how many epochs it was trained. finished: whether those are all.
+    Attributes:
+        run: The run directory.
+        recipe: The recipe of the run.
+        data: The images of the run.
+        network: The network, in evaluation mode on ``device``.
+        device: Where the network is.
+        epoch: Trained epochs.
+        finished: Whether all epochs are trained.
     """
 
     run: RunDirectory
@@ -45,6 +52,11 @@ class TrainedRun:
     finished: bool
 
     def split(self, name: str) -> Split:
+        """Return the images of ``test``, ``train`` or ``val``.
+
+        Raises:
+            InputError: There is no such split.
+        """
         if name not in SPLITS:
             raise InputError(f"split: got {name!r}, expected {', '.join(SPLITS)}")
         split = getattr(self.data, name)
@@ -53,6 +65,7 @@ class TrainedRun:
         return split
 
     def loader(self, name: str) -> Loader:
+        """Return a loader of a split, without augmentation."""
         return Loader(self.split(name), self.data.mean, self.data.std, batch_size=256, device=self.device)
 
 
@@ -60,16 +73,23 @@ def load_recipe_data(
     recipe: Recipe,
     data_dir: str | None = None,
     record: dict[str, Any] | None = None,
-    given: ImageData | None = None,
+    user_data: ImageData | None = None,
 ) -> ImageData:
-    """The images of a recipe, from where they are now; with a run's record of its images, the very same ones.
+    """Load the images of a recipe.
 
-    given: the images that the recipe's data stands for, where a caller has them.
+    Args:
+        recipe: The recipe; its fields about data are used.
+        data_dir: Where the images are now, if not in ``recipe.data_dir``.
+        record: A run's record of its images; the same images are loaded.
+        user_data: Images that replace ``recipe.data``.
+
+    Raises:
+        InputError: The images are missing, invalid or differ from the record.
     """
     if record is not None and "kept" in record:
-        given, record = load_snapshot(Path(record["kept"])), None
+        user_data, record = load_snapshot(Path(record["kept"])), None
     data = load_data(
-        recipe.data if given is None else given,
+        recipe.data if user_data is None else user_data,
         data_dir=data_dir or recipe.data_dir,
         train_size=recipe.train_size,
         seed=recipe.seed,
@@ -83,9 +103,16 @@ def load_recipe_data(
 def open_run(
     path: str | Path, *, data_dir: str | None = None, device: str = "auto", unfinished: bool = False
 ) -> TrainedRun:
-    """A finished run, or with ``unfinished`` also one that has a checkpoint.
+    """Open a run.
 
-    Raises InputError when there is no trained network or the images are not those of the run.
+    Args:
+        path: The run directory.
+        data_dir: Where the images are now, if they have moved.
+        device: auto, cpu, cuda, cuda:N or mps.
+        unfinished: Also open an unfinished run, from its last checkpoint.
+
+    Raises:
+        InputError: There is no trained network, or the images are missing or have changed.
     """
     run = RunDirectory.open(Path(path))
     recipe, at = run.recipe(), choose_device(device)
@@ -100,7 +127,7 @@ def open_run(
         return TrainedRun(run, recipe, data, network, at, recipe.epochs, True)
     state = checkpoint.load(run.path)
     if state is None:
-        raise InputError(f"run: {run.path} has no checkpoint yet, expected one that has been trained for a while")
+        raise InputError(f"run: {run.path} has no checkpoint yet; train it until the first one is saved")
     data = load_recipe_data(recipe, data_dir, run.images_record())
     _check_same(run, data, state["data"])
     network = create_model(
@@ -111,10 +138,9 @@ def open_run(
         image_size=data.image_size,
     )
     trainer = state["trainer"]
-    averaged = trainer["ema"]
-    weights = trainer["network"]
-    if averaged is not None:
-        weights = {k.removeprefix("module."): v for k, v in averaged.items() if k.startswith("module.")}
+    weights, ema = trainer["network"], trainer["ema"]
+    if ema is not None:
+        weights = {k.removeprefix("module."): v for k, v in ema.items() if k.startswith("module.")}
     network.load_state_dict(weights)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return TrainedRun(run, recipe, data, network.eval().to(at), at, trainer["epoch"], False)
@@ -151,10 +177,10 @@ def evaluate(
 
 
 def recorded_model(path: Path) -> str:
-    """The name of a run's network, as its recipe.json has it."""
+    """Return the name of the network in a run's recipe.json."""
     return str(RunDirectory.open(path).read_json("recipe.json").get("model"))
 
 
 def _check_same(run: RunDirectory, data: ImageData, fingerprint: str) -> None:
     if fingerprint != data.fingerprint:
-        raise InputError(f"data: {data.name} has changed since {run.path} was trained, expected the same images")
+        raise InputError(f"data: {data.name} has changed since {run.path} was trained, expected the original images")

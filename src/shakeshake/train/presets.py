@@ -1,4 +1,4 @@
-"""Recipes with a name: a quick start, and each paper's own, to be laid beside the paper. Loads no torch."""
+"""Named recipes: a quick start and the recipes of papers. Loads no torch."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from .recipe import Recipe
 
 
 def quick(data: str = "cifar10") -> Recipe:
-    """A start within minutes on a laptop; no paper's recipe.
+    """A narrow network and a short schedule, which take minutes on a laptop.
 
-    A narrow network on a short schedule. S-E-I, because S-S-I is too strong for such networks at such schedules
-    (docs/log.md has the measurements).
+    It uses S-E-I because S-S-I regularizes such networks and schedules too strongly (measurements in docs/log.md).
     """
-    if data == "digits":  # mirrored digits are no digits, and 8x8 pixels leave one to spare
+    if data == "digits":  # no flips, as digits change their meaning when mirrored; small crops, as images are 8 x 8
         return Recipe(data=data, model="shake_resnet8_2x16d", rule="S-E-I", epochs=20, flip=False, crop_padding=1)
     return Recipe(data=data, rule="S-E-I")
 
@@ -22,10 +21,9 @@ def paper_cifar10(data: str = "cifar10") -> Recipe:
 
     X. Gastaldi, Shake-Shake regularization, arXiv 1705.07485, section 2.1 and Table 1.
     Expected: 26 2x32d S-S-I 3.55 % test error at the last epoch, mean of 3 runs; 26 2x96d 2.86 %, mean of 5.
-    Hardware there: two GPUs, batch 128, batch normalisation not synchronised. Here the same on one device:
-    ``ghost_batch_size=64`` cuts the batch in two halves, each with statistics and coefficients of its own.
-    (The author's one-device variant is ``batch_size=64, lr=0.1``.)
-    1800 epochs, 391 steps each, no warm-up, clipping, label smoothing or Cutout.
+    The paper trains on two GPUs without synchronised batch norm. ``ghost_batch_size=64`` does the same on one device:
+    statistics and coefficients are per half batch. (The author's one-device variant is ``batch_size=64, lr=0.1``.)
+    1800 epochs of 391 steps; no warm-up, clipping, label smoothing or Cutout.
     """
     return Recipe(
         data=data,
@@ -47,8 +45,8 @@ def paper_cifar100(data: str = "cifar100") -> Recipe:
 
     X. Gastaldi, Shake-Shake regularization, arXiv 1705.07485, section 2.2 and Table 2.
     Expected: 29 2x4x64d S-E-I 15.85 % test error at the last epoch, E-E-B 16.34 %.
-    Start-up check of the author's release for S-E-I: about 84 % error after epoch 1, 76 % after epoch 2.
-    Two devices of 16 images each, as in paper_cifar10: ``ghost_batch_size=16``.
+    The author's S-E-I release has about 84 % test error after epoch 1 and 76 % after epoch 2.
+    Two GPUs with 16 images each, hence ``ghost_batch_size=16`` (see ``paper_cifar10``).
     """
     return Recipe(
         data=data,
@@ -69,7 +67,8 @@ def paper_architecture_c(data: str = "cifar10") -> Recipe:
     """The paper's recipe for its architecture C, without skip connections and batch normalisation.
 
     X. Gastaldi, Shake-Shake regularization, arXiv 1705.07485, Table 5: as for CIFAR-10, but with a learning rate of
-    0.025 in the first epoch and then 0.05, and alpha between 0.4 and 0.6. Easily diverges, with wider ranges the more.
+    0.025 in the first epoch and then 0.05, and alpha between 0.4 and 0.6. Training can diverge, especially with wider
+    intervals.
     """
     return paper_cifar10(data).replace(
         model="shake_resnet14_2x32d_c", rule="S-E-I[0.4,0.6]", lr=0.05, first_epoch_lr=0.025
@@ -77,13 +76,12 @@ def paper_architecture_c(data: str = "cifar10") -> Recipe:
 
 
 def paper_resnet(data: str = "cifar10") -> Recipe:
-    """ResNet's own recipe for CIFAR-10, without shaking.
+    """The recipe of ResNet for CIFAR-10, without shaking.
 
     K. He et al., Deep Residual Learning for Image Recognition, arXiv 1512.03385, section 4.2 and Table 6.
     Expected on CIFAR-10: cifar_resnet20 8.75 % test error.
-    64,000 steps (here 164 epochs), the rate divided by 10 after half and three quarters; two GPUs of 64 images each;
-    momentum not Nesterov's. For cifar_resnet110 the paper adds ``first_epoch_lr=0.01``. It trains on 45,000 of the
-    images.
+    64,000 steps (here 164 epochs), learning rate divided by 10 at 50 % and 75 %, two GPUs with 64 images each, no
+    Nesterov momentum. For cifar_resnet110 the paper adds ``first_epoch_lr=0.01``. It trains on 45,000 of the images.
     """
     return Recipe(
         data=data,
@@ -102,11 +100,11 @@ def paper_resnet(data: str = "cifar10") -> Recipe:
 
 
 def paper_wrn(data: str = "cifar10") -> Recipe:
-    """Wide ResNet's own recipe for CIFAR, without shaking and without dropout.
+    """The recipe of Wide ResNet for CIFAR, without shaking and dropout.
 
     S. Zagoruyko, N. Komodakis, Wide Residual Networks, arXiv 1605.07146, section 3, and the authors' release.
     Expected: wrn28_10 4.00 % test error on CIFAR-10, 19.25 % on CIFAR-100, median of 5 runs (release).
-    200 epochs, the rate divided by 5 after 60, 120 and 160. There the border of crops is reflected, here it is zero.
+    200 epochs, learning rate divided by 5 after 60, 120 and 160. The release pads crops by reflection, here with zeros.
     """
     return Recipe(
         data=data,
@@ -125,11 +123,11 @@ def paper_wrn(data: str = "cifar10") -> Recipe:
 
 
 def paper_resnext(data: str = "cifar10") -> Recipe:
-    """ResNeXt's own recipe for CIFAR, without shaking.
+    """The recipe of ResNeXt for CIFAR, without shaking.
 
     S. Xie et al., Aggregated Residual Transformations for Deep Neural Networks, arXiv 1611.05431, section 5.3, and the
     authors' release. Expected: resnext29_16x64d 3.58 % test error on CIFAR-10 (Shake-Shake's Table 3).
-    300 epochs, the rate divided by 10 after 150 and 225; eight GPUs of 16 images each.
+    300 epochs, learning rate divided by 10 after 150 and 225, eight GPUs with 16 images each.
     """
     return Recipe(
         data=data,
@@ -148,11 +146,11 @@ def paper_resnext(data: str = "cifar10") -> Recipe:
 
 
 def paper_densenet(data: str = "cifar10") -> Recipe:
-    """DenseNet's own recipe for CIFAR, without shaking.
+    """The recipe of DenseNet for CIFAR, without shaking.
 
     G. Huang et al., Densely Connected Convolutional Networks, arXiv 1608.06993, section 4.2, and the authors' release.
     Expected: densenet_bc190_40 3.46 % test error on CIFAR-10 (Shake-Shake's Table 3).
-    300 epochs, the rate divided by 10 after half and three quarters.
+    300 epochs, learning rate divided by 10 after 150 and 225.
     """
     return Recipe(
         data=data,
@@ -183,7 +181,11 @@ PRESETS = {
 
 
 def preset(name: str, data: str | None = None) -> Recipe:
-    """The preset of that name, for these data. Raises InputError for a name that is none."""
+    """Return a preset for some data, by default that of the paper.
+
+    Raises:
+        InputError: There is no preset of this name.
+    """
     if name not in PRESETS:
-        raise InputError(f"recipe: {name!r} is not a preset, expected one of {', '.join(PRESETS)}")
+        raise InputError(f"recipe: got {name!r}, expected one of {', '.join(PRESETS)}")
     return PRESETS[name](data) if data is not None else PRESETS[name]()

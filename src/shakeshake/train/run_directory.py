@@ -1,4 +1,4 @@
-"""The run directory: its files, who may write to it, and how they are written so that none is ever half there."""
+"""The run directory: its files and its lock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ from .schema import EpochMetrics, FitResult
 
 
 def write_results(path: Path, values: dict[str, Any]) -> Path:
-    """A JSON file where the user wants it. Raises InputError when it cannot be written."""
+    """Write a JSON file to a path that the user chose.
+
+    Raises:
+        InputError: The file cannot be written, or would replace a file of a run, a table or a model.
+    """
     check_target(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,18 +34,18 @@ def write_results(path: Path, values: dict[str, Any]) -> Path:
     return path
 
 
-IMAGES_FILE = "images.npz"  # images that fit() was given
+IMAGES_FILE = "images.npz"  # images passed to fit()
 RESERVED = re.compile(
     r"(recipe|data|environment|config|result|settings)\.json|images\.npz|metrics\.jsonl|checkpoint.*\.pt|model\.safetensors"
 )
 
 
 def check_target(path: Path) -> None:
-    """Raise InputError where a file would take the place of one that a run, a table or a model consists of."""
+    """Raise InputError if a file at this path would replace one of a run, a table or a model."""
     marks = (("recipe.json",), ("settings.json", "cells"), ("config.json", "model.safetensors"))
-    made = any(all((path.parent / name).exists() for name in names) for names in marks)
-    if made and RESERVED.fullmatch(path.name):
-        raise InputError(f"out: {path} is a file that {path.parent} itself consists of, expected another name")
+    is_ours = any(all((path.parent / name).exists() for name in names) for names in marks)
+    if is_ours and RESERVED.fullmatch(path.name):
+        raise InputError(f"out: {path} would replace a file of {path.parent}, expected another name")
 
 
 class RunBusy(InputError):
@@ -49,21 +53,25 @@ class RunBusy(InputError):
 
 
 class RunDirectory:
-    """One run's files: recipe.json, data.json (of photos: which ones), images.npz (those that fit() was given),
-    environment.json, metrics.jsonl, checkpoints, model, result.json."""
+    """The files of a run.
+
+    ``recipe.json``, ``data.json`` (the image files of a folder, by split), ``images.npz`` (images passed to ``fit``),
+    ``environment.json``, ``metrics.jsonl``, checkpoints, ``config.json``, ``model.safetensors`` and ``result.json``,
+    which marks the run as finished. A crash never leaves a file half-written.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: tuple[int, int] | None = None
 
     def check_new(self) -> None:
-        """Raise InputError when there is something here already. Writes nothing."""
+        """Raise InputError unless the folder is missing or empty. Writes nothing."""
         if self.finished:
             raise InputError(f"out: {self.path} holds a finished run, expected a new folder")
         if (self.path / "recipe.json").exists():
             raise InputError(
-                f"out: {self.path} holds another run; go on with it by `shakeshake resume {self.path}`, "
-                "or name a new folder"
+                f"out: {self.path} holds another run; resume it with: shakeshake resume {self.path}, "
+                "or choose a new folder"
             )
         try:
             if self.path.exists() and any(not is_leftover(entry) for entry in self.path.iterdir()):
@@ -72,9 +80,10 @@ class RunDirectory:
             raise InputError(f"out: {self.path} cannot be a run directory: {error.strerror}") from None
 
     def create(self, recipe: Recipe, images: bytes | memoryview | None = None) -> None:
-        """Make the directory and write the images to keep, if any, and the recipe: with that it is a run.
+        """Create the directory with the recipe and, if any, the images (the content of an .npz file).
 
-        Raises InputError as check_new, and when it cannot be written.
+        Raises:
+            InputError: The folder is not empty or cannot be written.
         """
         self.check_new()
         try:
@@ -87,12 +96,16 @@ class RunDirectory:
             raise InputError(f"out: {self.path} cannot be written: {error.strerror or error}") from None
 
     def matches(self, recipe: Recipe) -> bool:
-        """Whether a run of this recipe lies here, finished or not."""
+        """Return whether the folder has a run of this recipe, finished or not."""
         return (self.path / "recipe.json").exists() and self.recipe() == recipe
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
-        """A run that is there. Raises InputError when it is none."""
+        """Open an existing run.
+
+        Raises:
+            InputError: The folder is not a run.
+        """
         if not path.is_dir():
             raise InputError(f"run: {path} is not a folder, expected one that `shakeshake train` wrote")
         if not (path / "recipe.json").is_file():
@@ -101,9 +114,13 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run for one process. The system lets go of it when the process dies, however it does.
+        """Lock the run for this process, and create its folder if needed.
 
-        Makes the folder where there is none: who holds it first is who may begin a run there.
+        The system releases the lock when the process dies.
+
+        Raises:
+            RunBusy: Another process has the lock.
+            InputError: The folder cannot be written.
         """
         lock = FileLock(self.path / ".lock", timeout=0)
         try:
@@ -111,12 +128,12 @@ class RunDirectory:
             lock.acquire()
             self._lock = _identity(self.path / ".lock")
         except Timeout:
-            raise RunBusy(f"run: {self.path} is being trained by another process, expected one at rest") from None
+            raise RunBusy(f"run: {self.path} is being trained by another process; wait for it or stop it") from None
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise InputError(f"out: {self.path} cannot be written: {reason}") from None
         try:
-            for part in self.path.glob(".*.part"):  # what a killed process was writing
+            for part in self.path.glob(".*.part"):  # left by a killed process
                 with contextlib.suppress(OSError):
                     part.unlink()
             yield
@@ -125,22 +142,28 @@ class RunDirectory:
             lock.release()
 
     def check_lock(self) -> None:
-        """Raise RunError if the path leads elsewhere since the run was locked: what is written there is another's."""
+        """Raise RunError if the folder was moved or replaced since it was locked."""
         if self._lock is not None and _identity(self.path / ".lock") != self._lock:
             raise RunError(
-                f"{self.path} was moved or removed while the run was trained; what was saved went with it, go on there "
-                "with: shakeshake resume"
+                f"{self.path} was moved or removed during training; "
+                "if it was moved, continue with: shakeshake resume NEW_PATH"
             )
 
     def recipe(self) -> Recipe:
+        """Read ``recipe.json``."""
         return Recipe.from_dict(self.read_json("recipe.json"))
 
     @property
     def finished(self) -> bool:
+        """Whether the run has a result."""
         return (self.path / "result.json").exists()
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """Raises InputError for what cannot be read or is no object of JSON."""
+        """Read a JSON object.
+
+        Raises:
+            InputError: The file cannot be read or has no JSON object.
+        """
         try:
             values = json.loads((self.path / name).read_text())
         except (ValueError, OSError, RecursionError) as error:
@@ -162,21 +185,22 @@ class RunDirectory:
         return dataclasses.replace(result, path=self.path)
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
+        """Write a JSON object."""
         self.check_lock()
         atomic_write(self.path / name, json.dumps(values, indent=2, allow_nan=False) + "\n")
 
     def images_record(self) -> dict[str, Any] | None:
-        """Which photos the run has, in which splits, or where its images are kept; None for a run on other data."""
+        """Return the record of the run's image folder or of its ``images.npz``, or None for other data."""
         record = self.read_json("data.json") if (self.path / "data.json").exists() else None
         return {"kept": str(self.path / IMAGES_FILE)} if record is not None and "kept" in record else record
 
     def write_images_record(self, record: dict[str, Any] | None) -> None:
-        """Once: what a run began with stays."""
+        """Write ``data.json`` unless it exists."""
         if record is not None and not (self.path / "data.json").exists():
             atomic_write(self.path / "data.json", json.dumps(record) + "\n")
 
     def metrics(self) -> list[EpochMetrics]:
-        """The valid lines of ``metrics.jsonl``, by epoch. The last line of an epoch counts."""
+        """Read the valid lines of ``metrics.jsonl``, sorted by epoch; the last line of an epoch counts."""
         rows = {}
         with contextlib.suppress(FileNotFoundError):
             for line in (self.path / "metrics.jsonl").read_text(errors="replace").splitlines():
@@ -186,10 +210,11 @@ class RunDirectory:
         return [rows[epoch] for epoch in sorted(rows)]
 
     def missing_epochs(self, epochs: int) -> list[int]:
-        """Those of the first ``epochs`` epochs that have no line in ``metrics.jsonl``."""
+        """Return those of the first ``epochs`` epochs that have no metrics."""
         return sorted(set(range(1, epochs + 1)) - {row.epoch for row in self.metrics()})
 
     def append_metrics(self, row: EpochMetrics) -> None:
+        """Append the metrics of an epoch and wait until they are on disk."""
         self.check_lock()
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(row.to_dict(), allow_nan=False) + "\n")
@@ -197,14 +222,14 @@ class RunDirectory:
             os.fsync(file.fileno())
 
     def truncate_metrics(self, epochs: int) -> None:
-        """Drop lines of epochs after ``epochs``: a resumed run writes them again."""
+        """Drop the metrics of later epochs; a resumed run writes them again."""
         kept = [row.to_dict() for row in self.metrics() if row.epoch <= epochs]
         if (self.path / "metrics.jsonl").exists():
             atomic_write(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file it is, whatever it is called; None where there is none."""
+    """Device and inode of a file, or None if it does not exist."""
     try:
         found = path.stat()
     except OSError:
@@ -213,17 +238,17 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def is_leftover(entry: Path) -> bool:
-    """What a run that was killed before it had a recipe leaves behind."""
+    """Return whether a run that was killed before it had a recipe may have left this file."""
     return entry.name == ".lock" or entry.name.endswith(".part")
 
 
 def new_run_path(recipe: Recipe) -> Path:
-    """A new folder under runs/, made for who asks: data, rule (without branches to shake: the model), a number."""
+    """Create ``runs/DATA-RULE-NUMBER``; a network without branches is named in place of the rule."""
     return new_numbered_dir(Path("runs"), _stem(recipe))
 
 
 def last_run_path(recipe: Recipe) -> Path:
-    """The folder that new_run_path() has made last."""
+    """Return the last folder that ``new_run_path`` created."""
     return Path("runs") / f"{_stem(recipe)}-{last_number(Path('runs'), _stem(recipe))}"
 
 

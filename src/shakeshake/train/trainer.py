@@ -1,4 +1,4 @@
-"""Trainer: everything that changes during a run, the step that changes it, the test, and its state for checkpoints."""
+"""Trainer: the training step, evaluation, and the state of a run for checkpoints."""
 
 from __future__ import annotations
 
@@ -30,19 +30,24 @@ from .schedule import learning_rate, parse_milestones
 
 
 def _seed(*parts: int | str) -> int:
-    """A seed of 63 bits that depends on all the parts."""
+    """A 63-bit seed from the hash of all parts."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "little") >> 1
 
 
 class Trainer:
-    """A network in training.
+    """Trains a network.
 
-    All randomness is a function of the recipe's seed and the step: a step needs no random state from before it, so a
-    run that goes on from a checkpoint computes what it would have computed without the interruption.
+    Randomness depends only on the recipe's seed and the step, so a resumed run gives bit-identical results. All
+    processes must call ``train_step``, ``finish_epoch`` and ``state_dict`` at the same points.
 
-    initial: weights to start from in place of random ones.
-    dist: the processes that train this one network together. train_step(), finish_epoch() and state_dict() are called
-    by all of them at the same points.
+    Args:
+        recipe: The settings of the run.
+        data: The images.
+        dist: The processes that train the network together.
+        init: Weights to start from instead of random ones.
+
+    Raises:
+        InputError: Recipe and data, device or number of processes do not fit together.
     """
 
     def __init__(
@@ -50,26 +55,26 @@ class Trainer:
     ) -> None:
         n = len(data.train.labels)
         if recipe.batch_size > n:
-            raise InputError(f"batch_size: {recipe.batch_size} is larger than the data, expected at most {n} images")
-        if min(recipe.batch_size, n % recipe.batch_size or n) < dist.size:
+            raise InputError(f"batch_size: got {recipe.batch_size}, expected at most {n} (training images)")
+        smallest_batch = min(recipe.batch_size, n % recipe.batch_size or n)
+        if smallest_batch < dist.size:
             raise InputError(
-                f"batch_size: with {recipe.batch_size} the smallest batch of an epoch has "
-                f"{min(recipe.batch_size, n % recipe.batch_size or n)} images, expected one for each of "
-                f"{dist.size} processes"
+                f"batch_size: with {recipe.batch_size} the smallest batch has {smallest_batch} images, expected at "
+                f"least one for each of {dist.size} processes"
             )
-        side = data.image_size
-        for name, value, most in (
-            ("crop_padding", recipe.crop_padding, side),
-            ("cutout_size", recipe.cutout_size, 2 * side),
+        size = data.image_size
+        for name, value, limit in (
+            ("crop_padding", recipe.crop_padding, size),
+            ("cutout_size", recipe.cutout_size, 2 * size),
         ):
-            if value > most:
-                raise InputError(f"{name}: got {value}, expected at most {most} for images of {side} x {side} pixels")
+            if value > limit:
+                raise InputError(f"{name}: got {value}, expected at most {limit} for images of {size} x {size} pixels")
         self.recipe, self.data, self.dist = recipe, data, dist
         self.device = choose_device(recipe.device, dist.local_rank if dist.size > 1 else None)
         if self.device.type == "cuda" and self.device.index is not None:
-            torch.cuda.set_device(self.device)  # of several, what names none, such as pinned memory, is this one's
+            torch.cuda.set_device(self.device)  # also used by calls without a device, such as memory pinning
         self.precision = choose_precision(recipe.precision, self.device)
-        torch.backends.cudnn.deterministic = True  # a resumed run has to compute the same bits
+        torch.backends.cudnn.deterministic = True  # for bit-identical resume
         seed_generators(_seed(recipe.seed, "weights"), self.device)
         self.network = create_model(
             recipe.model,
@@ -78,7 +83,7 @@ class Trainer:
             in_channels=data.channels,
             image_size=data.image_size,
         ).to(self.device)
-        self.new_head = False  # of weights that were started from
+        self.new_head = False  # whether the last layer was not among the initial weights
         if init is not None:
             self.new_head = init.load_into(self.network, data.classes)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -86,7 +91,7 @@ class Trainer:
         if eager_on_cpu:
             self.network = kernels.convert(self.network)
         self.kernels = kernels.is_converted(self.network)
-        self.microbatch_size = recipe.ghost_batch_size  # images that go through the network at a time
+        self.microbatch_size = recipe.ghost_batch_size  # images per forward pass
         if not eager_on_cpu:
             self.network = convert_ghost_batch_norm(self.network, recipe.ghost_batch_size)
             self.microbatch_size = None
@@ -119,11 +124,11 @@ class Trainer:
         self.test_loader = Loader(data.test, data.mean, data.std, batch_size=256, device=self.device)
         self.steps_per_epoch = self.loader.steps_per_epoch
         self.steps = recipe.epochs * self.steps_per_epoch
-        self.epoch = 0  # epochs finished, tested and recorded
-        self.step_in_epoch = 0  # steps finished in the epoch under way
-        self.seconds = 0.0  # what the epoch under way has taken so far
-        # Loss and wrong answers of every step of this epoch stay on the device: reading them would wait for it.
-        # They are this process's share; the sum over all is what a checkpoint holds.
+        self.epoch = 0  # finished epochs, with metrics
+        self.step_in_epoch = 0  # finished steps of the current epoch
+        self.seconds = 0.0  # of the current epoch
+        # Loss and errors per step of this epoch and process. They stay on the device, since reading them would
+        # synchronise. Checkpoints have the sums over all processes.
         self.loss_per_step = torch.zeros(self.steps_per_epoch, device=self.device)
         self.errors_per_step = torch.zeros(self.steps_per_epoch, device=self.device)
 
@@ -134,10 +139,11 @@ class Trainer:
 
     @property
     def eval_model(self) -> nn.Module:
-        """The network whose error counts: the average of the weights where there is one."""
+        """The network to evaluate: the EMA of the weights if enabled."""
         return self.ema.network if self.ema is not None else self.network
 
     def lr_at(self, step: int) -> float:
+        """Return the learning rate of a step."""
         recipe = self.recipe
         return learning_rate(
             step,
@@ -152,30 +158,30 @@ class Trainer:
         )
 
     def train_step(self, batch: Batch) -> None:
-        """One step of the optimiser: gradients of the batch's parts, averaged over its images."""
-        # Every process draws its own coefficients; the first one as it would alone.
-        own = (self.dist.rank,) if self.dist.rank else ()
-        seed_generators(_seed(self.recipe.seed, "shake", self.step, *own), self.device)
+        """Run one optimiser step with the gradient of the mean loss over a batch."""
+        # Each process draws different coefficients, and rank 0 the same as a single process.
+        rank = (self.dist.rank,) if self.dist.rank else ()
+        seed_generators(_seed(self.recipe.seed, "shake", self.step, *rank), self.device)
         if not self.network.training:
             self.ddp_model.train()
         mark_step(self.recipe.compile_mode)
-        loss_sum, wrong = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
-        parts = batch.microbatches(self.microbatch_size)
-        for number, part in enumerate(parts, start=1):
-            with self.dist.grad_sync(self.ddp_model, now=number == len(parts)):
+        loss_sum, errors = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        microbatches = batch.microbatches(self.microbatch_size)
+        for number, microbatch in enumerate(microbatches, start=1):
+            with self.dist.grad_sync(self.ddp_model, now=number == len(microbatches)):
                 with autocast(self.precision, self.device):
-                    logits = self.forward(part.images)
-                loss = self._loss(logits.float(), part) * (len(part.labels) / part.total)
-                (loss * self.dist.size).backward()  # the average over the processes is the sum then
+                    logits = self.forward(microbatch.images)
+                loss = self._loss(logits.float(), microbatch) * (len(microbatch.labels) / microbatch.total)
+                (loss * self.dist.size).backward()  # DDP averages over the processes; the sum is needed
             loss_sum += loss.detach()
-            wrong += (logits.detach().argmax(dim=1) != part.labels).sum()
+            errors += (logits.detach().argmax(dim=1) != microbatch.labels).sum()
         if self.recipe.grad_clip_norm:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.grad_clip_norm)
         self.optimizer.step(self.lr_at(self.step))
         self.optimizer.zero_grad()
         if self.ema is not None:
             self.ema.update()
-        self.loss_per_step[self.step_in_epoch], self.errors_per_step[self.step_in_epoch] = loss_sum, wrong
+        self.loss_per_step[self.step_in_epoch], self.errors_per_step[self.step_in_epoch] = loss_sum, errors
         self.step_in_epoch += 1
 
     def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
@@ -188,14 +194,15 @@ class Trainer:
         smoothing = self.recipe.label_smoothing
         if self.class_weights is None:
             return F.cross_entropy(logits, labels, label_smoothing=smoothing)
-        # The mean over images, not over weights: only it is the same however a batch is cut into parts.
-        by_image = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
-        return (by_image * self.class_weights[labels]).mean()
+        # The mean over images, not over weights, does not depend on the size of microbatches.
+        per_image = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+        return (per_image * self.class_weights[labels]).mean()
 
     def check_finite(self, losses: Tensor | None = None) -> None:
-        """Raise RunError, naming epoch and step, if a loss of this epoch was not finite. Waits for the device.
+        """Raise RunError if a loss of this epoch is not finite. Waits for the device.
 
-        losses: of this process, unless given.
+        Args:
+            losses: Loss per step; by default those of this process.
         """
         losses = self.loss_per_step if losses is None else losses
         bad = (~torch.isfinite(losses)).nonzero()
@@ -204,23 +211,27 @@ class Trainer:
             self._not_finite(f"step {index + 1} of {self.steps_per_epoch}", f"the loss is {losses[index]:g}")
 
     def check_weights(self) -> None:
-        """Raise RunError if a weight or a running statistic is not finite: before they are saved."""
+        """Raise RunError if a weight or running statistic is not finite."""
         for name, value in self.network.state_dict().items():
             if not torch.isfinite(value).all():
                 self._not_finite(f"after step {self.step_in_epoch} of {self.steps_per_epoch}", f"{name} is not finite")
 
     def _not_finite(self, where: str, what: str) -> NoReturn:
         raise RunError(
-            f"epoch {self.epoch + 1}, {where}: {what}; likely cures: a lower --lr (now "
-            f"{self.recipe.lr:g}), --warmup-epochs 5, --grad-clip-norm 1 or --precision fp32"
+            f"epoch {self.epoch + 1}, {where}: {what}; try a lower --lr (now {self.recipe.lr:g}), "
+            "--warmup-epochs 5, --grad-clip-norm 1 or --precision fp32"
         )
 
     def finish_epoch(self, tick: Callable[[], None] = lambda: None) -> dict[str, Any]:
-        """Test if it is time to, and return the epoch's row of metrics: errors in %, training ones as they were seen.
+        """Evaluate the network if due, and return the metrics of the epoch.
 
-        ``tick`` is called after every batch of the test and may raise; finish_epoch can then be called again.
+        Args:
+            tick: Called after every evaluated batch. If it raises, ``finish_epoch`` can be called again.
+
+        Returns:
+            Fields of ``EpochMetrics`` except the timing; errors are in %, those of training on augmented images.
         """
-        losses, wrong = self.dist.all_reduce_sum(self.loss_per_step, self.errors_per_step)
+        losses, errors = self.dist.all_reduce_sum(self.loss_per_step, self.errors_per_step)
         self.check_finite(losses)
         epoch, n = self.epoch + 1, len(self.data.train.labels)
         sizes = torch.full_like(self.loss_per_step, float(self.recipe.batch_size))
@@ -230,27 +241,27 @@ class Trainer:
             "step": self.step,
             "lr": self.lr_at(self.step - 1),
             "train_loss": float((losses * sizes).sum()) / n,
-            "train_error": 100.0 * float(wrong.sum()) / n,
+            "train_error": 100.0 * float(errors.sum()) / n,
             "test_loss": None,
             "test_error": None,
             "test_balanced_error": None,
         }
         if epoch % self.recipe.eval_every == 0 or epoch == self.recipe.epochs:
-            tested = evaluate_network(self.eval_model, self.test_loader, self.precision, self.device, tick, self.dist)
-            if not math.isfinite(tested["loss"]):
-                self._not_finite("test", f"the loss is {tested['loss']:g}")
-            row |= {f"test_{name}": value for name, value in tested.items()}
+            test = evaluate_network(self.eval_model, self.test_loader, self.precision, self.device, tick, self.dist)
+            if not math.isfinite(test["loss"]):
+                self._not_finite("test", f"the loss is {test['loss']:g}")
+            row |= {f"test_{name}": value for name, value in test.items()}
         return row
 
     def start_epoch(self) -> None:
-        """The epoch under way is recorded: begin the next one."""
+        """Begin the next epoch."""
         self.epoch, self.step_in_epoch, self.seconds = self.epoch + 1, 0, 0.0
         self.loss_per_step.zero_()
         self.errors_per_step.zero_()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a run goes on from. The statistics of BN are the leader's, as the paper's were its first GPU's."""
-        losses, wrong = self.dist.all_reduce_sum(self.loss_per_step, self.errors_per_step)
+        """Return the state to resume from. Batch-norm statistics are those of rank 0, as in the paper's code."""
+        losses, errors = self.dist.all_reduce_sum(self.loss_per_step, self.errors_per_step)
         return {
             "epoch": self.epoch,
             "index": self.step_in_epoch,
@@ -259,17 +270,18 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.state_dict() if self.ema is not None else None,
             "losses": losses,
-            "wrong": wrong,
+            "wrong": errors,
             "precision": self.precision,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a state."""
         self.epoch, self.step_in_epoch, self.seconds = state["epoch"], state["index"], state["seconds"]
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
-        if self.dist.is_main:  # sums already: the others begin at zero
+        if self.dist.is_main:  # they are sums over all processes, so the others start at zero
             self.loss_per_step.copy_(state["losses"])
             self.errors_per_step.copy_(state["wrong"])
         self.precision = state["precision"]
