@@ -8,10 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
+import shakeshake as ss
 from shakeshake.errors import InputError
 from shakeshake.experiments import compare, run, statistics, tables, worker
+from shakeshake.experiments.format import format_table
 from shakeshake.experiments.schema import Table, TableDifference, read_table
+from shakeshake.layers import rules as layer_rules
+from shakeshake.models import registry
 from shakeshake.train.open_run import load_recipe_data, open_run
 from shakeshake.train.run_directory import RunDirectory
 
@@ -37,10 +42,10 @@ def executed(monkeypatch) -> list[str]:
     """Executes runs in this process; the names of those that were executed."""
     names: list[str] = []
 
-    def here(paths, *, analyses, data_dir, on_end, **_):
+    def here(plan, paths, on_poll, on_end):
         for path in paths:
             names.append(path.name)
-            worker.train_and_analyze(path, analyses=analyses, data_dir=data_dir)
+            worker.train_and_analyze(path, **plan.worker_options)
             on_end(path, None)
 
     monkeypatch.setattr(run, "run_locally", here)
@@ -84,7 +89,7 @@ def test_folds_test_every_image_once_and_finished_runs_are_kept(tmp_path, execut
     assert executed == []
     assert again.differences == found.differences
     assert read_table(out / "compare.json") == again
-    with pytest.raises(InputError, match=r"out: .* was made with overrides folds=3, this is folds=0"):
+    with pytest.raises(InputError, match=r"out: .* was made with folds=3, this is folds=0"):
         make(data, out, rules=["S-S-I"], seeds=1)
     settings = json.loads((out / "settings.json").read_text())
     del settings["overrides"]["randaugment"]  # as if the comparison had begun before there was such a field
@@ -101,7 +106,7 @@ def test_seeds_can_be_added_and_imbalanced_classes_get_a_balanced_error(tmp_path
     assert not {name for name in executed if name.endswith(("E-E-B-seed0", "S-E-I-seed0"))}
     assert {row.n for row in found.cells} == {2}
     assert found.cells[0].recipe["balance"] == "weight", "picked for these classes"
-    labels = load_recipe_data(compare.load_existing(out, str(data), {})).test.labels
+    labels = load_recipe_data(compare.existing_recipe(out)).test.labels
     wrong = {row.row: np.stack(list(tables.wrong_images(row, out).values())) for row in found.cells}
 
     def balanced(rule: str) -> float:
@@ -112,7 +117,7 @@ def test_seeds_can_be_added_and_imbalanced_classes_get_a_balanced_error(tmp_path
         assert one.low <= one.difference <= one.high
     of_runs = [run.balanced_error for run in found.cells[0].runs]
     assert np.mean(of_runs) == pytest.approx(balanced("E-E-B"), abs=1e-3)
-    told = "\n".join(compare.format_comparison(found))
+    told = "\n".join(format_table(found))
     assert "balanced" in told
     assert told.count("S-E-I: ") == 2
 
@@ -135,16 +140,10 @@ def test_runs_on_images_that_changed_are_not_compared(tmp_path, executed):
     ("low", "high", "verdict"), [(-3.0, -1.0, "helps"), (1.0, 3.0, "hurts"), (-1.0, 3.0, "can't tell")]
 )
 def test_verdict_follows_from_the_interval(low, high, verdict):
-    difference = statistics._student_interval((low + high) / 2, 0.0, 1, 0.95) | {"low": low, "high": high}
-    found = TableDifference(
-        **difference,
-        row="S-S-I",
-        baseline="E-E-B",
-        level=0.95,
-        n=(2, 2),
-        covers="seeds",
-        verdict=statistics._verdict(difference, several=True),
-    )
+    half = (high - low) / 2
+    interval = statistics._interval((low + high) / 2, half / stats.t.ppf(0.975, 9), freedom=9, level=0.95)
+    found = TableDifference(**interval, row="S-S-I", baseline="E-E-B", n=(2, 2), covers="seeds")
+    assert (found.low, found.high) == pytest.approx((low, high))
     told = compare._verdict(found, "error")
     assert told.verdict == verdict
     assert told.sentence.startswith(f"S-S-I: {verdict}. Error {(low + high) / 2:+.2f} points against E-E-B")
@@ -241,6 +240,7 @@ def test_the_command_prints_only_json_and_writes_a_report(tmp_path):
         ({}, {"folds": 1}, r"folds: got 1, expected 0 or at least 2"),
         ({}, {"seeds": 0}, r"seeds: got 0"),
         ({"train_size": 20}, {"folds": 2, "seeds": 2}, r"folds: got 2 with train_size and 2 seeds"),
+        ({"rule": "S-S-I"}, {}, r"rule: got 'S-S-I', expected rules="),
         ({}, {"budget": "soon"}, r"budget: got 'soon'"),
     ],
 )
@@ -251,14 +251,32 @@ def test_invalid_arguments_are_refused_before_anything_is_written(tmp_path, type
 
 
 def test_folder_with_other_files_is_refused(tmp_path):
-    (tmp_path / "settings.json").write_text('{"scale": "small", "overrides": {}}')
-    with pytest.raises(InputError, match=r"holds tables of the paper"):
-        compare.load_existing(tmp_path, "mine.npz", {})
-    (tmp_path / "settings.json").write_text('{"scale": "own"}')
-    with pytest.raises(InputError, match=r"is damaged"):
-        compare.load_existing(tmp_path, "mine.npz", {})
-    (tmp_path / "settings.json").write_text('{"scale": "own", "overrides": {"data": "other.npz", "epochs": 3}}')
-    with pytest.raises(InputError, match=r"made with data other.npz, this is mine.npz"):
-        compare.load_existing(tmp_path, "mine.npz", {})
-    with pytest.raises(InputError, match=r"made with epochs 3, this is 4"):
-        compare.load_existing(tmp_path, "other.npz", {"epochs": 4})
+    data = npz(tmp_path / "mine.npz")
+    out = tmp_path / "out"
+    out.mkdir()
+    for settings, sentence in (
+        ('{"scale": "small", "overrides": {}}', r"holds tables of the paper"),
+        ('{"scale": "own"}', r"is damaged"),
+        (
+            '{"scale": "own", "overrides": {"data": "other.npz", "epochs": 1}}',
+            r"made with data=other.npz, this is ",
+        ),
+        (f'{{"scale": "own", "overrides": {{"data": "{data}", "epochs": 3}}}}', r"made with epochs=3, .* is epochs=1"),
+    ):
+        (out / "settings.json").write_text(settings)
+        with pytest.raises(InputError, match=sentence):
+            make(data, out, {"epochs": 1})
+        assert (out / "settings.json").read_text() == settings
+
+
+def test_networks_and_rules_of_this_process_alone_are_refused(tmp_path):
+    ss.register_model("linear")(lambda num_classes, rule="S-S-I": torch.nn.Linear(1, num_classes))
+    ss.register_rule("half")(lambda images, branches, *, device, generator: None)
+    try:
+        with pytest.raises(InputError, match=r"model: 'linear' is registered in this process only.*--model FILE"):
+            ss.compare(npz(tmp_path / "mine.npz"), out=tmp_path / "out", model="linear", epochs=1)
+        with pytest.raises(InputError, match=r"rule: 'half' is registered in this process only.*--rules FILE"):
+            ss.compare(tmp_path / "mine.npz", out=tmp_path / "out", rules=["half"], **TINY)
+    finally:
+        del registry._registered["linear"], layer_rules._registered["half"]
+    assert not (tmp_path / "out").exists()

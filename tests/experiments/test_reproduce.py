@@ -158,8 +158,8 @@ def test_usage_errors_are_one_line(table, tmp_path):
     folder, _ = table
     for arguments, sentence in (
         (("table9",), "table: 'table9' is not known (did you mean table"),
-        (("table1", "--scale", "huge"), "scale: 'huge' is not known"),
-        ((*TWO_ROWS, "--out", folder, "--epochs", 2), "was made with overrides none, this is epochs=2"),
+        (("table1", "--scale", "huge"), "Invalid value for '--scale': 'huge' is not one of"),
+        ((*TWO_ROWS, "--out", folder, "--epochs", 2), "was made with no overrides, this is epochs=2"),
         (("table1", "--out", folder), "was made with scale 'smoke', this is 'small'"),
         ((*TWO_ROWS, "--out", "/proc/none"), "out: /proc/none cannot be written"),
     ):

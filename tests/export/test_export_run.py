@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from torch import nn
 
 import shakeshake as ss
 from shakeshake.errors import InputError, RunError
@@ -19,6 +20,7 @@ from shakeshake.export import model_card as card
 from shakeshake.export import onnx as onnx_format
 from shakeshake.export.export_run import export_run
 from shakeshake.export.registry import FORMATS, max_abs_diff
+from shakeshake.models import registry
 from shakeshake.utils import files
 
 
@@ -137,6 +139,31 @@ def test_invalid_arguments_are_refused_before_the_export(form, more, said, run, 
     with pytest.raises(InputError, match=said):
         export_run(run, form, **more)
     assert list(tmp_path.iterdir()) == []
+
+
+class Plain(nn.Module):
+    """A user's network, which is not registered."""
+
+    def __init__(self, num_classes: int, in_channels: int = 3) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(in_channels, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, num_classes))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.layers(images)
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch", "safetensors"])
+def test_a_run_with_the_users_own_network_is_exported(form, tmp_path):
+    """Also by a process that has not registered the network: its module is passed."""
+    recipe = ss.Recipe(data="digits", train_size=100, epochs=1, batch_size=50, device="cpu", precision="fp32")
+    ss.fit(recipe, tmp_path / "run", model=Plain(10, 1), quiet=True)
+    name = ss.load(tmp_path / "run").config["model"]
+    del registry._registered[name]
+    with pytest.raises(InputError, match="is not registered here"):
+        export_run(tmp_path / "run", form)
+    written = export_run(tmp_path / "run", form, model=Plain)  # compared with PyTorch before it is written
+    assert written.exists()
+    del registry._registered[name]
 
 
 def test_an_unfinished_run_is_refused(run, tmp_path, shakeshake):

@@ -80,7 +80,8 @@ def compare(
     def log(line: str) -> None:
         print(line, file=stream, flush=True)
 
-    from ..experiments.compare import format_comparison, plan_comparison, run_comparison
+    from ..experiments.compare import plan_comparison, run_comparison
+    from ..experiments.format import format_table
     from ..experiments.plan import Engine, describe_plan
     from ..report.page import write_report
 
@@ -105,6 +106,6 @@ def compare(
     if as_json:
         print(table.to_json(), end="")
     else:
-        print("\n" + "\n".join(format_comparison(table)))
+        print("\n" + "\n".join(format_table(table)))
     log(f"\nresults {plan.folder / 'compare.json'}, .csv\nreport {page}")
     return EXIT_FAILURE if table.failed else EXIT_OK

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..data.dataset import ImageData
 from ..data.image_folder.summary import in_brief
 from ..data.sampler import class_weights
 from ..data.splits import fold_ids, with_fold
 from ..errors import InputError
-from ..layers.rules import ShakeRule
+from ..layers.rules import ShakeRule, list_rules
 from ..models.registry import model_info
 from ..models.user_code import register_user_code
 from ..train.auto_recipe import recipe_for
@@ -26,9 +25,9 @@ from ..train.run_directory import RunDirectory
 from ..utils.environment import cpu_count
 from ..utils.files import free_numbered_path
 from . import tables
-from .format import failures, mean_and_std, minutes, number
 from .plan import Engine, Plan, read_settings
 from .run import run_plan
+from .runtime_estimate import limited_threads
 from .schema import Table, TableDifference, Verdict
 from .spec import MACHINE_FIELDS, Cell, Experiment
 
@@ -65,16 +64,15 @@ def compare(
 
     Args:
         data: Name of a data set, folder of images or .npz file.
-        rules: Shake rules beside E-E-B.
+        rules: Names of shake rules beside E-E-B.
         seeds: Runs of each rule.
         folds: Folds of the training images for cross-validation; with 0, the test images are used.
         budget: Time of each run, such as ``"10m"``, or ``"none"``. By default 10 minutes for images of one's own.
         out: Folder of the comparison; by default a new one, runs/compare-DATA-N.
-        engine: ``"local"``, or ``"ray"`` for a cluster.
-        jobs: Local runs side by side; by default one per core, or one on a GPU.
-        address: Address of the Ray cluster; by default one is started on this machine.
-        cpus, gpus: Resources of a run on the cluster.
-        recipe: Fields of ``Recipe`` for all runs; the others are chosen to suit the images.
+        engine, jobs, address, cpus, gpus: What executes the runs, see ``Engine``.
+        recipe: Fields of ``Recipe`` for all runs; the others are chosen to suit the images. ``model`` is a name. The
+            processes do not know networks and rules that your script registers: for these, use ``shakeshake compare``
+            with ``--model FILE.py:NAME`` and ``--rules FILE.py:NAME``.
 
     Returns:
         The results: ``cells`` with their runs and mean errors, ``differences`` with intervals, ``verdicts``. They are
@@ -83,17 +81,14 @@ def compare(
     Raises:
         InputError: An argument is invalid, or ``out`` holds something else.
     """
-    plan, images = plan_comparison(
-        str(data),
-        recipe,
-        rules=rules,
-        seeds=seeds,
-        folds=folds,
-        budget=budget,
-        out=None if out is None else Path(out),
-        engine=Engine(engine, jobs, address, cpus, gpus),
-        log=logger.info,
-    )
+    execution = Engine(engine, jobs, address, cpus, gpus)
+    sizes: dict[str, Any] = {
+        "seeds": seeds,
+        "folds": folds,
+        "budget": budget,
+        "out": None if out is None else Path(out),
+    }
+    plan, images = plan_comparison(str(data), recipe, rules=rules, engine=execution, log=logger.info, **sizes)
     return run_comparison(plan, images, log=logger.info)
 
 
@@ -157,52 +152,61 @@ def plan_comparison(
         InputError: An argument is invalid, or ``out`` holds something else.
     """
     engine = engine or Engine()
+    for field in ("rule", "seed", "fold"):
+        if field in overrides:
+            raise InputError(f"{field}: got {overrides[field]!r}, expected {field}s=, which the runs differ in")
     for field, text in user_code:
         if field == "rule":
             rules = [register_user_code(field, text) if rule == text else rule for rule in rules]
     out = out or free_numbered_path(Path("runs"), f"{NAME}-{Path(data).resolve().stem}")
-    recipe = load_existing(out, data, overrides)
-    if recipe is None:
-        before = torch.get_num_threads()
-        torch.set_num_threads(max(1, cpu_count() // (engine.jobs or min(cpu_count(), 8))))  # as each run will have
-        try:
+    existing = existing_recipe(out)
+    if existing is not None:
+        recipe = existing.replace(data=data, **overrides)
+        log(f"continuing the comparison in {out} with its recipe")
+    else:
+        with limited_threads(max(1, cpu_count() // (engine.jobs or min(cpu_count(), 8)))):  # as each run will have
             recipe, picked = recipe_for(data, {**overrides, "rule": BASELINE}, budget=budget)
-        finally:
-            torch.set_num_threads(before)
         for line in picked:
             log(line)
-        is_new = True
-    else:
-        is_new = False
-        log(f"continuing the comparison in {out} with its recipe")
+    _check_known_to_workers(recipe.model, rules, {field for field, _ in user_code})
     experiment = comparison(recipe, rules, seeds=seeds, folds=folds)
-    images = load_recipe_data(recipe.replace(folds=0, fold=0))
-    if is_new and images.record is not None:
-        for line in in_brief(images.record["found"]):
-            log(line)
-    size = (len(images.train.labels), len(images.test.labels), images.num_classes, images.channels, images.image_size)
-    base = experiment.cells[0].recipe
-    if folds:
-        with_fold(images, folds, 0)  # raises InputError where a class has too few images
+    settings = experiment.cells[0].recipe.to_dict()
     plan = Plan(
         experiment,
         out,
         SCALE,
-        settings={name: value for name, value in base.to_dict().items() if name not in PER_RUN},
+        settings={name: value for name, value in settings.items() if name not in PER_RUN},
         engine=engine,
         data_dir=recipe.data_dir,
-        sizes={data: size},
         analyses=ANALYSES,
-        fingerprints=dict(_fingerprints(experiment, images)),
         user_code=user_code,
     )
     plan.check_folder()
+    images = load_recipe_data(recipe.replace(folds=0, fold=0))
+    if existing is None and images.record is not None:
+        for line in in_brief(images.record["found"]):
+            log(line)
+    if folds:
+        with_fold(images, folds, 0)  # raises InputError where a class has too few images
+    size = (len(images.train.labels), len(images.test.labels), images.num_classes, images.channels, images.image_size)
+    plan = replace(plan, sizes={data: size}, fingerprints=dict(_fingerprints(experiment, images)))
     for path, run in plan.runs().items():
         if tables.has_other_images(RunDirectory(path), plan.fingerprints[run.seed, run.fold]):
             raise InputError(
                 f"data: the images of {data} are not those that {path} was trained on; expected these, or another --out"
             )
     return plan, images
+
+
+def _check_known_to_workers(model: str, rules: Sequence[str], from_files: set[str]) -> None:
+    """Raise InputError for a network or rule that only this process knows. from_files: fields of the user's files."""
+    rule = next((rule for rule in rules if rule in list_rules()), None)
+    for field, name in (("model", model if model_info(model).source else None), ("rule", rule)):
+        if name is not None and field not in from_files:
+            raise InputError(
+                f"{field}: {name!r} is registered in this process only, and each run is a process; expected a built-in "
+                f"one, or: shakeshake compare --{'rules' if field == 'rule' else field} FILE.py:NAME"
+            )
 
 
 def _fingerprints(experiment: Experiment, images: ImageData) -> Iterator[tuple[tuple[int, int], str]]:
@@ -214,11 +218,11 @@ def _fingerprints(experiment: Experiment, images: ImageData) -> Iterator[tuple[t
         yield (seed, fold), of_run.fingerprint
 
 
-def load_existing(out: Path, data: str, overrides: dict[str, Any]) -> Recipe | None:
+def existing_recipe(out: Path) -> Recipe | None:
     """The recipe of the comparison in ``out``, so that it is continued with the same; None if there is none.
 
     Raises:
-        InputError: The folder holds something else, or the user set other values.
+        InputError: The folder holds something else.
     """
     if not (out / "settings.json").exists():
         return None
@@ -227,14 +231,7 @@ def load_existing(out: Path, data: str, overrides: dict[str, Any]) -> Recipe | N
         raise InputError(f"out: {out} holds tables of the paper, expected a new folder")
     if not settings["overrides"]:
         raise InputError(f"out: {out / 'settings.json'} is damaged, expected the settings of a comparison")
-    recipe = Recipe.from_dict(settings["overrides"])
-    for name, value in {"data": data, **overrides}.items():
-        existing = getattr(recipe, name)
-        if name not in PER_RUN and existing != value:
-            raise InputError(
-                f"out: {out} was made with {name} {existing}, this is {value}; expected the same, or another --out"
-            )
-    return recipe.replace(**{name: value for name, value in overrides.items() if name in MACHINE_FIELDS})
+    return Recipe.from_dict(settings["overrides"])
 
 
 def run_comparison(plan: Plan, images: ImageData, log: Callable[[str], None] = print) -> Table:
@@ -254,12 +251,8 @@ def run_comparison(plan: Plan, images: ImageData, log: Callable[[str], None] = p
     balanced = tuple(_balanced_differences(table, images, plan))
     verdicts = [_verdict(one, "error") for one in table.differences]
     verdicts += [_verdict(one, "balanced error") for one in balanced]
-    table = replace(
-        table,
-        verdicts=tuple(verdicts),
-        balanced_differences=balanced,
-        reading=tuple(verdict.sentence for verdict in verdicts),
-    )
+    sentences = tuple(verdict.sentence for verdict in verdicts)
+    table = replace(table, verdicts=tuple(verdicts), balanced_differences=balanced, reading=sentences)
     return tables.write(table, plan.folder)
 
 
@@ -301,21 +294,3 @@ def _tested_labels(images: ImageData, experiment: Experiment) -> np.ndarray:
     labels = np.asarray(images.train.labels)
     fold_of = fold_ids(labels, experiment.folds)
     return np.concatenate([labels[fold_of == fold] for fold in range(experiment.folds)])
-
-
-def format_comparison(table: Table) -> Iterator[str]:
-    """The table and the verdicts as lines for a terminal."""
-    yield table.title
-    yield table.setting
-    width = max(map(len, table.labels.values()))
-    balanced = bool(table.balanced_differences)
-    heads = [f"{'error, last epoch':>18}", *([f"{'balanced':>9}"] if balanced else [])]
-    yield ""
-    yield f"{'':<{width}}  {'  '.join(heads)}    n   train   minutes"
-    for cell in table.cells:
-        values = [f"{mean_and_std(cell):>18}", *([f"{number(cell.balanced_mean):>9}"] if balanced else [])]
-        rest = f"{cell.n:>3}  {number(cell.train_mean):>6}  {minutes(cell):>8}"
-        yield f"{table.labels[cell.row]:<{width}}  {'  '.join(values)}  {rest}"
-    yield ""
-    yield from table.reading or [f"No verdict yet: it takes finished runs of {BASELINE} and of another rule."]
-    yield from failures(table)

@@ -2,48 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from .correlations import format_correlations
 from .schema import Table, TableCell
 
 
 def format_table(table: Table) -> Iterator[str]:
-    """The published errors beside ours, last epoch first and best epoch second; then the differences."""
-    yield f"{table.title}{f' ({table.source})' if table.source else ''}, scale {table.scale}"
-    yield f"ours       {table.setting}"
+    """The title, the errors beside the published ones, and a sentence for each difference.
+
+    A comparison on a user's own images has no scale of the paper, and a balanced error where its classes are uneven.
+    """
+    source, own = f" ({table.source})" if table.source else "", table.scale == "own"
+    yield table.title if own else f"{table.title}{source}, scale {table.scale}"
+    yield f"{'' if own else 'ours       '}{table.setting}"
     if table.published_setting:
         yield f"published  {table.published_setting}"
     published = any(cell.published is not None or cell.published_train is not None for cell in table.cells)
     best = any(cell.published_best is not None for cell in table.cells)
+    columns: list[tuple[bool, str, int, Callable[[TableCell], str]]] = [
+        (published, "published", 9, _published),
+        (best, "best epoch", 10, lambda cell: number(cell.published_best)),
+        (True, f"{'error' if own else 'ours'}, last epoch", 19, mean_and_std),
+        (bool(table.balanced_differences), "balanced", 9, lambda cell: number(cell.balanced_mean)),
+        (True, "n", 5, _runs),
+        (True, "best", 7, lambda cell: number(cell.best_mean)),
+        (True, "train", 7, lambda cell: number(cell.train_mean)),
+        (True, "minutes", 8, minutes),
+    ]
+    shown = [column[1:] for column in columns if column[0]]
+    notes = "" if table.meaningful else "   not meaningful"
     for column in table.columns:
         cells = list(table.column_cells(column.key))
         if not cells:
             continue
         width = max(len(column.label), *(len(table.labels[cell.row]) for cell in cells))
-        heads = [f"{'published':>9}"] * published + [f"{'best epoch':>10}"] * best
-        heads += [f"{'ours, last epoch':>19}", f"{'n':>5}", f"{'best':>7}", f"{'train':>7}", f"{'minutes':>8}"]
         yield ""
-        yield f"{column.label:<{width}}  {'  '.join(heads)}"
+        yield "  ".join([f"{column.label:<{width}}", *(f"{head:>{size}}" for head, size, _ in shown)])
         for cell in cells:
-            values = [f"{_published(cell):>9}"] * published + [f"{number(cell.published_best):>10}"] * best
-            values += [f"{mean_and_std(cell):>19}", f"{_runs(cell):>5}", f"{number(cell.best_mean):>7}"]
-            values += [f"{number(cell.train_mean):>7}", f"{minutes(cell):>8}"]
-            notes = "" if table.meaningful else "   not meaningful"
-            yield f"{table.labels[cell.row]:<{width}}  {'  '.join(values)}{notes}{_source(table, cell)}"
+            values = [f"{table.labels[cell.row]:<{width}}", *(f"{value(cell):>{size}}" for _, size, value in shown)]
+            yield f"{'  '.join(values)}{notes}{_source(table, cell)}"
     if best:
         yield "(best epoch: published in the ICLR workshop version)"
     yield from format_correlations(table)
-    if table.reading:
-        yield ""
-        yield from table.reading
-        if any(run.precision != "fp32" for cell in table.cells for run in cell.runs):
-            yield "(Differences are of networks evaluated in fp32, errors above in the precision of training.)"
-    yield from failures(table)
-
-
-def failures(table: Table) -> Iterator[str]:
-    """A line for each run that failed."""
+    yield ""
+    yield from table.reading
+    if own and not table.reading:
+        yield "No verdict yet: it takes finished runs of E-E-B and of another rule."
+    if not own and table.reading and any(run.precision != "fp32" for cell in table.cells for run in cell.runs):
+        yield "(Differences are of networks evaluated in fp32, errors above in the precision of training.)"
     for cell in table.cells:
         where = f"{cell.row} ({cell.column})" if len(table.columns) > 1 else cell.row
         for failure in cell.failed:

@@ -113,7 +113,15 @@ def table2() -> Experiment:
         rows={rule: rule_label(rule) for rule in rows},
         columns={label: label},
         cells=tuple(
-            Cell(rule, label, paper_cifar100().replace(rule=rule), error, label, "Table 2", published_runs=runs)
+            Cell(
+                rule,
+                label,
+                paper_cifar100().replace(rule=rule),
+                published=error,
+                published_for=label,
+                published_runs=runs,
+                source="Table 2",
+            )
             for rule, (error, runs) in rows.items()
         ),
         baseline="E-E-B",
@@ -130,7 +138,14 @@ def table3() -> Experiment:
         "shake_resnext29_2x4x64d": ("Shake-Shake 29 2x4x64d S-E-I, 34.4M", paper_cifar100, (None, 15.85)),
     }
     cells = [
-        Cell(model, data, preset().replace(model=model, data=data), error, model_info(model).paper_label, "Table 3")
+        Cell(
+            model,
+            data,
+            preset().replace(model=model, data=data),
+            published=error,
+            published_for=model_info(model).paper_label,
+            source="Table 3",
+        )
         for model, (_, preset, errors) in rows.items()
         for data, error in zip(("cifar10", "cifar100"), errors, strict=True)
         if error is not None

@@ -40,11 +40,9 @@ class Engine:
     gpus: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, value in (("jobs", self.jobs), ("cpus", self.cpus)):
-            if value is not None and value < 1:
-                raise InputError(f"{name}: got {value}, expected 1 or more")
-        if self.gpus < 0:
-            raise InputError(f"gpus: got {self.gpus}, expected 0 or more")
+        for name, value, least in (("jobs", self.jobs, 1), ("cpus", self.cpus, 1), ("gpus", self.gpus, 0)):
+            if value is not None and value < least:
+                raise InputError(f"{name}: got {value}, expected {least} or more")
         if self.engine not in ENGINES:
             raise InputError(f"engine: got {self.engine!r}, expected {' or '.join(ENGINES)}")
         if self.address is not None and self.engine != "ray":
@@ -101,6 +99,11 @@ class Plan:
         """The run directory of that name."""
         return self.folder / tables.CELLS / name
 
+    @property
+    def worker_options(self) -> dict[str, Any]:
+        """Arguments of ``worker.train_and_analyze``."""
+        return {"data_dir": self.data_dir, "analyses": self.analyses, "user_code": list(self.user_code)}
+
     def parallel_jobs(self) -> int:
         """Number of local runs side by side."""
         if self.engine.jobs is not None:
@@ -122,15 +125,22 @@ class Plan:
                 raise InputError(f"out: {self.folder} is not empty and holds no experiments, expected a new folder")
             return
         existing = read_settings(self.folder)
-        for name, wanted in self._settings().items():
-            found = existing.get(name)
-            if name == "overrides" and isinstance(found, dict):
-                found, wanted = _differing(found, wanted, Recipe().to_dict() if self.is_comparison else {})
-            if found != wanted:
-                raise InputError(
-                    f"out: {self.folder} was made with {name} {_in_words(found)}, this is {_in_words(wanted)}; "
-                    "expected the same, or another --out"
-                )
+        if existing.get("scale") != self.scale:
+            self._refuse(f"scale {existing.get('scale')!r}", repr(self.scale))
+        found, wanted = existing["overrides"], dict(self.settings)
+        if self.is_comparison:  # the settings are whole recipes: fields of other versions do not count
+            found = {**Recipe().to_dict(), **found}
+        fields = wanted if self.is_comparison else {**found, **wanted}
+        names = [name for name in fields if found.get(name) != wanted.get(name)]
+        if names:
+            self._refuse(
+                *(", ".join(f"{n}={of[n]}" for n in names if n in of) or "no overrides" for of in (found, wanted))
+            )
+
+    def _refuse(self, found: str, wanted: str) -> None:
+        raise InputError(
+            f"out: {self.folder} was made with {found}, this is {wanted}; expected the same, or another --out"
+        )
 
     def claim_folder(self) -> None:
         """Make the folder and write its settings.
@@ -141,12 +151,10 @@ class Plan:
         self.check_folder()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            atomic_write(self.folder / "settings.json", json.dumps(self._settings(), indent=2) + "\n")
+            settings = {"scale": self.scale, "overrides": dict(self.settings)}
+            atomic_write(self.folder / "settings.json", json.dumps(settings, indent=2) + "\n")
         except OSError as error:
             raise InputError(f"out: {self.folder} cannot be written: {error.strerror or error}") from None
-
-    def _settings(self) -> dict[str, Any]:
-        return {"scale": self.scale, "overrides": dict(self.settings)}
 
 
 def plan_reproduction(
@@ -175,11 +183,11 @@ def plan_reproduction(
     Raises:
         InputError: One of these is invalid.
     """
-    overrides = dict(overrides or {})
+    overrides = overrides or {}
     experiment = get_experiment(name, scale).replace_fields(**overrides)
     return Plan(
         experiment.select_rows(rows) if rows else experiment,
-        out if out is not None else Path("runs") / f"reproduce-{scale}",
+        out or Path("runs") / f"reproduce-{scale}",
         scale,
         seeds=seeds,
         settings={name: value for name, value in overrides.items() if name not in MACHINE_FIELDS},
@@ -205,60 +213,37 @@ def read_settings(folder: Path) -> dict[str, Any]:
         raise InputError(f"out: {path} is damaged, expected the settings of a folder of experiments") from None
 
 
-def _differing(
-    existing: dict[str, Any], wanted: dict[str, Any], defaults: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The fields that differ. A field that the existing settings lack has its default there."""
-    one, other = {**defaults, **existing}, {**defaults, **wanted}
-    if defaults:  # of a comparison, whose settings are whole recipes: fields that are gone do not count
-        one, other = ({name: v for name, v in values.items() if name in defaults} for values in (one, other))
-    names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
-    return {name: one[name] for name in names if name in one}, {name: other[name] for name in names if name in other}
-
-
-def _in_words(settings: Any) -> str:
-    if isinstance(settings, dict):
-        return ", ".join(f"{name}={value}" for name, value in settings.items()) or "none"
-    return repr(settings)
-
-
 def describe_plan(plan: Plan, *, cells: bool) -> Iterator[str]:
     """The plan as lines for a terminal, with the time it would take here, estimated from a few steps per network.
 
     cells: whether to list the cells.
     """
     experiment, runs = plan.experiment, plan.runs()
-    todo = {path: recipe for path, recipe in runs.items() if not is_done(path)}
+    todo = [recipe for path, recipe in runs.items() if not is_done(path)]
     local = plan.engine.engine == "local"
     jobs = plan.parallel_jobs() if local else 1
     threads = max(1, cpu_count() // jobs) if local else plan.engine.cpus
     estimator = Estimator(threads, plan.sizes)
-    if plan.is_comparison:
-        yield experiment.title
-    else:
-        source = f" ({experiment.source})" if experiment.source else ""
-        yield f"{experiment.title}{source}, scale {plan.scale}: {SCALES[plan.scale].description}"
-    for words in dict.fromkeys(describe_recipe(cell.recipe) for cell in experiment.cells):
-        yield f"  {words}"
-    numbers = sorted({len(experiment.seeds_of(cell, plan.seeds)) for cell in experiment.cells})
-    seeds = " to ".join(map(str, dict.fromkeys((numbers[0], numbers[-1]))))
-    sizes = f"{len(experiment.cells)} cells, {seeds} seeds" + (
-        f", {experiment.folds} folds" if experiment.folds else ""
-    )
-    yield f"{sizes}: {len(runs)} runs, {len(runs) - len(todo)} of them done"
-    if cells:
-        for cell in experiment.cells:
-            paths = [plan.run_path(cell.run_name(*run)) for run in experiment.runs_of(cell, plan.seeds)]
-            by = f", {cell.source}" if cell.source != experiment.source else ""
-            published = "" if cell.published is None else f"published {cell.published:.2f} % ({cell.published_for}{by})"
-            duration = format_duration([estimator.seconds(cell.recipe)])
-            done = f"{sum(map(is_done, paths))}/{len(paths)}"
-            yield f"  {cell.row:<24} {cell.column:<20} {done} done, {duration:>9} per run  {published}"
+    source = f" ({experiment.source})" if experiment.source else ""
+    scale = "" if plan.is_comparison else f", scale {plan.scale}: {SCALES[plan.scale].description}"
+    yield f"{experiment.title}{source}{scale}"
+    yield from dict.fromkeys(f"  {describe_recipe(cell.recipe)}" for cell in experiment.cells)
+    numbers = {len(experiment.seeds_of(cell, plan.seeds)) for cell in experiment.cells}
+    seeds = " to ".join(map(str, sorted({min(numbers), max(numbers)})))
+    folds = f", {experiment.folds} folds" if experiment.folds else ""
+    done = f"{len(runs)} runs, {len(runs) - len(todo)} of them done"
+    yield f"{len(experiment.cells)} cells, {seeds} seeds{folds}: {done}"
+    for cell in experiment.cells if cells else ():
+        paths = [plan.run_path(cell.run_name(*run)) for run in experiment.runs_of(cell, plan.seeds)]
+        by = f", {cell.source}" if cell.source != experiment.source else ""
+        published = "" if cell.published is None else f"published {cell.published:.2f} % ({cell.published_for}{by})"
+        duration = format_duration([estimator.seconds(cell.recipe)])
+        done = f"{sum(map(is_done, paths))}/{len(paths)}"
+        yield f"  {cell.row:<24} {cell.column:<20} {done} done, {duration:>9} per run  {published}"
     if todo:
-        took = [estimator.seconds(recipe) for recipe in todo.values()]
+        took = [estimator.seconds(recipe) for recipe in todo]
         total = format_duration(None if seconds is None else seconds / jobs for seconds in took)
-        where = f"on this machine, {jobs} at a time with {threads} thread{'s' * (threads != 1)} each"
-        if not local:
-            where = f"if they ran one after the other on this machine with {threads} threads"
+        where = f"on this machine, {jobs} at a time" if local else "if they ran one after the other on this machine"
+        where += f" with {threads} thread{'s' * (threads != 1)} each"
         yield f"about {total} to go {where} (estimated from a few steps)"
     yield f"in {plan.folder}"

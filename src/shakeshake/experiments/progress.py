@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,18 +27,9 @@ class RunsProgress:
         self.total, self.done, self.log = total, done, log
         self.last_update = 0.0
         self.tasks: dict[Path, TaskID] = {}
-        self.bar = _bar()
+        self.bar = _bar()  # its context shows it
         if self.bar is not None:
             self.all = self.bar.add_task("all runs", total=total, completed=done, unit="runs")
-
-    def __enter__(self) -> RunsProgress:
-        if self.bar is not None:
-            self.bar.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self.bar is not None:
-            self.bar.stop()
 
     def update(self, active: list[Path]) -> None:
         """Update the bars of the active runs, at most once a second."""
@@ -55,10 +45,9 @@ class RunsProgress:
 
     def end(self, path: Path, reason: str | None) -> None:
         """Remove a run's bar and print its result, or why it failed."""
-        self.done += reason is None
-        if reason is not None:
-            outcome = f"failed: {reason}"
-        else:
+        outcome = f"failed: {reason}"
+        if reason is None:
+            self.done += 1
             result = RunDirectory(path).result()
             outcome = f"{result.last_error:.2f} % test error, {result.seconds / 60:.1f} min"
         line = f"[{self.done}/{self.total}] {path.name}: {outcome}"

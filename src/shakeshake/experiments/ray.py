@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, RunError
-from ..models.user_code import register_user_code
 from ..utils.extras import require
+from .plan import Plan
 from .worker import train_and_analyze
 
 CONNECT_TIMEOUT = 5.0  # seconds for the cluster's port to answer
@@ -20,32 +20,21 @@ LOCK_TIMEOUT = 120.0  # seconds until the lock of a killed worker is released
 
 
 def run_on_ray(
+    plan: Plan,
     paths: Sequence[Path],
-    *,
-    address: str | None,
-    cpus: int,
-    gpus: float,
-    data_dir: str | None,
-    analyses: str | None = None,
-    user_code: Sequence[tuple[str, str]] = (),
     on_poll: Callable[[list[Path]], None],
     on_end: Callable[[Path, str | None], None],
 ) -> None:
-    """Execute prepared runs on a Ray cluster.
+    """Execute prepared runs of a plan on a Ray cluster; the arguments are those of ``run_locally``.
 
     The folder must have the same path on every node (shared storage), and shakeshake must be installed there. When a
     worker or node dies, Ray restarts its task elsewhere, which resumes from the run's last checkpoint.
-
-    Args:
-        paths: The run directories.
-        address: Address of the cluster; None starts one on this machine.
-        cpus, gpus: Resources that a task asks for.
-        data_dir, analyses, user_code, on_poll, on_end: As for ``run_locally``.
 
     Raises:
         InputError: Ray is not installed, or no cluster answers at the address.
     """
     ray = require("ray", "ray")
+    address, cpus, gpus = plan.engine.address, plan.engine.cpus, plan.engine.gpus
     _check_answers(address)
     folder = Path.cwd()
     try:
@@ -62,9 +51,7 @@ def run_on_ray(
         _check_resources(ray.nodes(), cpus, gpus)
         environment = {"env_vars": _environment(cpus)}
         task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=-1, runtime_env=environment)(_work)
-        active = {
-            task.remote(str(path.resolve()), str(folder), data_dir, analyses, tuple(user_code)): path for path in paths
-        }
+        active = {task.remote(path.resolve(), folder, plan.worker_options): path for path in paths}
         while active:
             on_poll([path for path in active.values() if (path / "metrics.jsonl").exists()])
             ready, _ = ray.wait(list(active), timeout=0.5)
@@ -83,16 +70,12 @@ def run_on_ray(
         ray.shutdown()
 
 
-def _work(
-    path: str, folder: str, data_dir: str | None, analyses: str | None, user_code: Sequence[tuple[str, str]]
-) -> str | None:
+def _work(path: Path, folder: Path, options: dict[str, Any]) -> str | None:
     """On a worker: execute a run, return why it failed, if it did. Only a dead worker makes Ray try again."""
-    if os.path.isdir(folder):  # relative paths of images start there
+    if folder.is_dir():  # relative paths of images start there
         os.chdir(folder)
     try:
-        for field, text in user_code:
-            register_user_code(field, text)
-        train_and_analyze(Path(path), data_dir=data_dir, analyses=analyses, wait=LOCK_TIMEOUT)
+        train_and_analyze(path, **options, wait=LOCK_TIMEOUT)
     except (InputError, RunError) as error:
         return str(error)
     return None

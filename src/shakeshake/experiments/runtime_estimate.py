@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 
@@ -45,26 +46,27 @@ class Estimator:
         alike = alike.replace(lr=1e-6, first_epoch_lr=0.0, warmup_epochs=0.0, fold=0)
         if alike not in self._measured:
             *_, classes, channels, side = self.sizes[recipe.data]
-            before = torch.get_num_threads()
-            torch.set_num_threads(self.threads)
-            try:
+            with limited_threads(self.threads):
                 self._measured[alike] = measure(alike, classes, channels, side)
-            finally:
-                torch.set_num_threads(before)
         return self._measured[alike]
+
+
+@contextlib.contextmanager
+def limited_threads(threads: int) -> Iterator[None]:
+    """Let torch use this many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def format_duration(seconds: Iterable[float | None]) -> str:
     """``3 h 20 min`` for the sum; ``at least 3 h 20 min`` where some values are None."""
     known = list(seconds)
     total = sum(value for value in known if value is not None)
-    text = (
-        f"{total:.0f} s"
-        if total < 90
-        else f"{total / 60:.0f} min"
-        if total < 5400
-        else f"{total // 3600:.0f} h {total % 3600 / 60:.0f} min"
-        if total < 48 * 3600
-        else f"{total / 86400:.1f} days"
-    )
+    units = [(90, f"{total:.0f} s"), (5400, f"{total / 60:.0f} min")]
+    units += [(48 * 3600, f"{total // 3600:.0f} h {total % 3600 / 60:.0f} min")]
+    text = next((text for limit, text in units if total < limit), f"{total / 86400:.1f} days")
     return text if None not in known else f"at least {text}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ..errors import InputError
 from ..models.registry import model_info
@@ -30,43 +31,35 @@ class Scale:
     meaningful: bool = True
 
 
-# Networks in place of the paper's: the same blocks, branches and stages, with less depth and width.
-SMALL_NETWORKS = {
-    "shake_resnet26_2x32d": "shake_resnet14_2x16d",
-    "shake_resnet26_2x96d": "shake_resnet14_2x16d",
-    "shake_resnet26_2x32d_a": "shake_resnet14_2x16d_a",
-    "shake_resnet26_2x32d_b": "shake_resnet14_2x16d_b",
-    "shake_resnet14_2x32d_c": "shake_resnet14_2x16d_c",
-    "shake_resnext29_2x4x64d": "shake_resnext11_2x4x8d",
-    "wrn28_10": "wrn16_1",
-    "resnext29_16x64d": "resnext11_4x8d",
-    "densenet_bc190_40": "densenet_bc40_12",
-}
-SMOKE_NETWORKS = {
-    "shake_resnet26_2x32d": "shake_resnet8_2x4d",
-    "shake_resnet26_2x96d": "shake_resnet8_2x4d",
-    "shake_resnet26_2x32d_a": "shake_resnet8_2x4d_a",
-    "shake_resnet26_2x32d_b": "shake_resnet8_2x4d_b",
-    "shake_resnet14_2x32d_c": "shake_resnet8_2x4d_c",
-    "shake_resnext29_2x4x64d": "shake_resnext11_2x2x8d",
-    "wrn28_10": "wrn10_1",
-    "resnext29_16x64d": "resnext11_2x8d",
-    "densenet_bc190_40": "densenet_bc10_4",
+# Networks in place of the paper's at the scales small and smoke: the same blocks, branches and stages, with less depth
+# and width.
+NETWORKS = {
+    "shake_resnet26_2x32d": ("shake_resnet14_2x16d", "shake_resnet8_2x4d"),
+    "shake_resnet26_2x96d": ("shake_resnet14_2x16d", "shake_resnet8_2x4d"),
+    "shake_resnet26_2x32d_a": ("shake_resnet14_2x16d_a", "shake_resnet8_2x4d_a"),
+    "shake_resnet26_2x32d_b": ("shake_resnet14_2x16d_b", "shake_resnet8_2x4d_b"),
+    "shake_resnet14_2x32d_c": ("shake_resnet14_2x16d_c", "shake_resnet8_2x4d_c"),
+    "shake_resnext29_2x4x64d": ("shake_resnext11_2x4x8d", "shake_resnext11_2x2x8d"),
+    "wrn28_10": ("wrn16_1", "wrn10_1"),
+    "resnext29_16x64d": ("resnext11_4x8d", "resnext11_2x8d"),
+    "densenet_bc190_40": ("densenet_bc40_12", "densenet_bc10_4"),
 }
 SMALLEST = "shake_resnet8_2x4d"
+SMOKE: dict[str, Any] = {"data": "digits", "train_size": 100, "epochs": 1, "batch_size": 50, "ghost_batch_size": 50}
+SMOKE |= {"lr": 0.01, "warmup_epochs": 0.0, "eval_every": 1}
 
 
 def small(recipe: Recipe) -> Recipe | None:
-    """2,000 stratified images and 100 epochs (CIFAR-100: 2,500 and 60), SMALL_NETWORKS.
+    """2,000 stratified images and 100 epochs (CIFAR-100: 2,500 and 60), smaller NETWORKS.
 
     The paper's CIFAR-10 recipe gets half the batch and half the learning rate: its author's one-device variant.
     """
-    if recipe.model not in SMALL_NETWORKS:
+    if recipe.model not in NETWORKS:
         return None
     if model_info(recipe.model).branched and recipe.batch_size == 128:
         recipe = recipe.replace(batch_size=64, lr=recipe.lr / 2, first_epoch_lr=recipe.first_epoch_lr / 2)
     return recipe.replace(
-        model=SMALL_NETWORKS[recipe.model],
+        model=NETWORKS[recipe.model][0],
         train_size=2500 if recipe.data == "cifar100" else 2000,
         epochs=60 if recipe.data == "cifar100" else 100,
         eval_every=10,
@@ -75,26 +68,11 @@ def small(recipe: Recipe) -> Recipe | None:
 
 
 def smoke(recipe: Recipe) -> Recipe | None:
-    """A check that everything runs: 100 bundled digits, one epoch, SMOKE_NETWORKS. The errors mean nothing."""
-    if recipe.model not in SMOKE_NETWORKS or (recipe.data == "cifar100" and not model_info(recipe.model).branched):
+    """A check that everything runs: 100 bundled digits, one epoch, the smallest NETWORKS. The errors mean nothing."""
+    if recipe.model not in NETWORKS or (recipe.data == "cifar100" and not model_info(recipe.model).branched):
         return None
-    return _smoke(recipe, SMOKE_NETWORKS[recipe.model]).replace(
-        flip=False, crop_padding=1, first_epoch_lr=0.01 if recipe.first_epoch_lr else 0.0
-    )
-
-
-def _smoke(recipe: Recipe, model: str) -> Recipe:
-    return recipe.replace(
-        data="digits",
-        model=model,
-        train_size=100,
-        epochs=1,
-        batch_size=50,
-        ghost_batch_size=50,
-        lr=0.01,
-        warmup_epochs=0.0,
-        eval_every=1,
-    )
+    changes = {"flip": False, "crop_padding": 1, "first_epoch_lr": 0.01 if recipe.first_epoch_lr else 0.0}
+    return recipe.replace(model=NETWORKS[recipe.model][1], **SMOKE, **changes)
 
 
 SCALES = {
@@ -113,8 +91,11 @@ def get_experiment(name: str, scale: str = "small") -> Experiment:
     Raises:
         InputError: The name or the scale is unknown.
     """
-    _check_known("table", name, EXPERIMENTS)
-    _check_known("scale", scale, SCALES)
+    for what, value, known in (("table", name, list(EXPERIMENTS)), ("scale", scale, list(SCALES))):
+        if value not in known:
+            close = difflib.get_close_matches(str(value), known, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise InputError(f"{what}: {value!r} is not known{hint}, expected one of {', '.join(known)}")
     published, size = EXPERIMENTS[name](), SCALES[scale]
     if published.fixed_size:
         return published if size.meaningful else _fixed_smoke(published)
@@ -124,8 +105,10 @@ def get_experiment(name: str, scale: str = "small") -> Experiment:
         recipe = size.shrink(cell.recipe)
         if recipe is None or recipe in (kept.recipe for kept in cells):  # no network for it here, or the same one
             continue
-        column = _column(published, cell, recipe)
-        columns[column] = published.columns[cell.column] if column == cell.column else column
+        column, label = cell.column, published.columns[cell.column]
+        if column == model_info(cell.recipe.model).paper_label:  # columns named by a network: by the smaller one
+            column = label = model_info(recipe.model).paper_label
+        columns[column] = label
         cells.append(replace(cell, recipe=recipe, column=column))
     rows = {cell.row for cell in cells}
     return replace(
@@ -142,19 +125,6 @@ def _fixed_smoke(experiment: Experiment) -> Experiment:
     cells = []
     for cell in experiment.cells:
         changes = {"cutout_size": min(cell.recipe.cutout_size, 4), "crop_padding": min(cell.recipe.crop_padding, 1)}
-        recipe = _smoke(cell.recipe, SMALLEST).replace(**changes)
+        recipe = cell.recipe.replace(model=SMALLEST, **SMOKE, **changes)
         cells.append(replace(cell, recipe=recipe, name=f"smoke-{cell.folder_name}", seeds=None))
     return replace(experiment, cells=tuple(cells), seeds=1)
-
-
-def _column(published: Experiment, cell: Cell, recipe: Recipe) -> str:
-    """Columns named by a network are named by the smaller one."""
-    same = cell.column == model_info(cell.recipe.model).paper_label
-    return model_info(recipe.model).paper_label if same else cell.column
-
-
-def _check_known(what: str, name: str, known: Iterable[str]) -> None:
-    if name not in known:
-        close = difflib.get_close_matches(str(name), known, n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise InputError(f"{what}: {name!r} is not known{hint}, expected one of {', '.join(known)}")

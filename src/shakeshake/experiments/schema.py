@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,16 +12,6 @@ from ..errors import InputError
 from ..utils.schema import JsonSchema
 
 FORMAT = 1
-ErrorVerdict = Literal["lower", "higher", "can't tell"]
-
-
-@dataclass(frozen=True)
-class TableRow(JsonSchema):
-    """A row. rule: its shake rule, where the row is one."""
-
-    key: str
-    label: str
-    rule: str | None = None
 
 
 @dataclass(frozen=True)
@@ -30,6 +20,13 @@ class TableColumn(JsonSchema):
 
     key: str
     label: str
+
+
+@dataclass(frozen=True)
+class TableRow(TableColumn):
+    """A row. rule: its shake rule, where the row is one."""
+
+    rule: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,25 +55,21 @@ class TableFailure(JsonSchema):
 
 
 @dataclass(frozen=True)
-class TableCell(JsonSchema):
-    """One row in one column: the measured errors beside the published one. Errors in %.
+class PublishedErrors:
+    """One row in one column, and the errors in % that the paper has for it.
 
     Attributes:
-        published: Error in the paper (last epoch), or None.
-        published_for: Network that was published with this error, as the paper writes it.
-        published_best: Error of the best epoch in the workshop version, or None.
-        published_train: Training error in the paper, or None.
-        published_runs: Number of runs behind ``published``, or None.
-        approximate: Whether the published errors were read off a curve.
-        source: Table or figure of the paper with the published error.
-        name: Folder of the cell's runs, without seed and fold.
-        setting: Network and training in words. recipe: The same as recipe.json has it.
-        failed, missing: Runs that failed, and numbers of the runs that have not been made.
-        mean, std: Of the last epoch's test error over the runs. The other means likewise.
+        row, column: Keys in the ``rows`` and ``columns``.
+        published: Test error of the last epoch, or None. The other ``published_*`` likewise: the error of the best
+            epoch in the workshop version, the training error, the number of runs.
+        published_for: Network that was published with these errors, as the paper writes it.
+        approximate: Whether the errors were read off a curve.
+        source: Table or figure of the paper.
     """
 
     row: str
     column: str
+    _: KW_ONLY
     published: float | None = None
     published_for: str | None = None
     published_best: float | None = None
@@ -84,6 +77,19 @@ class TableCell(JsonSchema):
     published_runs: int | None = None
     approximate: bool = False
     source: str = field(default="", metadata={"key": "place"})
+
+
+@dataclass(frozen=True)
+class TableCell(PublishedErrors, JsonSchema):
+    """The measured errors of a row in a column, beside the published ones. Errors in %.
+
+    Attributes:
+        name: Folder of the cell's runs, without seed and fold.
+        setting: Network and training in words. recipe: The same as recipe.json has it.
+        failed, missing: Runs that failed, and numbers of the runs that have not been made.
+        mean, std: Of the last epoch's test error over the runs. The other means likewise.
+    """
+
     name: str = ""
     setting: str = ""
     recipe: dict[str, Any] = field(default_factory=dict)
@@ -99,49 +105,49 @@ class TableCell(JsonSchema):
     seconds_mean: float | None = None
 
 
-@dataclass(frozen=True)
-class PairedDifference(JsonSchema):
-    """Mean difference within pairs of equal seeds, in points, with Student's interval over the pairs.
-
-    n: pairs. std: standard deviation of the differences. seeds_needed: as in TableDifference.
-    """
-
-    difference: float
-    low: float
-    high: float
-    level: float
-    n: int
-    std: float
-    verdict: ErrorVerdict = "can't tell"
-    seeds_needed: int | None = None
-
-
-@dataclass(frozen=True)
-class TableDifference(JsonSchema):
-    """Mean error of a row minus that of the baseline, in points, with an interval.
+@dataclass(frozen=True, kw_only=True)
+class Difference(JsonSchema):
+    """A mean difference between two errors in points, and Student's interval for it.
 
     Attributes:
         low, high: Ends of the interval at confidence ``level``.
-        n: Runs of the row and of the baseline. images: Test images that they share.
-        covers: Sources of chance that the interval covers.
-        paired: The difference within pairs of equal seeds, or None with fewer than two pairs.
         seeds_needed: Seeds of each row with which a true difference of one point would be shown in 80 % of cases,
             estimated from the spread so far. None where the difference is shown already or the estimate is impossible.
     """
 
-    row: str
-    baseline: str = field(metadata={"key": "against"})
     difference: float
     low: float
     high: float
     level: float
+    verdict: Literal["lower", "higher", "can't tell"] = "can't tell"
+    seeds_needed: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedDifference(Difference):
+    """The difference within pairs of equal seeds. n: pairs. std: standard deviation of the differences."""
+
+    n: int
+    std: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableDifference(Difference):
+    """Mean error of a row minus that of the baseline.
+
+    Attributes:
+        n: Runs of the row and of the baseline. images: Test images that they share.
+        covers: Sources of chance that the interval covers.
+        paired: The difference within pairs of equal seeds, or None with fewer than two pairs.
+    """
+
+    row: str
+    baseline: str = field(metadata={"key": "against"})
     n: tuple[int, int]
     images: int = 0
     covers: str = ""
     column: str = ""
-    verdict: ErrorVerdict = "can't tell"
     paired: PairedDifference | None = None
-    seeds_needed: int | None = None
 
     @property
     def is_significant(self) -> bool:
@@ -163,7 +169,7 @@ class Verdict(JsonSchema):
 class Correlation(JsonSchema):
     """A mean correlation of a row: between the branches of ``block``, or between the layers ``layers`` (LiRj).
 
-    seeds: the value of each run. over: how many values the mean is of. published: in the paper.
+    seeds: the value of each run. over: how many values the mean is of.
     """
 
     row: str
@@ -257,6 +263,4 @@ def read_table(path: Path, problems: list[str] | None = None) -> Table:
         raise InputError(f"{path}: cannot be read: {error}") from None
     if not is_table(values):
         raise InputError(f"{path}: is not a table, expected a file that `shakeshake reproduce` or `compare` wrote")
-    table = Table.from_dict(values, problems=problems)
-    object.__setattr__(table, "path", path)
-    return table
+    return replace(Table.from_dict(values, problems=problems), path=path)

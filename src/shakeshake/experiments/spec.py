@@ -24,6 +24,7 @@ Every row is compared with the baseline row of the same column. Register the fun
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -34,38 +35,24 @@ from ..errors import InputError
 from ..layers.rules import NO_RULE
 from ..models.registry import model_info
 from ..train.recipe import Recipe
+from .schema import PublishedErrors
 
 Kind = Literal["table", "curves", "correlation", "layerwise"]
 MACHINE_FIELDS = ("data_dir", "device")  # recipe fields that may differ between the runs of one table
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(PublishedErrors):
     """One recipe in a table, trained with several seeds.
 
     Attributes:
-        row, column: Keys in the experiment's ``rows`` and ``columns``.
         recipe: The recipe; its ``seed`` and ``fold`` are set for each run.
-        published: The paper's test error of the last epoch in %, or None. The other ``published_*`` likewise: the error
-            of the best epoch, the training error, the number of runs.
-        published_for: Network that the published errors belong to.
-        approximate: Whether the published errors were read off a curve.
-        source: Table or figure with the published errors.
         name: Folder of the runs, without the seed. By default data, model and rule; cells that differ in other fields
             need a name. Equal cells of several tables have one name and are trained once.
         seeds: Number of seeds (0, 1, ...) or the seeds themselves, where they are not those of the experiment.
     """
 
-    row: str
-    column: str
     recipe: Recipe
-    published: float | None = None
-    published_for: str = ""
-    source: str = ""
-    published_best: float | None = None
-    published_train: float | None = None
-    published_runs: int | None = None
-    approximate: bool = False
     name: str | None = None
     seeds: int | range | None = None
 
@@ -143,8 +130,8 @@ class Experiment:
 
     def runs(self, seeds: int | None = None) -> list[tuple[Cell, int, int]]:
         """(cell, seed, fold) of each run, one run of every cell after the other, so that a table fills evenly."""
-        runs = [(i, cell, *run) for cell in self.cells for i, run in enumerate(self.runs_of(cell, seeds))]
-        return [run for _, *run in sorted(runs, key=lambda run: run[0])]  # type: ignore[misc]
+        by_cell = ([(cell, *run) for run in self.runs_of(cell, seeds)] for cell in self.cells)
+        return [run for runs in itertools.zip_longest(*by_cell) for run in runs if run is not None]
 
     def replace_fields(self, **overrides: Any) -> Experiment:
         """The experiment with some fields of every recipe replaced.
@@ -175,12 +162,9 @@ class Experiment:
         for row in rows:
             if row not in self.rows:
                 raise InputError(f"rows: {self.name} has no {row!r}, expected some of {', '.join(self.rows)}")
-        return replace(
-            self,
-            rows={key: label for key, label in self.rows.items() if key in rows},
-            cells=tuple(cell for cell in self.cells if cell.row in rows),
-            baseline=self.baseline if self.baseline in rows else None,
-        )
+        labels = {key: label for key, label in self.rows.items() if key in rows}
+        cells = tuple(cell for cell in self.cells if cell.row in rows)
+        return replace(self, rows=labels, cells=cells, baseline=self.baseline if self.baseline in rows else None)
 
 
 def _place(cell: Cell) -> str:
@@ -189,20 +173,25 @@ def _place(cell: Cell) -> str:
 
 def describe_recipe(recipe: Recipe) -> str:
     """The network and its training as one phrase, without rule and seed."""
-    images = f"{recipe.train_size:,} stratified training images" if recipe.train_size else "all training images"
-    changes = [f"crops of {recipe.crop_padding}"] if recipe.crop_padding else []
-    changes = ["flips", *changes] if recipe.flip else changes
-    changes += [f"Cutout of {recipe.cutout_size}"] if recipe.cutout_size else []
-    changes += [f"mixup {recipe.mixup_alpha:g}"] if recipe.mixup_alpha else []
-    changes += [f"RandAugment {recipe.randaugment}"] if recipe.randaugment else []
-    listed = ", ".join(changes[:-1]) + " and " * (len(changes) > 1) + "".join(changes[-1:])
-    smoothing = f", label smoothing {recipe.label_smoothing:g}" if recipe.label_smoothing else ""
-    balance = {"sample": ", class-balanced sampling", "weight": ", class-balanced loss"}.get(recipe.balance, "")
-    folds = f", {recipe.folds}-fold cross-validation on the training images" if recipe.folds else ""
-    epochs = f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}"
+    augmentation = [
+        "flips" if recipe.flip else "",
+        f"crops of {recipe.crop_padding}" if recipe.crop_padding else "",
+        f"Cutout of {recipe.cutout_size}" if recipe.cutout_size else "",
+        f"mixup {recipe.mixup_alpha:g}" if recipe.mixup_alpha else "",
+        f"RandAugment {recipe.randaugment}" if recipe.randaugment else "",
+    ]
+    images = f"{recipe.train_size:,} stratified" if recipe.train_size else "all"
     rate = f"{recipe.first_epoch_lr:g}, then {recipe.lr:g}" if recipe.first_epoch_lr else f"{recipe.lr:g}"
-    network = model_info(recipe.model).paper_label
-    return (
-        f"{network}, {images} of {recipe.data}, {epochs}, batch {recipe.batch_size}, learning rate {rate}, "
-        f"weight decay {recipe.weight_decay:g}, {listed or 'no augmentation'}{smoothing}{balance}{folds}"
-    )
+    parts = [
+        model_info(recipe.model).paper_label,
+        f"{images} training images of {recipe.data}",
+        f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}",
+        f"batch {recipe.batch_size}",
+        f"learning rate {rate}",
+        f"weight decay {recipe.weight_decay:g}",
+        ", ".join(filter(None, augmentation)) or "no augmentation",
+        f"label smoothing {recipe.label_smoothing:g}" if recipe.label_smoothing else "",
+        {"sample": "class-balanced sampling", "weight": "class-balanced loss"}.get(recipe.balance, ""),
+        f"{recipe.folds}-fold cross-validation on the training images" if recipe.folds else "",
+    ]
+    return ", ".join(filter(None, parts))

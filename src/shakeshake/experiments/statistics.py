@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..utils.extras import require
-from .schema import ErrorVerdict, PairedDifference, TableDifference
+from .schema import PairedDifference, TableDifference
 
 EFFECT, POWER = 1.0, 0.8  # points of error to be shown, and in how many cases
 MAX_SEEDS = 1000
@@ -61,22 +61,20 @@ def difference(row: Runs, baseline: Runs, *, level: float = 0.95) -> TableDiffer
     parts = [(one.var(ddof=1) / len(one), len(one) - 1) for one in (by_image, *means) if len(one) > 1]
     variance = float(sum(part for part, _ in parts))
     freedom = variance**2 / sum(part**2 / free for part, free in parts) if variance else math.inf
-    interval = _student_interval(float(by_image.mean()), math.sqrt(variance), freedom, level)
-    verdict = _verdict(interval, several)
-    needed = None
-    if several and verdict == "can't tell":
-        needed = _seeds_needed(sum(float(one.var(ddof=1)) for one in means), level, groups=2, fixed=parts[0][0])
+    interval = _interval(by_image.mean(), math.sqrt(variance), freedom, level)
+    if not several:
+        interval["verdict"] = "can't tell"
+    elif interval["verdict"] == "can't tell":
+        spread = sum(one.var(ddof=1) for one in means)
+        interval["seeds_needed"] = _seeds_needed(spread, level, groups=2, fixed=parts[0][0])
     return TableDifference(
         **interval,
         row="",
         baseline="",
-        level=level,
         n=(len(row), len(baseline)),
         images=images,
         covers="seeds and test images" if several else "test images only (one seed)",
-        verdict=verdict,
         paired=paired_difference(row, baseline, level=level),
-        seeds_needed=needed,
     )
 
 
@@ -97,10 +95,9 @@ def paired_difference(row: Runs, baseline: Runs, *, level: float = 0.95) -> Pair
         return None
     pairs = np.array([100.0 * (np.mean(row[seed]) - np.mean(baseline[seed])) for seed in seeds])
     std = float(pairs.std(ddof=1))
-    interval = _student_interval(float(pairs.mean()), std / math.sqrt(len(pairs)), len(pairs) - 1, level)
-    verdict = _verdict(interval, True)
-    needed = _seeds_needed(std**2, level) if verdict == "can't tell" else None
-    return PairedDifference(**interval, level=level, n=len(seeds), std=std, verdict=verdict, seeds_needed=needed)
+    interval = _interval(pairs.mean(), std / math.sqrt(len(pairs)), len(pairs) - 1, level)
+    needed = _seeds_needed(std**2, level) if interval["verdict"] == "can't tell" else None
+    return PairedDifference(**interval, n=len(seeds), std=std, seeds_needed=needed)
 
 
 def difference_over_folds(row: Runs, baseline: Runs, folds: int, *, level: float = 0.95) -> TableDifference:
@@ -120,30 +117,22 @@ def difference_over_folds(row: Runs, baseline: Runs, folds: int, *, level: float
         np.array([[part.mean() for part in np.split(run, ends)] for run in runs.values()]) for runs in (row, baseline)
     ]
     by_fold = 100.0 * (rows[0].mean(axis=0) - rows[1].mean(axis=0))
-    error = float(by_fold.std(ddof=1)) / math.sqrt(folds)
-    interval = _student_interval(float(by_fold.mean()), error, folds - 1, level)
     return TableDifference(
-        **interval,
+        **_interval(by_fold.mean(), by_fold.std(ddof=1) / math.sqrt(folds), folds - 1, level),
         row="",
         baseline="",
-        level=level,
         n=(len(row) * folds, len(baseline) * folds),
         images=images,
         covers=f"{folds} folds",
-        verdict=_verdict(interval, True),
     )
 
 
-def _student_interval(mean: float, error: float, freedom: float, level: float) -> dict[str, Any]:
-    """The mean and the ends of Student's interval around it. error: standard error of the mean."""
-    half = float(_student().ppf((1 + level) / 2, freedom)) * error
-    return {"difference": mean, "low": mean - half, "high": mean + half}
-
-
-def _verdict(interval: Mapping[str, float], several: bool) -> ErrorVerdict:
-    if not several or interval["low"] <= 0 <= interval["high"]:
-        return "can't tell"
-    return "lower" if interval["high"] < 0 else "higher"
+def _interval(mean: float, error: float, freedom: float, level: float) -> dict[str, Any]:
+    """Student's interval as fields of ``Difference``. error: standard error of the mean."""
+    half = float(_student().ppf((1 + level) / 2, freedom) * error)
+    low, high = float(mean) - half, float(mean) + half
+    verdict = "lower" if high < 0 else "higher" if low > 0 else "can't tell"
+    return {"difference": float(mean), "low": low, "high": high, "level": level, "verdict": verdict}
 
 
 def _seeds_needed(variance: float, level: float, *, groups: int = 1, fixed: float = 0.0) -> int | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import statistics
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,18 @@ from ..utils.environment import environment
 from ..utils.files import atomic_write
 from . import correlations
 from .scales import SCALES
-from .schema import Correlation, Table, TableCell, TableColumn, TableDifference, TableFailure, TableRow, TableRun
+from .schema import (
+    Correlation,
+    Difference,
+    PublishedErrors,
+    Table,
+    TableCell,
+    TableColumn,
+    TableDifference,
+    TableFailure,
+    TableRow,
+    TableRun,
+)
 from .spec import Cell, Experiment, describe_recipe
 from .statistics import difference, difference_over_folds, unpack
 
@@ -44,34 +55,30 @@ def collect(
         failed: Name of a run directory -> why it failed, for the runs just made. For all others the files count.
         fingerprints: (seed, fold) -> fingerprint of the images that its runs must have been trained on.
     """
-    cells = [
-        _collect_cell(experiment, cell, folder, seeds, failed or {}, fingerprints or {}) for cell in experiment.cells
-    ]
-    wrong = {(cell.row, cell.column): wrong_images(cell, folder) for cell in cells}
-    differences = tuple(_differences(experiment, wrong))
+    expected = fingerprints or {}
+    cells = tuple(_collect_cell(experiment, cell, folder, seeds, failed or {}, expected) for cell in experiment.cells)
+    differences = tuple(_differences(experiment, cells, folder))
     meaningful = scale not in SCALES or SCALES[scale].meaningful
-    analyses = {
-        row: [a for cell in cells if cell.row == row for a in _analyses(cell, folder)] for row in experiment.rows
-    }
+    rules = {(cell.row, cell.recipe.rule) for cell in experiment.cells}
     correlate = {"correlation": correlations.by_block, "layerwise": correlations.by_layer}.get(experiment.kind)
     published = experiment.published_correlations or {}
     return Table(
-        name=experiment.name,
-        title=experiment.title,
-        source=experiment.source,
-        kind=experiment.kind,
+        **{
+            name: getattr(experiment, name)
+            for name in ("name", "title", "source", "kind", "published_setting", "folds")
+        },
         scale=scale,
         meaningful=meaningful,
         setting="; ".join(dict.fromkeys(cell.setting for cell in cells)),
-        published_setting=experiment.published_setting,
-        rows=tuple(TableRow(key, label, _rule(experiment, key)) for key, label in experiment.rows.items()),
+        rows=tuple(
+            TableRow(key, label, key if (key, key) in rules else None) for key, label in experiment.rows.items()
+        ),
         columns=tuple(TableColumn(key, label) for key, label in experiment.columns.items()),
         seeds=tuple(sorted({seed for cell in experiment.cells for seed in experiment.seeds_of(cell, seeds)})),
-        folds=experiment.folds,
-        cells=tuple(cells),
+        cells=cells,
         differences=differences,
         reading=tuple(describe_difference(experiment, one, meaningful) for one in differences),
-        correlations=tuple(correlate(analyses)) if correlate else (),
+        correlations=tuple(correlate(_analyses(experiment, cells, folder))) if correlate else (),
         published_correlations=tuple(Correlation(row, mean, block=block) for (row, block), mean in published.items()),
         environment=environment(),
         path=folder / f"{experiment.name}.json",
@@ -133,24 +140,20 @@ def compare_rows(row: Mapping[int, np.ndarray], baseline: Mapping[int, np.ndarra
 def describe_difference(experiment: Experiment, found: TableDifference, meaningful: bool = True) -> str:
     """A difference and its interval in one sentence or two."""
     where = f" ({found.column})" if len(experiment.columns) > 1 else ""
-    words = {"lower": "a lower error", "higher": "a higher error"}
-    paired = found.paired if experiment.paired else None
-    if paired is not None:
-        one, of = paired, f"{paired.n} pairs of equal seeds"
-    else:
-        one, of = found, f"{found.n[0]} and {found.n[1]} runs"  # type: ignore[assignment]
-    half = (one.high - one.low) / 2
-    claim = words.get(one.verdict, f"no significant difference (of {half:.2f} points or more would be, with {of})")
-    over = of if paired is not None else found.covers
-    sentence = (
+    one: Difference = found
+    over, of = found.covers, f"{found.n[0]} and {found.n[1]} runs"
+    if experiment.paired and found.paired is not None:
+        one = found.paired
+        over = of = f"{found.paired.n} pairs of equal seeds"
+    claim = f"a {one.verdict} error"
+    if one.verdict == "can't tell":
+        claim = f"no significant difference (of {(one.high - one.low) / 2:.2f} points or more would be, with {of})"
+    needed = f" About {one.seeds_needed} seeds of each would show a difference of one point."
+    return (
         f"{found.row} against {found.baseline}{where}: {one.difference:+.2f} points, {one.level:.0%} interval "
         f"{one.low:+.2f} to {one.high:+.2f} over {over}: {claim}."
+        + (" Not meaningful." if not meaningful else needed if (one.seeds_needed or 0) > min(found.n) else "")
     )
-    if not meaningful:
-        return f"{sentence} Not meaningful."
-    if (one.seeds_needed or 0) > min(found.n):
-        sentence += f" About {one.seeds_needed} seeds of each would show a difference of one point."
-    return sentence
 
 
 def _collect_run(run: RunDirectory, recipe: Recipe, seed: int, fold: int, fingerprint: str | None) -> TableRun:
@@ -219,15 +222,7 @@ def _collect_cell(
 
     errors = [run.last_error for run in runs]
     return TableCell(
-        row=cell.row,
-        column=cell.column,
-        published=cell.published,
-        published_for=cell.published_for or None,
-        published_best=cell.published_best,
-        published_train=cell.published_train,
-        published_runs=cell.published_runs,
-        approximate=cell.approximate,
-        source=cell.source,
+        **{field.name: getattr(cell, field.name) for field in fields(PublishedErrors)},
         name=cell.folder_name,
         setting=describe_recipe(cell.recipe),
         recipe=cell.recipe.to_dict(),
@@ -244,23 +239,17 @@ def _collect_cell(
     )
 
 
-def _analyses(cell: TableCell, folder: Path) -> list[dict[str, Any]]:
-    found = (_read_analysis(RunDirectory(folder / run.path)) for run in cell.runs)
-    return [analysis for analysis in found if analysis is not None]
+def _analyses(experiment: Experiment, cells: Sequence[TableCell], folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Row -> analysis.json of each of its runs that has one."""
+    runs = [(cell.row, _read_analysis(RunDirectory(folder / run.path))) for cell in cells for run in cell.runs]
+    return {row: [found for key, found in runs if key == row and found is not None] for row in experiment.rows}
 
 
-def _differences(
-    experiment: Experiment, wrong: Mapping[tuple[str, str], Mapping[int, np.ndarray]]
-) -> Iterator[TableDifference]:
+def _differences(experiment: Experiment, cells: Sequence[TableCell], folder: Path) -> Iterator[TableDifference]:
     """Every row against the baseline, column by column, where both have been analysed."""
+    wrong = {(cell.row, cell.column): wrong_images(cell, folder) for cell in cells}
     for (row, column), runs in wrong.items():
         baseline = wrong.get((experiment.baseline or "", column))
         if row != experiment.baseline and baseline and runs:
             found = compare_rows(runs, baseline, experiment.folds)
             yield replace(found, row=row, baseline=experiment.baseline or "", column=column)
-
-
-def _rule(experiment: Experiment, row: str) -> str | None:
-    """The rule of a row that is a rule, for drawing where beta lies."""
-    rules = {cell.recipe.rule for cell in experiment.cells if cell.row == row}
-    return row if row in rules else None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
+import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError
@@ -44,14 +45,18 @@ def prepare(path: Path, recipe: Recipe) -> None:
 
 
 def train_and_analyze(
-    path: Path, *, data_dir: str | None = None, analyses: str | None = None, wait: float = 0.0
+    path: Path,
+    *,
+    data_dir: str | None = None,
+    analyses: str | None = None,
+    user_code: Sequence[tuple[str, str]] = (),
+    wait: float = 0.0,
 ) -> None:
     """Train a run to its end, from its last checkpoint if it has one, and analyse it.
 
     Args:
         path: The run directory.
-        data_dir: Where the images are, if not where the recipe says.
-        analyses: Names of analyses, separated by commas, or None for all.
+        data_dir, analyses, user_code: As in ``Plan``.
         wait: Seconds to wait for a run that another process holds. The lock of a process that was just killed is
             released soon after.
 
@@ -62,6 +67,8 @@ def train_and_analyze(
     from ..analysis.run import analyze
     from ..train.fit import resume
 
+    for field, text in user_code:
+        register_user_code(field, text)
     until = time.monotonic() + wait
     while True:
         try:
@@ -76,18 +83,9 @@ def train_and_analyze(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("path", type=Path)
-    parser.add_argument("--data-dir")
-    parser.add_argument("--analyses")
-    for field in ("model", "rule"):
-        parser.add_argument(f"--{field}", action="append", default=[], metavar="FILE.py:NAME")
-    options = parser.parse_args()
-    for field in ("model", "rule"):
-        for text in getattr(options, field):
-            register_user_code(field, text)
+    """Execute the run of the second argument with the options of the first one, a JSON object."""
     try:
-        train_and_analyze(options.path, data_dir=options.data_dir, analyses=options.analyses)
+        train_and_analyze(Path(sys.argv[2]), **json.loads(sys.argv[1]))
     except RunBusy:
         return EXIT_BUSY
     return EXIT_OK
