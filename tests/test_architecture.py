@@ -2,11 +2,12 @@
 
 import ast
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from helpers import python
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "shakeshake"
@@ -138,16 +139,10 @@ def test_imports_within_the_package_are_relative():
 
 def test_importing_the_package_does_not_import_torch():
     code = "import sys, shakeshake; shakeshake.__version__; assert not {'torch', 'numpy'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    python("-c", code)
 
 
 def test_the_import_diagram_is_drawn():
-    done = subprocess.run(
-        [sys.executable, ROOT / "docs" / "dev" / "import_diagram.py"],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    assert done.stdout.startswith("graph BT\n")
-    assert "    models --> layers\n" in done.stdout
+    out, _ = python(ROOT / "docs" / "dev" / "import_diagram.py")
+    assert out.startswith("graph BT\n")
+    assert "    models --> layers\n" in out

@@ -7,17 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from helpers import python
+
 ROOT = Path(__file__).parent.parent
 NAMES = [path.stem for path in sorted((ROOT / "benchmarks").glob("*.py")) if not path.name.startswith("_")]
 OPTIONAL = {"report_pictures": "selenium"}
 TINY = ["--model", "shake_resnet8_2x4d", "--batch-size", "8"]
 
 
-def run(*arguments: str) -> str:
-    line = [sys.executable, "-m", "benchmarks", *arguments]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def run(*arguments: object) -> str:
+    return python("-m", "benchmarks", *arguments, cwd=ROOT)[0]
 
 
 def test_list_names_every_benchmark_with_its_summary():
@@ -43,8 +42,8 @@ def test_every_benchmark_shows_its_help():
         "        importlib.import_module(f'benchmarks.{name}').main(['--help'])\n"
         "    print('done', name)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, *NAMES], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("done ")] == NAMES, done.stderr
+    out, err = python("-c", code, *NAMES, cwd=ROOT)
+    assert [line.split()[1] for line in out.splitlines() if line.startswith("done ")] == NAMES, err
 
 
 def test_profile_and_steps_write_their_measurements(tmp_path):

@@ -16,28 +16,12 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from helpers import TINY_OPTIONS, write_npz
+from helpers import shakeshake_output as shakeshake
 from shakeshake.cli.main import COMMANDS, main
 from shakeshake.train.recipe import Recipe
 
-TINY = [*("--model", "shake_resnet8_2x4d", "--train-size", "60", "--batch-size", "20", "--epochs", "1")]
-TINY += ["--precision", "fp32", "--device", "cpu"]
-
-
-def shakeshake(*arguments: object, code: int = 0, env: dict | None = None, cwd: Path | None = None) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "shakeshake", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, **(env or {})},
-        cwd=cwd,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr, done.stderr
-    if code == 2:
-        assert len(done.stderr.strip().splitlines()) == 1, "one line: " + done.stderr
-    return done.stdout + done.stderr
+TINY = [*TINY_OPTIONS, "--train-size", "60"]
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
@@ -292,27 +276,15 @@ def test_resume_refuses_an_edited_recipe(unfinished):
     assert (unfinished / "checkpoint.pt").read_bytes() == before
 
 
-def npz(path: Path, **changes: object) -> Path:
-    rng = np.random.default_rng(0)
-    arrays = {
-        "x_train": rng.integers(0, 256, (60, 8, 8), dtype=np.uint8),
-        "y_train": np.arange(60) % 3,
-        "x_test": rng.integers(0, 256, (30, 8, 8), dtype=np.uint8),
-        "y_test": np.arange(30) % 3,
-    }
-    np.savez(path, **{k: v for k, v in (arrays | changes).items() if v is not None})
-    return path
-
-
 def test_resume_detects_changed_or_missing_data(tmp_path):
-    data, run = npz(tmp_path / "mine.npz"), tmp_path / "run"
+    data, run = write_npz(tmp_path / "mine.npz"), tmp_path / "run"
     shakeshake("train", data, *TINY, "--out", run)
     (run / "result.json").unlink()
-    npz(data, y_test=(np.arange(30) + 1) % 3)
+    write_npz(data, y_test=(np.arange(30) + 1) % 3)
     assert "has changed since" in shakeshake("resume", run, code=2)
     data.unlink()
     assert "mine.npz" in shakeshake("resume", run, code=2)
-    npz(data)
+    write_npz(data)
     shakeshake("resume", run)
 
 
@@ -322,7 +294,7 @@ def test_invalid_npz_is_named(tmp_path):
         ({"x_train": np.full((60, 8, 8), np.nan)}, "finite"),
         ({"y_train": np.arange(60) % 3 - 1}, "y_train"),
     ):
-        output = shakeshake("train", npz(tmp_path / "bad.npz", **changes), "--out", tmp_path / "run", code=2)
+        output = shakeshake("train", write_npz(tmp_path / "bad.npz", **changes), "--out", tmp_path / "run", code=2)
         assert expected in output
         assert "bad.npz" in output
 

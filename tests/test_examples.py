@@ -2,10 +2,10 @@
 
 import importlib.util
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
+
+from helpers import python
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -35,7 +35,5 @@ def test_shakeified_resnext_keeps_its_error_and_trains_on():
 
 def test_signal_network_runs_as_a_program_and_learns_digits():
     options = ["--epochs", "2", "--rule", "S-E-B", "--branches", "2"]
-    line = [sys.executable, EXAMPLES / "convolution_1d.py", *options]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert float(re.match(r"S-E-B, 2 branches: (\S+) %", done.stdout)[1]) < 30
+    out, _ = python(EXAMPLES / "convolution_1d.py", *options)
+    assert float(re.match(r"S-E-B, 2 branches: (\S+) %", out)[1]) < 30

@@ -1,9 +1,6 @@
 """The base installation suffices for arrays; everything else names the extra that it needs."""
 
-import os
 import re
-import subprocess
-import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +9,7 @@ import numpy as np
 import pytest
 
 import shakeshake as ss
+from helpers import python
 from shakeshake.utils.extras import EXTRAS, missing_extra, require
 
 ROOT = Path(__file__).parent.parent
@@ -34,18 +32,9 @@ MAIN = "from shakeshake.cli.main import main\nraise SystemExit(main())\n"
 
 def base_only(code: str, *arguments: object, status: int = 0, cwd: Path) -> str:
     """Run Python code where only the base dependencies can be imported; returns its output."""
-    done = subprocess.run(
-        [sys.executable, "-c", BASE_ONLY + code, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-        cwd=cwd,
-        env={**os.environ, "SHAKESHAKE_KERNELS": "0", "SHAKESHAKE_DATA": str(cwd / "none")},
-    )
-    assert done.returncode == status, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.stdout + done.stderr
+    environment = {"SHAKESHAKE_KERNELS": "0", "SHAKESHAKE_DATA": str(cwd / "none")}
+    out, err = python("-c", BASE_ONLY + code, *arguments, code=status, cwd=cwd, env=environment)
+    return out + err
 
 
 TRAIN = """

@@ -1,9 +1,6 @@
 """The sdist builds a wheel, and the wheel works outside the repository."""
 
-import os
 import shutil
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -11,23 +8,14 @@ import pytest
 import yaml
 
 import shakeshake as ss
+from helpers import python
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
 
 
 def run(*command: object, cwd: Path, **env: str) -> str:
-    done = subprocess.run(
-        [sys.executable, *map(str, command)],
-        cwd=cwd,
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return python(*command, cwd=cwd, env=env)[0]
 
 
 @pytest.fixture(scope="module")

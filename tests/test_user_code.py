@@ -2,12 +2,11 @@
 
 import inspect
 import json
-import subprocess
-import sys
 
 import pytest
 
 import shakeshake as ss
+from helpers import python
 
 pytestmark = pytest.mark.slow
 
@@ -53,11 +52,8 @@ def lab(tmp_path_factory):
 
 
 def run(folder, *arguments, status=0):
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)], cwd=folder, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == status, done.stdout + done.stderr
-    return done.stdout if status == 0 else done.stderr
+    out, err = python(*arguments, code=status, cwd=folder)
+    return err if status else out
 
 
 def train(folder, out, *options, model="lab.py:net", rule="lab.py:half"):

@@ -4,8 +4,6 @@ import base64
 import io
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,29 +12,15 @@ import torch
 from PIL import Image
 
 import shakeshake as ss
+from helpers import TINY, shakeshake_output
 from shakeshake.analysis.schema import Analysis
 from shakeshake.errors import InputError
-from shakeshake.train.recipe import Recipe
 
-DIGITS = Recipe(
-    data="digits",
-    model="shake_resnet8_2x4d",
-    epochs=2,
-    train_size=100,
-    batch_size=50,
-    flip=False,
-    crop_padding=1,
-    device="cpu",
-    checkpoint_interval_s=0.0,
-)
+DIGITS = TINY.replace(train_size=100, batch_size=50, precision="auto", checkpoint_interval_s=0.0)
 
 
 def analyze(*arguments: object, code: int = 0) -> str:
-    command = [sys.executable, "-m", "shakeshake", "analyze", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr
+    return shakeshake_output("analyze", *arguments, code=code)
 
 
 @pytest.fixture(scope="module")

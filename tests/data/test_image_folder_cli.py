@@ -2,14 +2,13 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from helpers import TINY_OPTIONS, shakeshake
 from shakeshake.data.registry import find_data, load_data
 from shakeshake.errors import InputError
 from shakeshake.train.fit import fit, resume
@@ -17,30 +16,10 @@ from shakeshake.train.open_run import evaluate
 from shakeshake.train.recipe import Recipe
 from shakeshake.train.run_directory import RunDirectory
 
-TINY = [
-    "--model",
-    "shake_resnet8_2x4d",
-    "--batch-size",
-    "10",
-    "--epochs",
-    "1",
-    "--precision",
-    "fp32",
-    "--device",
-    "cpu",
-]
+TINY = [*TINY_OPTIONS, "--batch-size", "10"]
 
 
 pytestmark = pytest.mark.usefixtures("cache")
-
-
-def shakeshake(*arguments: object, code: int = 0, cwd: Path | None = None) -> tuple[str, str]:
-    command = [sys.executable, "-m", "shakeshake", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=cwd)
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr, done.stderr
-    assert code != 2 or len(done.stderr.strip().splitlines()) == 1, done.stderr
-    return done.stdout, done.stderr
 
 
 def test_check_lists_findings(digits, tmp_path):

@@ -1,8 +1,6 @@
 """A comparison on a user's own images: planned, run, resumed, with verdicts that its intervals support."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,7 @@ import torch
 from scipy import stats
 
 import shakeshake as ss
+from helpers import python, shakeshake
 from shakeshake.errors import InputError
 from shakeshake.experiments import compare, run, statistics, tables, worker
 from shakeshake.experiments.format import format_table
@@ -163,14 +162,6 @@ def test_training_error_with_mixup_is_measured_on_original_images(tmp_path, exec
         assert row.train_mean != run.read_json("result.json")["last_train_error"]
 
 
-def shakeshake(*arguments: object, code: int = 0) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "shakeshake", "compare", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done
-
-
 def test_modules_next_to_the_images_are_not_executed(tmp_path):
     """A user's folder may have a statistics.py or a json.py, which the workers must not import."""
     npz(tmp_path / "mine.npz")
@@ -178,9 +169,7 @@ def test_modules_next_to_the_images_are_not_executed(tmp_path):
         (tmp_path / f"{name}.py").write_text(f"open('executed-{name}', 'w').close()\nraise SystemExit('executed')\n")
     options = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items()]
     options += ["--rules", "S-S-I", "--seeds", "1", "--jobs", "2", "--out", "out"]
-    command = [sys.executable, "-P", "-m", "shakeshake", "compare", "mine.npz", *options]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    python("-P", "-m", "shakeshake", "compare", "mine.npz", *options, cwd=tmp_path)
     assert not list(tmp_path.glob("executed-*"))
 
 
@@ -210,7 +199,7 @@ def half(images, branches, *, device, generator):
     )
     options = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items() if name != "model"]
     options += [f"--model={tmp_path / 'mine.py'}:Net", "--rules", f"S-S-I,{tmp_path / 'mine.py'}:half", "--seeds", 1]
-    shakeshake(tmp_path / "mine.npz", *options, "--jobs", 2, "--out", tmp_path / "out")
+    shakeshake("compare", tmp_path / "mine.npz", *options, "--jobs", 2, "--out", tmp_path / "out")
     table = read_table(tmp_path / "out" / "compare.json")
     assert [(cell.row, cell.n) for cell in table.cells] == [("E-E-B", 1), ("S-S-I", 1), ("mine.py:half", 1)]
     assert str(tmp_path) not in json.dumps([cell.recipe["model"] for cell in table.cells])
@@ -219,10 +208,10 @@ def half(images, branches, *, device, generator):
 def test_the_command_prints_only_json_and_writes_a_report(tmp_path):
     options = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items()]
     options += ["--rules", "S-S-I", "--seeds", 1, "--jobs", 2, "--out", tmp_path / "out"]
-    done = shakeshake(npz(tmp_path / "mine.npz"), *options, "--json")
-    found = json.loads(done.stdout)
+    out, err = shakeshake("compare", npz(tmp_path / "mine.npz"), *options, "--json")
+    found = json.loads(out)
     assert [verdict["row"] for verdict in found["verdicts"]] == ["S-S-I", "S-S-I"]
-    assert "2 runs, 0 of them done" in done.stderr
+    assert "2 runs, 0 of them done" in err
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Does shaking help?" in page
     assert ">published<" not in page

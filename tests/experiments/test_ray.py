@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers import finish, python, shakeshake, start
+
 pytest.importorskip("ray")
 
 EPOCHS = 500
@@ -83,8 +85,7 @@ def test_a_run_whose_node_dies_is_resumed_on_the_other(cluster, tmp_path):
     out = tmp_path / "out"
     options = ["--scale", "smoke", "--epochs", EPOCHS, "--checkpoint-interval-s", 0.5, "--eval-every", 100]
     options += ["--engine", "ray", "--address", address, "--out", out]
-    command = [sys.executable, "-m", "shakeshake", "reproduce", "correlation", *map(str, options)]
-    runner = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=RAY)
+    runner = start("-m", "shakeshake", "reproduce", "correlation", *options, env=RAY)
     cells = [out / "cells" / f"digits-shake_resnet8_2x4d-{rule}-seed0" for rule in ("E-E-B", "S-S-I")]
     end = time.monotonic() + 120
     while not all((cell / "checkpoint.pt").exists() for cell in cells):  # one run on each node
@@ -93,8 +94,7 @@ def test_a_run_whose_node_dies_is_resumed_on_the_other(cluster, tmp_path):
         time.sleep(0.05)
     assert not any((cell / "result.json").exists() for cell in cells), "too fast for this test: raise EPOCHS"
     kill_all(second)
-    said, err = runner.communicate(timeout=240)
-    assert runner.returncode == 0, said + err
+    finish(runner)
     resumed = [json.loads((cell / "environment.json").read_text()).get("resumed") for cell in cells]
     assert sorted(len(again or ()) for again in resumed) == [0, 1], "one was cut off, the other was not"
     (again,) = (again for again in resumed if again)
@@ -114,17 +114,8 @@ def test_an_address_that_does_not_answer_is_a_usage_error(tmp_path):
             ("nowhere", "address: got 'nowhere'"),
         ):
             command = ["reproduce", "correlation", "--scale", "smoke", "--engine", "ray", "--address", address]
-            done = subprocess.run(
-                [sys.executable, "-m", "shakeshake", *command, "--out", str(tmp_path / "out")],
-                capture_output=True,
-                text=True,
-                timeout=60,
-                env=RAY,
-                check=False,
-            )
-            assert done.returncode == 2
-            assert sentence in done.stderr
-            assert len(done.stderr.strip().splitlines()) == 1
+            _, err = shakeshake(*command, "--out", tmp_path / "out", code=2, env=RAY)
+            assert sentence in err
 
 
 @pytest.mark.slow
@@ -136,7 +127,5 @@ def test_modules_next_to_the_images_are_not_executed_on_the_cluster(tmp_path):
     for name in ("statistics", "random"):
         (tmp_path / f"{name}.py").write_text(f"open('{tmp_path}/executed-{name}', 'w').close()\nraise SystemExit\n")
     options = ["--engine", "ray", "--rules", "S-S-I", "--seeds", "1", "--model", "shake_resnet8_2x4d", "--epochs", "1"]
-    command = [sys.executable, "-P", "-m", "shakeshake", "compare", "mine.npz", *options, "--out", "out"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False, env=RAY)
+    python("-P", "-m", "shakeshake", "compare", "mine.npz", *options, "--out", "out", cwd=tmp_path, env=RAY)
     assert not list(tmp_path.glob("executed-*"))
-    assert done.returncode == 0, done.stdout + done.stderr

@@ -5,34 +5,24 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from helpers import finish, shakeshake_output, start
 from shakeshake.experiments import tables
 from shakeshake.experiments.plan import plan_reproduction
 
 TWO_ROWS = ("table1", "--scale", "smoke", "--rows", "E-E-B,S-S-I", "--jobs", "2")
 
 
-def start(*arguments: object) -> subprocess.Popen:
-    command = [sys.executable, "-m", "shakeshake", "reproduce", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def finish(process: subprocess.Popen, code: int = 0) -> str:
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == code, out + err
-    assert "Traceback" not in err, err
-    if code == 2:
-        assert len(err.strip().splitlines()) == 1, err
-    return out + err
+def start_reproduce(*arguments: object) -> subprocess.Popen[str]:
+    return start("-m", "shakeshake", "reproduce", *arguments)
 
 
 def reproduce(*arguments: object, code: int = 0) -> str:
-    return finish(start(*arguments), code)
+    return shakeshake_output("reproduce", *arguments, code=code)
 
 
 def cell(folder: Path, rule: str, seed: int = 0) -> Path:
@@ -43,8 +33,8 @@ def cell(folder: Path, rule: str, seed: int = 0) -> Path:
 def table(tmp_path_factory) -> tuple[Path, str]:
     """Two rows of Table 1, made by two processes at once in one folder."""
     folder = tmp_path_factory.mktemp("tables") / "shared"
-    runners = [start(*TWO_ROWS, "--out", folder) for _ in range(2)]
-    said = [finish(runner) for runner in runners]
+    runners = [start_reproduce(*TWO_ROWS, "--out", folder) for _ in range(2)]
+    said = ["".join(finish(runner)) for runner in runners]
     return folder, said[0]
 
 
@@ -126,7 +116,7 @@ def test_finished_runs_are_kept_seeds_are_added_and_a_failure_stops_no_other_run
 @pytest.mark.slow
 def test_an_interrupted_table_saves_checkpoints(tmp_path):
     options = ("correlation", "--scale", "smoke", "--epochs", 400, "--jobs", 2, "--out", tmp_path / "out")
-    process = start(*options)
+    process = start_reproduce(*options)
     folder = tmp_path / "out" / "cells"
     end = time.monotonic() + 90
     while len(list(folder.glob("*/metrics.jsonl"))) < 2:
@@ -134,7 +124,7 @@ def test_an_interrupted_table_saves_checkpoints(tmp_path):
         assert time.monotonic() < end
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)  # SIGINT is ignored by what a script starts with &
-    assert "resume with the same command" in finish(process, code=130)
+    assert "resume with the same command" in finish(process, code=130)[1]
     for run in folder.iterdir():
         assert (run / "checkpoint.pt").exists()
         assert not (run / "result.json").exists()

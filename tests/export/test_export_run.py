@@ -15,6 +15,7 @@ from huggingface_hub import ModelCard
 from torch import nn
 
 import shakeshake as ss
+from helpers import shakeshake
 from shakeshake.errors import InputError, RunError
 from shakeshake.export import model_card as card
 from shakeshake.export import onnx as onnx_format
@@ -35,7 +36,7 @@ def expected(run) -> np.ndarray:
     return ss.load(run).predict(torch.from_numpy(ss.load_data("digits").test.images)).numpy()
 
 
-def test_onnx_gives_the_same_probabilities_with_any_batch_size(run, digits, shakeshake, tmp_path):
+def test_onnx_gives_the_same_probabilities_with_any_batch_size(run, digits, tmp_path):
     out, log = shakeshake("export", run, "--format", "onnx", "--out", tmp_path / "m.onnx", "--licence", "mit")
     assert out == f"{tmp_path / 'm.onnx'}\n"
     difference = float(re.search(r"over 450 test images: onnxruntime differs by at most (\S+) in", log)[1])
@@ -71,7 +72,7 @@ def test_int8_logs_its_error_and_that_of_fp32(run, digits, tmp_path, caplog):
     assert "QuantizeLinear" in kinds
 
 
-def test_torch_export_runs_without_this_package(run, digits, shakeshake):
+def test_torch_export_runs_without_this_package(run, digits):
     shakeshake("export", run, "--format", "torch")
     extra = {"shakeshake.json": ""}
     network = torch.export.load(io.BytesIO((run / "model.pt2").read_bytes()), extra_files=extra).module()
@@ -82,7 +83,7 @@ def test_torch_export_runs_without_this_package(run, digits, shakeshake):
         assert np.allclose(network(images[:3]).numpy(), expected(run)[:3], atol=1e-5)
 
 
-def test_safetensors_has_a_model_card_that_the_hub_can_read(run, shakeshake):
+def test_safetensors_has_a_model_card_that_the_hub_can_read(run):
     out, _ = shakeshake("export", run, "--format", "safetensors", "--licence", "cc-by-4.0")
     folder = run / "huggingface"
     assert out.splitlines()[-1] == str(folder)
@@ -166,7 +167,7 @@ def test_a_run_with_the_users_own_network_is_exported(form, tmp_path):
     del registry._registered[name]
 
 
-def test_an_unfinished_run_is_refused(run, tmp_path, shakeshake):
+def test_an_unfinished_run_is_refused(run, tmp_path):
     part = tmp_path / "part"
     part.mkdir()
     for name in ("recipe.json", "metrics.jsonl", "checkpoint.pt"):

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 import shakeshake as ss
+from helpers import shakeshake
 from shakeshake.data.image_folder.decode import read_image
 
 
@@ -27,7 +28,7 @@ def folder(tmp_path_factory):
     return top
 
 
-def test_image_folder_from_training_to_export(folder, tmp_path, shakeshake):
+def test_image_folder_from_training_to_export(folder, tmp_path):
     run = tmp_path / "run"
     options = [
         "--model",

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 import shakeshake as ss
+from helpers import shakeshake
 from shakeshake.cli.inference import predict
 from shakeshake.data.image_folder.decode import UnreadableImage
 from shakeshake.data.image_folder.scan import scan
@@ -26,7 +27,7 @@ def command(arguments: list[str]) -> int:
     return predict.main(arguments, "shakeshake predict", standalone_mode=False)
 
 
-def test_probabilities_match_the_trained_network(run, photos, shakeshake, capsys):
+def test_probabilities_match_the_trained_network(run, photos, capsys):
     """As a process, and in batches that do not divide the number of images."""
     out, err = shakeshake("predict", run, photos, "--json", "--top", 10, "--device", "cpu")
     found = [json.loads(line) for line in out.splitlines()]
@@ -60,7 +61,7 @@ def test_hflip_tta_is_the_mean_over_image_and_mirror_image(run, photos):
     assert not torch.allclose(expected, model.predict(image), atol=1e-3)
 
 
-def test_unreadable_files_are_skipped_and_reported(run, photos, tmp_path, shakeshake, capsys):
+def test_unreadable_files_are_skipped_and_reported(run, photos, tmp_path, capsys):
     whole = (photos / "00.png").read_bytes()
     (tmp_path / "a.png").write_bytes(whole)
     (tmp_path / "b\n<b>.png").write_bytes(whole[:50])

@@ -1,10 +1,9 @@
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
 
+from helpers import python
 from shakeshake import InputError, create_model, list_models
 from shakeshake.models.config import make_config
 from shakeshake.models.model import load
@@ -144,4 +143,4 @@ def test_names_are_checked_without_torch():
         "from shakeshake.train.recipe import Recipe; model_info('shake_resnet26_2x32d'); Recipe(); "
         "assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    python("-c", code)

@@ -4,20 +4,12 @@ import pytest
 import torch
 import torch._inductor.config as inductor
 
+from helpers import TINY
 from shakeshake.data.registry import load_data
 from shakeshake.errors import InputError
-from shakeshake.train.recipe import Recipe
 from shakeshake.train.trainer import Trainer
 
-SMALL = Recipe(
-    data="digits",
-    model="shake_resnet8_2x4d",
-    train_size=80,
-    epochs=2,
-    batch_size=40,
-    ghost_batch_size=20,
-    crop_padding=1,
-).replace(flip=False, precision="fp32", device="cpu", lr=0.1)
+SMALL = TINY.replace(train_size=80, batch_size=40, ghost_batch_size=20, lr=0.1)
 
 
 @pytest.fixture(scope="module")

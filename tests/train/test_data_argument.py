@@ -2,10 +2,7 @@
 
 import dataclasses
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,6 +11,7 @@ from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 import shakeshake as ss
+from helpers import TINY, shakeshake
 from shakeshake.train.fit import resume
 from shakeshake.train.open_run import evaluate, open_run
 
@@ -44,16 +42,13 @@ def test_arrays_are_trained_on_and_saved_in_the_run(tmp_path):
 
 
 def test_training_is_in_float32_for_any_default_dtype(tmp_path):
-    recipe = ss.Recipe(
-        data="digits", model="shake_resnet8_2x4d", epochs=1, train_size=60, batch_size=20, crop_padding=1
-    )
     torch.set_default_dtype(torch.float64)
     try:
-        found = ss.fit(recipe.replace(precision="fp32"), tmp_path / "run", quiet=True)
+        found = ss.fit(TINY.replace(epochs=1), tmp_path / "run", quiet=True)
         assert torch.get_default_dtype() == torch.float64
     finally:
         torch.set_default_dtype(torch.float32)
-    other = ss.fit(recipe.replace(precision="fp32"), tmp_path / "other", quiet=True)
+    other = ss.fit(TINY.replace(epochs=1), tmp_path / "other", quiet=True)
     assert found == dataclasses.replace(other, seconds=found.seconds)
 
 
@@ -77,11 +72,9 @@ def test_resume_without_saved_images_is_a_usage_error(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         ss.fit(RECIPE, tmp_path / "run", data=ss.from_arrays(*digits()), minutes=1e-9, quiet=True)
     (tmp_path / "run" / "images.npz").unlink()
-    command = [sys.executable, "-m", "shakeshake", "resume", str(tmp_path / "run")]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "80"})
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert "does not exist" in done.stderr
-    assert "images.npz" in done.stderr
+    _, err = shakeshake("resume", tmp_path / "run", code=2, env={"COLUMNS": "80"})
+    assert "does not exist" in err
+    assert "images.npz" in err
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((2, 8, 8)), "digits", None])

@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from helpers import wait_for
 from shakeshake.data.dataset import Split
 from shakeshake.data.loader import Augmentation, Loader
 from shakeshake.data.registry import load_data
@@ -44,14 +44,6 @@ def finish(process: subprocess.Popen) -> str:
 
 def curve(run: Path) -> list[float]:
     return [json.loads(line)["train_loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def wait_for(path: Path, process: subprocess.Popen) -> None:
-    end = time.monotonic() + 120
-    while not path.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end, f"{path} did not appear"
-        time.sleep(0.01)
 
 
 @pytest.mark.slow

@@ -10,18 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from helpers import TINY
 from shakeshake.errors import InputError, RunError
 from shakeshake.train import checkpoint
 from shakeshake.train import fit as loop
 from shakeshake.train.checkpointer import Stopped
 from shakeshake.train.distributed import DistContext
 from shakeshake.train.fit import fit, resume, run_path
-from shakeshake.train.recipe import Recipe
 from shakeshake.train.run_directory import RunBusy, RunDirectory
 from shakeshake.utils.console import EXIT_INTERRUPTED, EXIT_OK, run_cli
 
-TINY = Recipe(data="digits", model="shake_resnet8_2x4d", rule="S-S-I", train_size=40, batch_size=20, epochs=2)
-TINY = TINY.replace(device="cpu", precision="fp32", crop_padding=1, flip=False)
+RECIPE = TINY.replace(rule="S-S-I", train_size=40)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +28,7 @@ def finished(tmp_path_factory):
     """A run whose checkpoints are one of its first step and one of its end."""
     path = tmp_path_factory.mktemp("finished") / "runs" / "digits-S-S-I-1"
     with pytest.raises(Stopped):
-        fit(TINY, path, minutes=1e-9, quiet=True)
+        fit(RECIPE, path, minutes=1e-9, quiet=True)
     resume(path, quiet=True)
     return path
 
@@ -38,7 +37,7 @@ def finished(tmp_path_factory):
 def stopped(tmp_path):
     """A run that has one step and a checkpoint."""
     with pytest.raises(Stopped):
-        fit(TINY, tmp_path / "stopped", minutes=1e-9, quiet=True)
+        fit(RECIPE, tmp_path / "stopped", minutes=1e-9, quiet=True)
     return tmp_path / "stopped"
 
 
@@ -57,8 +56,8 @@ def test_restart_after_the_last_epoch_changes_nothing(finished, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     before = sorted(entry.stat().st_mtime_ns for entry in finished.iterdir())
     for out in (finished, None):
-        assert fit(TINY, out, quiet=True).epochs == 2
-    assert run_path(TINY, DistContext(restarts=1)).absolute() == finished
+        assert fit(RECIPE, out, quiet=True).epochs == 2
+    assert run_path(RECIPE, DistContext(restarts=1)).absolute() == finished
     assert sorted(entry.stat().st_mtime_ns for entry in finished.iterdir()) == before
 
 
@@ -68,7 +67,7 @@ def test_restart_after_the_last_epoch_changes_nothing(finished, monkeypatch):
 def test_exit_status_of_a_stopped_run_prevents_torchrun_restarts(tmp_path, monkeypatch, capsys, environment, status):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert run_cli(lambda: fit(TINY, tmp_path / "run", minutes=1e-9, quiet=True)) == status
+    assert run_cli(lambda: fit(RECIPE, tmp_path / "run", minutes=1e-9, quiet=True)) == status
     assert "stopped after 1e-09 minutes in epoch 1; resume with" in capsys.readouterr().err
 
 
@@ -78,12 +77,12 @@ def test_signal_during_the_last_epoch_starts_no_further_epoch(tmp_path, monkeypa
 
     def append(run, row):
         written(run, row)
-        if row.epoch == TINY.epochs:
+        if row.epoch == RECIPE.epochs:
             signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(RunDirectory, "append_metrics", append)
     with pytest.raises(Stopped, match="by SIGTERM in epoch 2;"):
-        fit(TINY, tmp_path / "run", quiet=True)
+        fit(RECIPE, tmp_path / "run", quiet=True)
 
 
 def test_damaged_checkpoint_never_replaces_the_good_previous_one(stopped, monkeypatch):
@@ -168,7 +167,7 @@ def test_second_run_in_one_folder_is_refused(finished, tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop, "Trainer", slow)
     with pytest.raises(InputError, match="holds a finished run"):
-        fit(TINY.replace(seed=1), tmp_path / "run", quiet=True)
+        fit(RECIPE.replace(seed=1), tmp_path / "run", quiet=True)
     assert outcome(tmp_path / "run") == outcome(finished)
 
     def busy(*arguments):
@@ -177,7 +176,7 @@ def test_second_run_in_one_folder_is_refused(finished, tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop, "Trainer", busy)
     with contextlib.ExitStack() as held, pytest.raises(RunBusy):
-        fit(TINY, tmp_path / "other", quiet=True)
+        fit(RECIPE, tmp_path / "other", quiet=True)
     assert [entry.name for entry in (tmp_path / "other").iterdir()] in ([".lock"], [])
 
 
@@ -187,11 +186,11 @@ def outcome(run: Path) -> list[bytes]:
 
 def test_runs_without_out_get_separate_folders_and_invalid_ones_leave_none(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert [run_path(TINY, DistContext()).name for _ in range(2)] == ["digits-S-S-I-1", "digits-S-S-I-2"]
+    assert [run_path(RECIPE, DistContext()).name for _ in range(2)] == ["digits-S-S-I-1", "digits-S-S-I-2"]
     with pytest.raises(InputError, match="batch_size"):
-        fit(TINY.replace(batch_size=5000), quiet=True)
+        fit(RECIPE.replace(batch_size=5000), quiet=True)
     with pytest.raises(InputError, match="minutes"):
-        fit(TINY, minutes=-1.0, quiet=True)
+        fit(RECIPE, minutes=-1.0, quiet=True)
     assert len(list(Path("runs").iterdir())) == 2, "of a mistake nothing is left"
 
 
@@ -207,7 +206,7 @@ def test_moving_a_run_during_training_stops_it_and_it_can_be_resumed(tmp_path, m
 
     monkeypatch.setattr(loop.TensorBoard, "on_epoch_end", move)
     with pytest.raises(RunError, match="run was moved or removed during training"):
-        fit(TINY, run, quiet=True)
+        fit(RECIPE, run, quiet=True)
     assert run.exists() == anew
     assert not anew or [entry.name for entry in run.glob("*.pt")] == []
     assert len((there / "metrics.jsonl").read_text().splitlines()) == 1
@@ -223,4 +222,4 @@ def test_full_disk_is_reported_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr("tensorboard.summary.writer.record_writer.RecordWriter.write", full)
     with pytest.raises(RunError, match="cannot be written: No space left on device"):
-        fit(TINY, tmp_path / "run", quiet=True)
+        fit(RECIPE, tmp_path / "run", quiet=True)

@@ -8,30 +8,20 @@ import pytest
 import torch
 
 import shakeshake as ss
+from helpers import TINY
 from shakeshake.errors import InputError
 from shakeshake.models.weights import weights_as_bytes
 from shakeshake.train.auto_recipe import recipe_for
 from shakeshake.train.fit import resume
 from shakeshake.train.init_weights import read_init
-from shakeshake.train.recipe import Recipe
 
-TINY = Recipe(
-    data="digits",
-    model="shake_resnet8_2x4d",
-    train_size=100,
-    epochs=1,
-    batch_size=50,
-    flip=False,
-    crop_padding=0,
-    device="cpu",
-    precision="fp32",
-)
+RECIPE = TINY.replace(train_size=100, epochs=1, batch_size=50, crop_padding=0)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "first"
-    ss.fit(TINY, path, quiet=True)
+    ss.fit(RECIPE, path, quiet=True)
     return path
 
 
@@ -51,7 +41,7 @@ def other(tmp_path):
 
 def test_init_starts_training_from_the_weights_of_another_run(run, tmp_path):
     """A step at a rate of next to nothing leaves the weights where they began."""
-    recipe = TINY.replace(init=str(run), lr=1e-12, weight_decay=0.0)
+    recipe = RECIPE.replace(init=str(run), lr=1e-12, weight_decay=0.0)
     ss.fit(recipe, tmp_path / "second", quiet=True)
     began = ss.load(run).network.state_dict()
     for name, value in ss.load(tmp_path / "second").network.named_parameters():
@@ -62,7 +52,7 @@ def test_init_starts_training_from_the_weights_of_another_run(run, tmp_path):
 
 
 def test_different_number_of_classes_gets_a_new_head(run, other, tmp_path):
-    recipe = TINY.replace(init=str(run / "model.safetensors"), data=other, train_size=None, lr=1e-12)
+    recipe = RECIPE.replace(init=str(run / "model.safetensors"), data=other, train_size=None, lr=1e-12)
     ss.fit(recipe, tmp_path / "second", quiet=True)
     ours, theirs = ss.load(tmp_path / "second").network, ss.load(run).network
     assert ours.fc.out_features == 3
@@ -76,8 +66,8 @@ def test_different_number_of_classes_gets_a_new_head(run, other, tmp_path):
 @pytest.mark.parametrize(("names", "new_head"), [("9876543210", False), ("abcdefghij", True)])
 def test_head_is_reordered_for_the_same_class_names_and_new_for_others(run, names, new_head):
     """In another order the last layer's rows are in that order: a class keeps its own."""
-    init = read_init(TINY.replace(init=str(run)))
-    network = ss.create_model(TINY.model, num_classes=10, in_channels=1, image_size=8)
+    init = read_init(RECIPE.replace(init=str(run)))
+    network = ss.create_model(RECIPE.model, num_classes=10, in_channels=1, image_size=8)
     drawn = network.fc.weight.clone()
     assert init.load_into(network, tuple(names)) is new_head
     trained = ss.load(run).network
@@ -88,7 +78,7 @@ def test_head_is_reordered_for_the_same_class_names_and_new_for_others(run, name
 def test_resume_restarts_from_the_same_init_weights_or_raises(run, tmp_path):
     first = tmp_path / "first"
     shutil.copytree(run, first)
-    recipe = TINY.replace(init=str(first))
+    recipe = RECIPE.replace(init=str(first))
     ss.fit(recipe, tmp_path / "whole", quiet=True)
     begun = tmp_path / "begun"  # killed before its first checkpoint
     begun.mkdir()
@@ -117,7 +107,7 @@ def test_resume_restarts_from_the_same_init_weights_or_raises(run, tmp_path):
 
 def test_model_defaults_to_that_of_the_init_run(run):
     recipe, _ = recipe_for("digits", {"init": str(run), "epochs": 1})
-    assert recipe.model == TINY.model
+    assert recipe.model == RECIPE.model
     assert recipe.init_sha256 == hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
     assert recipe_for("digits", {"init": str(run), "model": "cifar_resnet8"})[0].model == "cifar_resnet8"
 
@@ -147,6 +137,6 @@ def test_incompatible_init_weights_raise_one_line(run, tmp_path):
         ({"init": str(run), "init_sha256": "0" * 64}, "restore the weights that the run started from"),
     ):
         with pytest.raises(InputError, match=said) as told:
-            ss.fit(TINY.replace(**changes), tmp_path / "run", quiet=True)
+            ss.fit(RECIPE.replace(**changes), tmp_path / "run", quiet=True)
         assert "\n" not in str(told.value)
         assert not (tmp_path / "run").exists()

@@ -11,18 +11,9 @@ import pytest
 import torch
 
 import shakeshake as ss
+from helpers import TINY
 
-RECIPE = ss.Recipe(
-    data="digits",
-    model="shake_resnet8_2x4d",
-    train_size=60,
-    epochs=1,
-    batch_size=20,
-    flip=False,
-    crop_padding=1,
-    device="cpu",
-    precision="fp32",
-)
+RECIPE = TINY.replace(epochs=1)
 
 
 def process_state():

@@ -8,13 +8,13 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from helpers import TINY_OPTIONS, finish, python, shakeshake_output, start, wait_for
 from shakeshake.train import checkpoint
 
 HERE = Path(__file__).parent
@@ -28,23 +28,9 @@ def outcome(run: Path) -> tuple[bytes, list[dict], dict]:
     return (run / "model.safetensors").read_bytes(), rows, result[0]
 
 
-def shakeshake(*arguments: object, **more) -> subprocess.Popen:
-    command = [sys.executable, "-m", "shakeshake", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
-
-
-def finish(process: subprocess.Popen, code: int = 0) -> str:
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == code, err
-    assert "Traceback" not in err, err
-    return out + err
-
-
-def start(out: Path, *more: object, **options) -> subprocess.Popen:
-    recipe = "--model shake_resnet8_2x4d --rule S-S-I --train-size 60 --batch-size 20 --precision fp32 --device cpu"
-    return shakeshake(
-        "train", "digits", *recipe.split(), "--epochs", 3, "--checkpoint-interval-s", 0, "--out", out, *more, **options
-    )
+def start_training(out: Path, *more: object, **options) -> subprocess.Popen[str]:
+    recipe = [*TINY_OPTIONS, "--rule", "S-S-I", "--train-size", 60, "--epochs", 3, "--checkpoint-interval-s", 0]
+    return start("-m", "shakeshake", "train", "digits", *recipe, "--out", out, *more, **options)
 
 
 def stamp(run: Path) -> int:
@@ -56,19 +42,9 @@ def stamp(run: Path) -> int:
     return max(times)
 
 
-def wait_for(path: Path, process: subprocess.Popen, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not path.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end, f"{path} did not appear"
-        time.sleep(0.01)
-
-
 def check_crashes(out: Path, first: int, last: int, stride: int) -> int:
-    command = [sys.executable, str(HERE / "crash.py"), str(out), str(first), str(last), str(stride)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    stdout, _ = finish(start(HERE / "crash.py", out, first, last, stride), timeout=500)
+    told = json.loads(stdout)
     alone = outcome(out / "alone")
     for name in told["killed"]:
         assert outcome(out / name) == alone, f"{name} differs from the uninterrupted run"
@@ -91,13 +67,13 @@ def test_resume_is_bit_identical_after_sigkill_at_every_write(tmp_path):
 def alone(tmp_path_factory) -> Path:
     """A run of three epochs that nothing interrupts."""
     run = tmp_path_factory.mktemp("alone") / "run"
-    finish(start(run))
+    finish(start_training(run))
     return run
 
 
 @pytest.mark.slow
 def test_resume_is_bit_identical_after_sigkill_at_random_times(tmp_path, alone):
-    process = start(tmp_path / "killed")
+    process = start_training(tmp_path / "killed")
     wait_for(tmp_path / "killed" / checkpoint.NAME, process)
     moments = random.Random(0)
     for _ in range(3):
@@ -105,7 +81,7 @@ def test_resume_is_bit_identical_after_sigkill_at_random_times(tmp_path, alone):
         process.kill()
         process.communicate()
         before = stamp(tmp_path / "killed")
-        process = shakeshake("resume", tmp_path / "killed")
+        process = start("-m", "shakeshake", "resume", tmp_path / "killed")
         while process.poll() is None and stamp(tmp_path / "killed") == before:
             time.sleep(0.001)
     finish(process)
@@ -115,11 +91,11 @@ def test_resume_is_bit_identical_after_sigkill_at_random_times(tmp_path, alone):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_saves_a_checkpoint_and_exits_with_130(tmp_path, number):
     run = tmp_path / "run"
-    process = start(run, "--epochs", 10_000, "--checkpoint-interval-s", 3600)
+    process = start_training(run, "--epochs", 10_000, "--checkpoint-interval-s", 3600)
     wait_for(run / "metrics.jsonl", process)
     began = time.monotonic()
     process.send_signal(number)
-    message = finish(process, code=130)
+    _, message = finish(process, code=130)
     assert time.monotonic() - began < 10
     assert f"shakeshake resume {run}" in message
     state = checkpoint.load(run)["trainer"]
@@ -134,7 +110,7 @@ def test_resume_is_bit_identical_after_a_damaged_checkpoint(tmp_path, alone):
     with open(run / "metrics.jsonl", "a") as file:
         file.write('{"epoch": 4, "st')
     (run / "model.safetensors").unlink()
-    assert "damaged" in finish(shakeshake("resume", run))
+    assert "damaged" in shakeshake_output("resume", run)
     assert outcome(run) == outcome(alone)
 
 
@@ -142,17 +118,17 @@ def test_full_disk_stops_the_run_and_resume_is_bit_identical(tmp_path, alone):
     run = tmp_path / "run"
     size = (alone / checkpoint.NAME).stat().st_size
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))  # noqa: E731
-    message = finish(start(run, preexec_fn=limit), code=1)
+    _, message = finish(start_training(run, preexec_fn=limit), code=1)
     assert f"{run} cannot be written: File too large" in message
     assert not list(run.glob("*.part"))
     assert not list(run.glob(".*.part"))
-    finish(shakeshake("resume", run))
+    shakeshake_output("resume", run)
     assert outcome(run) == outcome(alone)
 
 
 def test_divergence_is_reported_with_its_step_and_keeps_a_finite_checkpoint(tmp_path):
     run = tmp_path / "run"
-    message = finish(start(run, "--epochs", 50, "--lr", 1e18), code=1)
+    _, message = finish(start_training(run, "--epochs", 50, "--lr", 1e18), code=1)
     assert re.search(r"epoch \d+, .*step \d+ of 3: .* (is|not) ", message)
     assert "--lr" in message
     state = checkpoint.load(run)
@@ -162,9 +138,9 @@ def test_divergence_is_reported_with_its_step_and_keeps_a_finite_checkpoint(tmp_
 
 def test_second_process_cannot_train_the_same_run(tmp_path):
     run = tmp_path / "run"
-    process = start(run, "--epochs", 10_000)
+    process = start_training(run, "--epochs", 10_000)
     wait_for(run / checkpoint.NAME, process)
-    assert "another process" in finish(shakeshake("resume", run), code=2)
+    assert "another process" in shakeshake_output("resume", run, code=2)
     process.kill()
     process.communicate()
 
@@ -174,7 +150,7 @@ def test_fit_from_python_is_bit_identical_to_the_command(tmp_path, alone):
         "import json, sys; from shakeshake import Recipe, fit; "
         "fit(Recipe.from_dict(json.load(open(sys.argv[1] + '/recipe.json'))), sys.argv[2], quiet=True)"
     )
-    subprocess.run([sys.executable, "-c", code, str(alone), str(tmp_path / "again")], check=True, timeout=120)
+    python("-c", code, alone, tmp_path / "again")
     assert outcome(tmp_path / "again") == outcome(alone)
 
 
@@ -188,7 +164,7 @@ def test_run_recorded_before_new_recipe_fields_resumes_but_an_edited_one_does_no
     state["recipe"] = {name: value for name, value in state["recipe"].items() if name not in young}
     checkpoint.save(run, state)
     (run / "recipe.json").write_text(json.dumps(recipe | {"schedule": "steps"}))
-    assert "schedule: " in finish(shakeshake("resume", run), code=2)
+    assert "schedule: " in shakeshake_output("resume", run, code=2)
     (run / "recipe.json").write_text(json.dumps({k: v for k, v in recipe.items() if k not in young}))
-    finish(shakeshake("resume", run))
+    shakeshake_output("resume", run)
     assert outcome(run) == outcome(alone)

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from helpers import TINY
 from shakeshake.data.registry import load_data
 from shakeshake.errors import InputError, RunError
 from shakeshake.layers.rules import ShakeRule
@@ -17,18 +18,9 @@ from shakeshake.train import trainer as trainer_module
 from shakeshake.train.device import choose_precision
 from shakeshake.train.evaluate import evaluate_network
 from shakeshake.train.fit import fit
-from shakeshake.train.recipe import Recipe
 from shakeshake.train.trainer import Trainer
 
-SMALL = Recipe(
-    data="digits",
-    model="shake_resnet8_2x4d",
-    rule="E-E-B",
-    train_size=100,
-    epochs=2,
-    batch_size=40,
-    ghost_batch_size=None,
-).replace(flip=False, crop_padding=1, precision="fp32", device="cpu", lr=0.1, weight_decay=0.01)
+SMALL = TINY.replace(rule="E-E-B", train_size=100, batch_size=40, ghost_batch_size=None, lr=0.1, weight_decay=0.01)
 
 
 @pytest.fixture(scope="module")
