@@ -1,4 +1,4 @@
-"""ShakeShakeClassifier: an estimator as scikit-learn wants one, which trains as fit() does."""
+"""ShakeShakeClassifier passes scikit-learn's checks and trains like fit()."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -45,7 +45,7 @@ def test_cross_validation_and_grid_search_work_on_images(digits):
 
 
 def test_estimator_trains_like_fit(digits, tmp_path):
-    """The run it leaves is one; model_ is its model; the images in it are those that were given."""
+    """Its run is an ordinary run with the images passed to fit, and model_ is its model."""
     x, y = digits
     x, y, x_test, y_test = x[:200], y[:200], x[200:], y[200:]
     before = torch.get_rng_state()
@@ -61,7 +61,7 @@ def test_estimator_trains_like_fit(digits, tmp_path):
     p = estimator.predict_proba(x_test)
     expected = ss.load(estimator.run_).predict(torch.from_numpy(x_test[:, None].copy())).numpy()
     assert np.allclose(p, expected, atol=1e-6)
-    # Another fit has a folder of its own, the same seed the same weights; without eval_set all is trained on.
+    # A second fit gets a new folder and, with the same seed, the same weights; without eval_set it uses all images.
     again = clone(estimator).fit(x, y)
     assert again.run_ != estimator.run_
     assert estimator.model_.temperature != 1
@@ -82,7 +82,7 @@ def test_concurrent_fits_in_threads_match_a_single_fit(digits):
 
 
 def test_arrays_are_scaled_and_padded_to_square_uint8_images():
-    """Grey or colour, of any numbers and any shape: what the network is shown."""
+    """Grey and colour images, rows of features, any value range and aspect ratio."""
     from shakeshake.classifier import _scale, _to_squares
 
     def shown(x, like=None):

@@ -77,7 +77,7 @@ def test_branch_correlation_equals_numpy(branches, mean, monkeypatch):
 
 @pytest.mark.parametrize("name", ["shake_resnet8_2x4d", "shake_resnet8_3x4d", "shake_resnext11_2x2x8d"])
 def test_layer_outputs_are_seen_before_an_in_place_relu(name):
-    """Against a slow reference that calls every layer by hand."""
+    """Against a slow reference that calls every layer explicitly."""
     torch.manual_seed(1)
     model = ss.create_model(name, image_size=8).eval()
     images = torch.randn(6, 3, 8, 8)

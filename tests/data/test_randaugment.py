@@ -1,4 +1,4 @@
-"""RandAugment is a function of (seed, epoch, step), leaves torch's generators alone, and is missed in one sentence."""
+"""RandAugment depends only on (seed, epoch, step) and leaves torch's generators unchanged."""
 
 import sys
 

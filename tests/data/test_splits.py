@@ -1,4 +1,4 @@
-"""Folds: stratified, reproducible, and each image tested once."""
+"""Stratified, reproducible folds that test each image once."""
 
 import numpy as np
 import pytest

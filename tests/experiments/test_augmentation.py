@@ -1,4 +1,4 @@
-"""The study of shaking without augmentation is what its plan says it is."""
+"""The study of shaking without augmentation matches its plan."""
 
 import pytest
 

@@ -23,7 +23,7 @@ TINY = {"model": "shake_resnet8_2x4d", "epochs": 1, "batch_size": 20, "device": 
 
 
 def npz(path: Path, seed: int = 0) -> Path:
-    """Uneven classes that can be told apart: brighter is higher."""
+    """Imbalanced classes that differ in brightness."""
     random = np.random.default_rng(seed)
 
     def some(*counts: int) -> tuple[np.ndarray, np.ndarray]:
@@ -38,7 +38,7 @@ def npz(path: Path, seed: int = 0) -> Path:
 
 @pytest.fixture
 def executed(monkeypatch) -> list[str]:
-    """Executes runs in this process; the names of those that were executed."""
+    """Execute runs in this process and record their names."""
     names: list[str] = []
 
     def here(plan, paths, on_poll, on_end):
@@ -174,7 +174,7 @@ def test_modules_next_to_the_images_are_not_executed(tmp_path):
 
 
 def test_a_users_network_and_rule_are_compared(tmp_path):
-    """Every run is a process, which has to register the user's code as well."""
+    """Every run is a separate process, which must also register the user's code."""
     npz(tmp_path / "mine.npz")
     (tmp_path / "mine.py").write_text(
         """

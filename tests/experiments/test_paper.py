@@ -1,4 +1,4 @@
-"""The declared experiments against the paper: published errors and recipes, and what a scale may change of them."""
+"""The declared experiments against the paper's errors and recipes, and the effect of a scale on them."""
 
 import csv
 

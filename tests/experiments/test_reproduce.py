@@ -31,7 +31,7 @@ def cell(folder: Path, rule: str, seed: int = 0) -> Path:
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory) -> tuple[Path, str]:
-    """Two rows of Table 1, made by two processes at once in one folder."""
+    """Two rows of Table 1, written by two concurrent processes in one folder."""
     folder = tmp_path_factory.mktemp("tables") / "shared"
     runners = [start_reproduce(*TWO_ROWS, "--out", folder) for _ in range(2)]
     said = ["".join(finish(runner)) for runner in runners]

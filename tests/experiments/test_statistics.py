@@ -1,4 +1,4 @@
-"""The intervals: against textbook formulas, and what they say when there is no difference."""
+"""Confidence intervals against textbook formulas, and their false positive rate."""
 
 import base64
 import math

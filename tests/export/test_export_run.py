@@ -27,7 +27,7 @@ from shakeshake.utils import files
 
 @pytest.fixture(scope="module")
 def digits():
-    """Test images (450, 8, 8, 1), their labels, and what the plain network says of them."""
+    """Test images (450, 8, 8, 1), their labels, and the probabilities of the original network."""
     test = ss.load_data("digits").test
     return test.images.transpose(0, 2, 3, 1), test.labels
 

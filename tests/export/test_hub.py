@@ -1,4 +1,4 @@
-"""Models pushed to and loaded from a local server with the parts of the hub's protocol that this needs."""
+"""Models pushed to and loaded from a local server that implements the required parts of the hub's protocol."""
 
 import base64
 import hashlib

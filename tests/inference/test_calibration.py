@@ -1,4 +1,4 @@
-"""The temperature against what it has to be: known by construction, by brute force, and with nothing to learn from."""
+"""The temperature against known factors, against a grid search, and with very few images."""
 
 import dataclasses
 
@@ -48,7 +48,7 @@ def test_temperature_stays_moderate_if_all_of_few_images_are_correct():
 
 
 def test_cross_fitted_temperature_excludes_the_own_fold():
-    """A wrong label changes the probabilities of others and never those of its own fold."""
+    """A wrong label never changes the probabilities of images in the same fold."""
     logits, labels = drawn(100)
     before = cross_fitted(logits, labels)
     other = labels.copy()

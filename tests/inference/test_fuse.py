@@ -1,4 +1,4 @@
-"""The fused network computes what the network computes in evaluation, for every kind of network there is."""
+"""Fused networks compute the same as the originals in evaluation mode, for every model family."""
 
 import copy
 
@@ -36,7 +36,7 @@ NETWORKS = [
 
 
 def trained(name: str, **options) -> nn.Module:
-    """A network whose BN layers are far from the identity."""
+    """A network whose BN layers differ from the identity."""
     torch.manual_seed(0)
     model = ss.create_model(name, **options)
     for module in model.modules():
@@ -65,12 +65,12 @@ def test_fused_network_matches_the_original(name, options, side):
     assert torch.equal(images, given)
     assert not fused.training
     assert not any(parameter.requires_grad for parameter in fused.parameters())
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items()), "the model is as it was"
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items()), "the model is unchanged"
 
 
 @pytest.mark.parametrize("name", ["shake_resnet8_2x4d", "shake_resnet8_2x32d"])
 def test_packed_weights_follow_changes_of_weights_shape_and_dtype(name):
-    """Inputs of another shape, weights that change, another precision, a copy, a graph: after the first call, too."""
+    """After the first call: other shapes, changed weights, a copy, another dtype, gradients and export."""
     model = trained(name).eval()
     fused = ss.fuse(model)
     images = torch.randn(3, 3, 32, 32)
@@ -96,7 +96,7 @@ def test_packed_weights_follow_changes_of_weights_shape_and_dtype(name):
 @pytest.mark.parametrize("name", ["shake_resnet8_2x4d", "shake_resnet8_2x32d"])
 @pytest.mark.parametrize("images", [1, 64])
 def test_packed_weights_keep_the_storage_of_the_originals_alive(name, images):
-    """After ``weight.data = ...``, which leaves the version as it was: only the address tells that it is another."""
+    """``weight.data = ...`` keeps the version counter, so only the address identifies the new tensor."""
     fused, x = ss.fuse(trained(name).eval()), torch.randn(images, 3, 32, 32)
     weight = next(fused.stages.parameters())
     with torch.no_grad():
@@ -111,7 +111,7 @@ def test_packed_weights_keep_the_storage_of_the_originals_alive(name, images):
 
 @torch.no_grad()
 def test_transforms_and_flop_counters_see_plain_operations():
-    """A kernel that is called by address would give numbers that are none, or end the process."""
+    """Kernels called by address would return garbage or crash under vmap, functionalize and tracing."""
     fused, (x, other) = ss.fuse(trained("shake_resnet8_2x16d").eval()), torch.randn(2, 8, 3, 32, 32)
     expected = fused(x)
     assert torch.allclose(torch.vmap(fused)(x[:, None])[:, 0], expected, atol=1e-5)
@@ -136,14 +136,14 @@ def test_branches_become_one_chain_of_convolutions():
 
 
 class TwiceBlock(ShakeBlock):
-    """A user's block that computes something else than the block that it derives from."""
+    """A user's block that computes something other than its base class."""
 
     def forward(self, x):
         return 2 * super().forward(x)
 
 
 class HalvedShake(ss.ShakeShake):
-    """A user's layer that computes something else than ShakeShake."""
+    """A user's layer that computes something other than ShakeShake."""
 
     def forward(self, *branches):
         return super().forward(*branches) / 2
@@ -161,7 +161,7 @@ class PlainBlock(nn.Module):
 
 
 class TapNet(ConvNet):
-    """A user's network that uses the stages in its own way."""
+    """A user's network with a different forward through the stages."""
 
     def forward(self, x):
         x = self.stem(x)

@@ -1,4 +1,4 @@
-"""Kernels prepared once for few images compute what the modules compute, and only as long as these are the same."""
+"""Kernels prepared for small batches match the modules and are prepared again after changes."""
 
 import copy
 from concurrent.futures import ThreadPoolExecutor
@@ -37,7 +37,7 @@ def network(name: str = "shake_resnet14_2x32d", dtype: torch.dtype = torch.float
 
 
 def by_modules(fused: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """A hook in a block is called, so nothing can have been prepared."""
+    """Run the modules themselves: a hook in a block prevents the use of prepared kernels."""
     with fused.stages[0][0].register_forward_hook(lambda module, given, y: None), torch.inference_mode():
         return fused(x)
 
@@ -101,7 +101,7 @@ def test_later_calls_do_not_change_earlier_results():
 
 
 def test_changed_modules_are_prepared_again():
-    """Weights, biases, a module in another's place, a hook, threads; a copy shares nothing with what it is one of."""
+    """Changed weights and biases, replaced modules and hooks; copies share nothing with the original."""
     x = torch.randn(1, 3, 32, 32)
     fused = network()
     seen = []

@@ -28,7 +28,7 @@ def command(arguments: list[str]) -> int:
 
 
 def test_probabilities_match_the_trained_network(run, photos, capsys):
-    """As a process, and in batches that do not divide the number of images."""
+    """By the command, with batches that do not divide the number of images."""
     out, err = shakeshake("predict", run, photos, "--json", "--top", 10, "--device", "cpu")
     found = [json.loads(line) for line in out.splitlines()]
     assert err == ""

@@ -1,4 +1,4 @@
-"""Building the library: what happens without a compiler or a cache, and with a damaged cached library."""
+"""Building the kernels without a compiler or cache, and with a damaged cached library."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from shakeshake.kernels import build
 
 @pytest.mark.parametrize("broken", [{"SHAKESHAKE_KERNELS": "0"}, {"PATH": ""}, {"XDG_CACHE_HOME": "/dev/null"}])
 def test_networks_train_with_plain_operations_without_kernels(broken, tmp_path):
-    """Switched off, no compiler, no cache: there is a reason for each."""
+    """A reason is given for disabled kernels, a missing compiler and an unwritable cache."""
     code = """
 import torch
 from shakeshake import create_model, kernels
@@ -29,7 +29,7 @@ print(build.unavailable_reason())
 
 @pytest.fixture
 def small_library(monkeypatch, tmp_path):
-    """Compiles one function only, which takes no time."""
+    """Compile a single function, to save time."""
     if build.load_library() is None:
         pytest.skip(f"no kernels: {build.unavailable_reason()}")
     (tmp_path / "one.cpp").write_text('extern "C" int one() { return 1; }')
@@ -40,7 +40,7 @@ def small_library(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("size", [0, 5000])
 def test_truncated_library_is_compiled_again(small_library, size):
-    """Loading it would end the process at the first missing page, at every training on that machine."""
+    """Loading it would crash the process at the first missing page."""
     assert build._load.__wrapped__().one() == 1
     (kept,) = small_library.iterdir()
     whole = kept.read_bytes()

@@ -136,14 +136,14 @@ def test_plain_operations_run_with_hooks_frozen_bn_in_evaluation_and_in_other_dt
 
 
 class HalvedShake(ShakeShake):
-    """A user's layer that computes something else than ShakeShake."""
+    """A user's layer that computes something other than ShakeShake."""
 
     def forward(self, *branches):
         return super().forward(*branches) / 2
 
 
 class ScaledBlock(ShakeBlock):
-    """A user's block that computes something else than ShakeBlock."""
+    """A user's block that computes something other than ShakeBlock."""
 
     def forward(self, x):
         return 2 * super().forward(x)

@@ -210,7 +210,7 @@ def test_conv_bias_act_equals_convolution_bias_sum_and_relu(dtype, shape, mask, 
 
 
 def test_shapes_cover_winograd_and_direct_convolution():
-    """Otherwise the tests above would miss one of the two."""
+    """Otherwise the tests above would cover only one of the two."""
     for dtype in (torch.float32, torch.bfloat16):
         for shapes in ([(shape[0], *shape[3:]) for shape in HEADS if shape[2] == 1], [(t[0], *t[2:4]) for t in TAILS]):
             assert {convs.uses_winograd(image((5, *shape), dtype, 1), 1) for shape in shapes} == {False, True}

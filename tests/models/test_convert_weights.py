@@ -132,7 +132,7 @@ class Pytorchcv(Theirs):
 
 
 def lively(network: nn.Module) -> nn.Module:
-    """With statistics and affine parameters that are not their neutral values."""
+    """Set statistics and affine parameters to values that are not neutral."""
     torch.manual_seed(0)
     for value in network.state_dict().values():
         value.copy_(torch.rand_like(value) + 0.1 if value.dim() == 1 else value) if value.is_floating_point() else None

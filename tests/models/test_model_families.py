@@ -83,7 +83,7 @@ def test_compiles_to_one_graph_with_the_same_gradients(name):
 
 
 def test_compiled_network_draws_at_every_call():
-    """One graph with the drawing in it, afresh at every call."""
+    """The random draw is part of the graph and is repeated at every call."""
     torch._dynamo.reset()
     model = torch.compile(build("shake_resnet8_2x4d", rule="S-S-I"), backend="aot_eager", fullgraph=True)
     y = model(images())

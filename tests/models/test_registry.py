@@ -33,7 +33,7 @@ from shakeshake.models.weights import weights_as_bytes
     ],
 )
 def test_published_parameter_counts(name, classes, parameters):
-    """The author's figures; for the others those of public code (resnet20: 0.27M and wrn28_10: 36.5M in the papers)."""
+    """Counts from the author's release, and from public code for baselines (papers: resnet20 0.27M, wrn28_10 36.5M)."""
     assert count_parameters(name, num_classes=classes) == parameters
 
 
@@ -97,7 +97,7 @@ def test_invalid_options_are_named(option):
 
 
 def test_options_cannot_contradict_the_name_or_belong_to_another_family():
-    """What a name says cannot be said otherwise beside it, and networks have no options of others."""
+    """For example, a depth that differs from the name, or an option of another family."""
     for name, option in (("shake_resnet8_2x4d_a", {"skip": True}), ("wrn10_1", {"skip_shift": "mirrored"})):
         with pytest.raises(InputError, match=f"^{next(iter(option))}: not an option of {name}"):
             create_model(name, **option)

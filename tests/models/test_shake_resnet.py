@@ -215,7 +215,7 @@ for channels in (2, 4, 8, 12):
 
 
 def test_narrow_skips_train_without_avx512():
-    """By oneDNN's strided 1x1 convolutions they don't: wrong gradients of the weights, and broken memory."""
+    """oneDNN's strided 1x1 convolutions would give wrong weight gradients and corrupt memory."""
     told = subprocess.run(
         [sys.executable, "-c", NARROW],
         env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},

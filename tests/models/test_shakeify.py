@@ -10,7 +10,7 @@ from shakeshake.models.shakeify import ShakenHalves
 
 
 class Block(nn.Module):
-    """A residual block as the public implementations of ResNeXt write it; its names are theirs."""
+    """A residual block with the attribute names of public ResNeXt implementations."""
 
     def __init__(self, channels: int, groups: int, *, bias: bool = False, norm=nn.BatchNorm2d, dimensions: int = 2):
         super().__init__()
@@ -30,7 +30,7 @@ class Block(nn.Module):
 
 
 def trained(network: nn.Module, *shape: int) -> nn.Module:
-    """Weights, running statistics and BN's parameters as no initialisation has them."""
+    """Set weights, BN parameters and running statistics to values far from their initialisation."""
     torch.manual_seed(3)
     for p in network.parameters():
         nn.init.normal_(p, 0.2, 0.5)
@@ -40,7 +40,7 @@ def trained(network: nn.Module, *shape: int) -> nn.Module:
 
 
 def sequential(channels: int) -> nn.Module:
-    """The same in nn.Sequentials, depthwise, nested."""
+    """The same block as nested nn.Sequentials with depthwise convolutions."""
     inner = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.BatchNorm2d(16), nn.SiLU())
     return nn.Sequential(nn.Conv2d(channels, 16, 1), inner, nn.Dropout(0.1), nn.Conv2d(16, channels, 1))
 
@@ -86,7 +86,7 @@ def test_copy_without_bn_has_the_same_gradients_under_even_even(case):
 
 
 def test_copy_with_bn_starts_at_the_same_scale_under_even_even():
-    """In training each half has its own statistics; what the BN has learnt is shared out for it."""
+    """In training, each half has separate statistics, and the BN parameters are split to keep the scale."""
     torch.manual_seed(0)
     conv, bn, h = nn.Conv2d(16, 64, 1), nn.BatchNorm2d(64), torch.randn(64, 16, 5, 5)
     nn.init.uniform_(bn.weight, 0.5, 2.0)

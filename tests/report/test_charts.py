@@ -28,7 +28,7 @@ def overflow(browser):
 
 
 def tip(browser, part):
-    """The text that the chart shows when the mouse is over a part."""
+    """Return the text that the chart shows when the mouse is over a part."""
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", part)
     ActionChains(browser).move_to_element(part).perform()
     shown = [tip for tip in browser.find_elements(By.CLASS_NAME, "tip") if tip.is_displayed()]

@@ -69,7 +69,7 @@ def test_page_fits_a_phone(browser, open_page, tmp_path, make_run):
 
 
 def test_hostile_names_are_escaped(browser, open_page, tmp_path, make_run):
-    """Names are text: the policy that forbids other scripts finds nothing to refuse."""
+    """Names are shown as text, and the content security policy reports no violation."""
     runs = [make_run(tmp_path / HOSTILE, rule=CLOSING, seed={CLOSING: [CLOSING]}), make_run(tmp_path / "b")]
     open_page(write_report(runs, tmp_path / "report.html"))
     assert browser.get_log("browser") == []  # a refused script or image would be logged

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there; a broken one falls back to the one before."""
+"""Checkpoints are written atomically, and a damaged one falls back to the previous one."""
 
 import os
 from pathlib import Path
@@ -67,11 +67,11 @@ def test_atomic_write_replaces_the_file_atomically(tmp_path, monkeypatch):
     inode = path.stat().st_ino
     atomic_write(path, "new")
     assert path.read_text() == "new"
-    assert path.stat().st_ino != inode, "another file in its place, not the old one written over"
+    assert path.stat().st_ino != inode, "a new file, not the old one overwritten"
 
 
 def test_previous_checkpoint_loads_if_the_newest_is_missing(tmp_path):
-    """A kill between the two renames of save()."""
+    """The process was killed between the two renames of save()."""
     checkpoint.save(tmp_path, state(1))
     os.replace(tmp_path / checkpoint.NAME, tmp_path / checkpoint.PREVIOUS)
     assert checkpoint.load(tmp_path)["n"] == 1

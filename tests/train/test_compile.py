@@ -1,4 +1,4 @@
-"""--compile-mode: the same step by torch's compiler, its random numbers included."""
+"""Training steps under torch.compile, including their random coefficients."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def digits():
 
 
 def epoch(trainer: Trainer) -> torch.Tensor:
-    """The losses of its steps."""
+    """Train one epoch and return the loss of each step."""
     for batch in trainer.loader.epoch(trainer.epoch, trainer.step_in_epoch):
         trainer.train_step(batch)
     return trainer.loss_per_step.clone()

@@ -1,4 +1,4 @@
-"""Images that a caller has: arrays, torch's and Hugging Face's data sets; trained on, kept in the run, found again."""
+"""The data argument of fit(): arrays and datasets of torch and Hugging Face, which are saved in the run."""
 
 import dataclasses
 import json
@@ -90,7 +90,7 @@ def test_invalid_data_arguments_are_refused(tmp_path, wrong):
 
 
 class Photos(Dataset):
-    """As torchvision's ImageFolder: PIL images of several sizes, a list of classes."""
+    """Like torchvision's ImageFolder: PIL images of several sizes, and a list of classes."""
 
     classes = ("dark", "light")
     features = torch.zeros(3)  # not those of Hugging Face
@@ -103,7 +103,7 @@ class Photos(Dataset):
 
     def __getitem__(self, index):
         if index >= self.n:
-            raise RuntimeError("nobody should look behind the end")
+            raise RuntimeError("index out of range")
         image = Image.new("L", (20 + index, 30), 40 + 150 * (index % 2)).convert(self.mode)
         return image, index % 2
 

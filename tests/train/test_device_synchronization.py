@@ -1,6 +1,6 @@
-"""Steps run ahead of a device: neither waits for it nor sends it anything. Shown without one, on torch's meta device.
+"""Training steps cause no synchronization or transfer between host and device, shown on torch's meta device.
 
-There, tensors have no values, so whatever asks for one raises; what goes from the host to the device is counted.
+Meta tensors have no values, so reading one raises an error; operations that mix devices are counted.
 """
 
 import contextlib

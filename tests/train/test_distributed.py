@@ -1,4 +1,4 @@
-"""Several processes train what one would, survive the death of one, and go on with another number of them."""
+"""Distributed training matches one process, restarts after a crash, and resumes with another number of processes."""
 
 import contextlib
 import dataclasses
@@ -49,17 +49,17 @@ def curve(run: Path) -> list[float]:
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 4])
 def test_processes_match_one_process_with_ghost_batches(tmp_path, count):
-    """Without shaking, processes differ from parts of a batch in nothing but rounding."""
+    """Without random coefficients, processes and ghost batches differ only by rounding."""
     recipe = f"train {RECIPE} --rule E-E-B --epochs 4 --ghost-batch-size {40 // count}"
     finish(processes(1, recipe, "--out", tmp_path / "one"))
     said = finish(processes(count, recipe, "--out", tmp_path / "several"))
     assert curve(tmp_path / "several") == pytest.approx(curve(tmp_path / "one"), abs=1e-5)
-    assert said.count("epoch 4/4") == 1, "one process speaks"
+    assert said.count("epoch 4/4") == 1, "only one process prints progress"
     assert json.loads((tmp_path / "several" / "environment.json").read_text())["processes"] == count
 
 
 def worker(out: Path, rank: int) -> int:
-    """The pid of a process of the run, from what it was started with."""
+    """Return the pid of a process of the run, found by its arguments and environment."""
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             started = (entry / "cmdline").read_bytes().split(b"\0")
@@ -72,7 +72,7 @@ def worker(out: Path, rank: int) -> int:
 
 @pytest.mark.slow
 def test_killed_process_restarts_and_training_is_bit_identical(tmp_path):
-    """torchrun starts all again, the same command goes on from the last checkpoint and ends with the same bits."""
+    """torchrun restarts all processes, which resume from the last checkpoint."""
     recipe = f"train {RECIPE} --rule S-S-I --epochs 20 --checkpoint-interval-s 0 --eval-every 20"
     out = tmp_path / "killed"
     process = processes(2, recipe, "--out", out, restarts=1)
@@ -122,7 +122,7 @@ Path(sys.argv[1], "threads" + os.environ["RANK"]).write_text(
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads have names on Linux")
 @pytest.mark.parametrize("minutes", [60, 1e-9], ids=["finished", "stopped"])
 def test_fit_leaves_no_thread_of_the_process_group(tmp_path, minutes):
-    """One that is left may want Python while Python takes itself down: that aborts the process now and then."""
+    """A remaining thread could need Python while the interpreter shuts down, which sometimes aborts the process."""
     (tmp_path / "own.py").write_text(OWN_SCRIPT)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [sys.executable, *launcher, str(tmp_path / "own.py"), str(tmp_path / "run"), str(minutes)]
@@ -206,7 +206,7 @@ def test_invalid_torchrun_variables_are_reported(monkeypatch, changes, said):
 
 
 def test_default_signal_handlers_are_active_during_rendezvous(monkeypatch):
-    """C++ waits there for minutes, and Python's handlers would wait for it."""
+    """The rendezvous waits in C++ for minutes, during which Python's handlers would not run."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     seen = []
 

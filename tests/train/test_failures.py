@@ -1,4 +1,4 @@
-"""What befalls a run from outside: pauses, restarts, moved folders, damaged files. It goes on, or says why not."""
+"""Restarts, moved folders, damaged files and full disks: the run resumes or raises an error with the reason."""
 
 import contextlib
 import errno
@@ -25,7 +25,7 @@ RECIPE = TINY.replace(rule="S-S-I", train_size=40)
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run whose checkpoints are one of its first step and one of its end."""
+    """A finished run with one checkpoint after its first step and one at its end."""
     path = tmp_path_factory.mktemp("finished") / "runs" / "digits-S-S-I-1"
     with pytest.raises(Stopped):
         fit(RECIPE, path, minutes=1e-9, quiet=True)
@@ -35,14 +35,14 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def stopped(tmp_path):
-    """A run that has one step and a checkpoint."""
+    """A run stopped after one step, with a checkpoint."""
     with pytest.raises(Stopped):
         fit(RECIPE, tmp_path / "stopped", minutes=1e-9, quiet=True)
     return tmp_path / "stopped"
 
 
 def test_seconds_of_an_interrupted_epoch_are_kept(stopped):
-    """The seconds of an epoch are in its checkpoint, however many they are."""
+    """The checkpoint stores the seconds spent in the current epoch."""
     state = checkpoint.load(stopped)
     state["trainer"]["seconds"] = 1e6
     checkpoint.save(stopped, state)
@@ -50,7 +50,7 @@ def test_seconds_of_an_interrupted_epoch_are_kept(stopped):
 
 
 def test_restart_after_the_last_epoch_changes_nothing(finished, monkeypatch):
-    """A death while the page is written: torchrun's next try has nothing left to train."""
+    """torchrun restarts a process that was killed while it wrote the report, with nothing left to train."""
     monkeypatch.chdir(finished.parent.parent)
     monkeypatch.setenv("WORLD_SIZE", "1")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
@@ -72,7 +72,7 @@ def test_exit_status_of_a_stopped_run_prevents_torchrun_restarts(tmp_path, monke
 
 
 def test_signal_during_the_last_epoch_starts_no_further_epoch(tmp_path, monkeypatch):
-    """A signal while the last row is written."""
+    """The signal arrives while the last row of metrics is written."""
     written = RunDirectory.append_metrics
 
     def append(run, row):
@@ -118,7 +118,7 @@ ROWS = {
 @pytest.mark.filterwarnings("ignore:.*checkpoint.pt has epochs that metrics.jsonl lacks; using checkpoint.previous.pt")
 @pytest.mark.parametrize("harm", ROWS)
 def test_damaged_metrics_are_restored_on_resume(finished, tmp_path, harm):
-    """What is left is enough for a result; the checkpoint before is gone on from where that makes the rows whole."""
+    """Missing rows are computed again from the previous checkpoint where possible."""
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     result = json.loads((run / "result.json").read_text())
     (run / "result.json").unlink()
@@ -158,7 +158,7 @@ def test_damaged_environment_record_is_replaced(stopped, content):
 
 
 def test_second_run_in_one_folder_is_refused(finished, tmp_path, monkeypatch):
-    """The one that is slower finds a run where there was none when it began to read its images."""
+    """The second run appears after the first has checked the folder, while it reads its images."""
     build = loop.Trainer
 
     def slow(*arguments):
@@ -191,31 +191,31 @@ def test_runs_without_out_get_separate_folders_and_invalid_ones_leave_none(tmp_p
         fit(RECIPE.replace(batch_size=5000), quiet=True)
     with pytest.raises(InputError, match="minutes"):
         fit(RECIPE, minutes=-1.0, quiet=True)
-    assert len(list(Path("runs").iterdir())) == 2, "of a mistake nothing is left"
+    assert len(list(Path("runs").iterdir())) == 2, "invalid arguments leave no folder"
 
 
-@pytest.mark.parametrize("anew", [False, True])
-def test_moving_a_run_during_training_stops_it_and_it_can_be_resumed(tmp_path, monkeypatch, anew):
-    """A new one at the old path gets none of its rows and checkpoints."""
+@pytest.mark.parametrize("replaced", [False, True])
+def test_moving_a_run_during_training_stops_it_and_it_can_be_resumed(tmp_path, monkeypatch, replaced):
+    """A new run at the old path receives none of the rows and checkpoints of the moved run."""
     run, there = tmp_path / "run", tmp_path / "there"
 
     def move(*_, **__):
         run.rename(there)
-        if anew:
+        if replaced:
             shutil.copytree(there, run)
 
     monkeypatch.setattr(loop.TensorBoard, "on_epoch_end", move)
     with pytest.raises(RunError, match="run was moved or removed during training"):
         fit(RECIPE, run, quiet=True)
-    assert run.exists() == anew
-    assert not anew or [entry.name for entry in run.glob("*.pt")] == []
+    assert run.exists() == replaced
+    assert not replaced or [entry.name for entry in run.glob("*.pt")] == []
     assert len((there / "metrics.jsonl").read_text().splitlines()) == 1
     monkeypatch.undo()
     assert resume(there, quiet=True).epochs == 2
 
 
 def test_full_disk_is_reported_once(tmp_path, monkeypatch):
-    """By the run; the thread of TensorBoard's writer would print a traceback besides, here an error of pytest's."""
+    """TensorBoard's writer thread must not print a traceback in addition, which pytest would turn into an error."""
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")

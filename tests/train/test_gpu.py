@@ -1,4 +1,4 @@
-"""What only a CUDA device can show: a step on it, and a run that goes on there with the same bits."""
+"""Training on CUDA: agreement with the CPU and bit-identical resume."""
 
 import pytest
 import torch
@@ -52,7 +52,7 @@ def test_coefficients_are_drawn_on_the_cuda_device():
 @pytest.mark.filterwarnings("ignore:TensorFloat32")  # torch's advice, when it compiles
 @pytest.mark.parametrize("compile", ["none", "reduce-overhead"])
 def test_training_on_cuda_matches_training_on_cpu(compile, monkeypatch):
-    """Parts of a batch go through at once there, one after the other here; a recorded graph is asked for, too."""
+    """CUDA processes all microbatches at once, the CPU one after the other; also with CUDA graphs."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     data = load_data("digits", train_size=200)
     recipe = RECIPE.replace(rule="E-E-I", precision="fp32", ghost_batch_size=32, compile_mode=compile, lr=0.05)

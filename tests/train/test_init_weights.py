@@ -1,4 +1,4 @@
-"""Starting from trained weights: a new head, the very same weights after a resume, other networks told."""
+"""Training from existing weights: a new head if needed, the same weights after a resume, and clear errors."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def other(tmp_path):
-    """Three classes of digits as an .npz."""
+    """An .npz with three classes of digits."""
     import numpy as np
 
     data = ss.load_data("digits")
@@ -40,7 +40,7 @@ def other(tmp_path):
 
 
 def test_init_starts_training_from_the_weights_of_another_run(run, tmp_path):
-    """A step at a rate of next to nothing leaves the weights where they began."""
+    """Training with a negligible learning rate leaves the weights unchanged."""
     recipe = RECIPE.replace(init=str(run), lr=1e-12, weight_decay=0.0)
     ss.fit(recipe, tmp_path / "second", quiet=True)
     began = ss.load(run).network.state_dict()
@@ -65,7 +65,7 @@ def test_different_number_of_classes_gets_a_new_head(run, other, tmp_path):
 
 @pytest.mark.parametrize(("names", "new_head"), [("9876543210", False), ("abcdefghij", True)])
 def test_head_is_reordered_for_the_same_class_names_and_new_for_others(run, names, new_head):
-    """In another order the last layer's rows are in that order: a class keeps its own."""
+    """The rows of the last layer follow the order of the class names."""
     init = read_init(RECIPE.replace(init=str(run)))
     network = ss.create_model(RECIPE.model, num_classes=10, in_channels=1, image_size=8)
     drawn = network.fc.weight.clone()

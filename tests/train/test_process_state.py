@@ -1,4 +1,4 @@
-"""fit() leaves the process as it was, and does not depend on the caller's torch settings."""
+"""fit() restores global torch settings and does not depend on them."""
 
 import contextlib
 import random

@@ -1,4 +1,4 @@
-"""Recipes and the schedule: the paper's point by point, and every wrong value said with its name."""
+"""Recipes, presets and learning rate schedules against the papers, and errors for invalid values."""
 
 import dataclasses
 import itertools
@@ -193,7 +193,7 @@ def test_baseline_presets_have_the_published_settings(name, epochs, batch, rates
 
 
 def test_first_epoch_lr_applies_to_the_first_epoch_only():
-    """0.025 for an epoch, then what the cosine would have been at by then."""
+    """0.025 for an epoch, then the cosine as if it had started at step 0."""
     rates = [learning_rate(s, 100, 0.05, first_steps=10, first_lr=0.025) for s in range(100)]
     assert rates[:10] == [0.025] * 10
     assert rates[10:] == [cosine(s, 100, 0.05) for s in range(10, 100)]

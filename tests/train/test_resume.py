@@ -1,4 +1,4 @@
-"""A run that is killed and resumed ends as if nothing had happened: same weights, same metrics, bit for bit."""
+"""Killed and resumed runs end with the same weights and metrics, bit for bit, as uninterrupted ones."""
 
 import contextlib
 import json
@@ -34,7 +34,7 @@ def start_training(out: Path, *more: object, **options) -> subprocess.Popen[str]
 
 
 def stamp(run: Path) -> int:
-    """When the newest checkpoint was written. One that is renamed while this looks is seen the next time."""
+    """Return the modification time of the newest checkpoint, or 0 while it is being renamed."""
     times = [0]
     for entry in run.glob("checkpoint*.pt"):
         with contextlib.suppress(FileNotFoundError):
@@ -48,13 +48,13 @@ def check_crashes(out: Path, first: int, last: int, stride: int) -> int:
     alone = outcome(out / "alone")
     for name in told["killed"]:
         assert outcome(out / name) == alone, f"{name} differs from the uninterrupted run"
-        assert not list((out / name).glob(".*.part")), "what was half written is swept away"
+        assert not list((out / name).glob(".*.part")), "partial files are removed"
     assert told["killed"]
     return told["points"]
 
 
 def test_resume_is_bit_identical_after_sigkill_at_some_writes(tmp_path):
-    """SIGKILL just before and after some of the moments at which a file is made safe or takes its name."""
+    """Before and after every ninth fsync, rename or removal of a file."""
     assert check_crashes(tmp_path, 1, 10_000, 9) > 40
 
 
@@ -65,7 +65,7 @@ def test_resume_is_bit_identical_after_sigkill_at_every_write(tmp_path):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory) -> Path:
-    """A run of three epochs that nothing interrupts."""
+    """An uninterrupted run of three epochs."""
     run = tmp_path_factory.mktemp("alone") / "run"
     finish(start_training(run))
     return run
@@ -103,7 +103,7 @@ def test_signal_saves_a_checkpoint_and_exits_with_130(tmp_path, number):
 
 
 def test_resume_is_bit_identical_after_a_damaged_checkpoint(tmp_path, alone):
-    """The newest checkpoint is damaged: the run falls back, says so, and still ends the same."""
+    """The run reports the damage and resumes from the previous checkpoint."""
     run = shutil.copytree(alone, tmp_path / "hurt")
     (run / "result.json").unlink()
     (run / checkpoint.NAME).write_bytes((run / checkpoint.NAME).read_bytes()[:-7])
@@ -155,7 +155,7 @@ def test_fit_from_python_is_bit_identical_to_the_command(tmp_path, alone):
 
 
 def test_run_recorded_before_new_recipe_fields_resumes_but_an_edited_one_does_not(tmp_path, alone):
-    """recipe.json and checkpoint as they were before a recipe had these fields: their defaults are what was done."""
+    """recipe.json and the checkpoint lack newer fields, whose defaults reproduce the old behaviour."""
     run = shutil.copytree(alone, tmp_path / "old")
     (run / "result.json").unlink()
     (run / checkpoint.PREVIOUS).replace(run / checkpoint.NAME)

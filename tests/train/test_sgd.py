@@ -1,4 +1,4 @@
-"""Our optimiser against torch's."""
+"""The fused SGD step against torch.optim.SGD."""
 
 import itertools
 
@@ -40,7 +40,7 @@ def test_matches_torch_sgd(momentum, nesterov):
 
 
 def test_step_does_not_import_the_compiler():
-    """It takes longer than everything else between the start of a run and its first step."""
+    """Importing the compiler takes longer than everything else before the first step."""
     program = (
         "import sys; from shakeshake.data.registry import load_data; from shakeshake.train.recipe import Recipe; "
         "from shakeshake.train.trainer import Trainer; "

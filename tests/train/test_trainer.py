@@ -1,4 +1,4 @@
-"""One step of training against the same step written out, and what the options do."""
+"""Training steps against explicit reimplementations, and the effect of recipe options."""
 
 import copy
 import json
@@ -57,7 +57,7 @@ def test_auto_precision_uses_cpu_features_reported_by_older_torch(monkeypatch, a
 
 
 def test_microbatches_have_separate_statistics_and_coefficients(digits, monkeypatch):
-    """ghost_batch_size: what several devices without synchronised BN compute, gradients averaged over the images."""
+    """As on several devices without synchronised BN, with gradients averaged over the images."""
     drawn = []
     draw = ShakeRule.draw
     monkeypatch.setattr(ShakeRule, "draw", lambda *a, **k: drawn.append(draw(*a, **k)) or drawn[-1])
@@ -111,7 +111,7 @@ def test_ema_weights_are_evaluated(digits):
 @pytest.mark.parametrize("model", ["shake_resnet8_2x16d", "wrn10_1", "densenet_bc16_12"])
 @pytest.mark.parametrize(("precision", "within"), [("fp32", 1e-5), ("bf16", 0.02)])
 def test_evaluation_matches_eval_mode_and_leaves_the_training_network_unchanged(digits, model, precision, within):
-    """It is fused for the test; in training it stays what it was."""
+    """A fused copy is evaluated."""
     trainer = Trainer(SMALL.replace(model=model, rule="S-S-I", precision=precision), digits)
     for batch in trainer.loader.epoch(0):
         trainer.train_step(batch)
@@ -168,7 +168,7 @@ def test_nonfinite_loss_is_reported_with_epoch_and_step(digits):
 
 
 def test_images_per_second_excludes_evaluation(digits, monkeypatch, tmp_path):
-    """However long a test takes: most epochs of a run on few images are spent in it."""
+    """With few training images, most of an epoch is spent in evaluation."""
 
     def slow(*arguments):
         time.sleep(0.5)
@@ -187,7 +187,7 @@ def test_batch_larger_than_the_dataset_is_refused(digits):
 
 
 def test_bf16_loss_curve_matches_fp32(digits):
-    """Loss curves of the two precisions agree within noise; no activation is promoted on the way."""
+    """Loss curves of the two precisions agree within noise."""
     curves = {}
     for precision in ("fp32", "bf16"):
         trainer = Trainer(SMALL.replace(precision=precision, epochs=4, rule="S-E-I"), digits)
@@ -200,7 +200,7 @@ def test_bf16_loss_curve_matches_fp32(digits):
 
 
 def test_loss_curve_equals_the_recorded_one(digits):
-    """Six steps of everything at once: a change of any number on the way shows here."""
+    """Detects any numerical change in data, network, loss and optimizer over three epochs."""
     recipe = SMALL.replace(model="shake_resnet8_2x8d", rule="S-S-I", flip=True, ghost_batch_size=20, epochs=3)
     trainer, curve = Trainer(recipe.replace(lr=0.05, weight_decay=1e-4), digits), []
     for epoch in range(3):
