@@ -20,6 +20,7 @@ from ..train.presets import (
     paper_resnext,
     paper_wrn,
 )
+from ..train.recipe import Recipe
 from .augmentation import alternatives, augmentation, length, rules_without_augmentation
 from .spec import Cell, Experiment
 
@@ -84,19 +85,19 @@ def table1() -> Experiment:
 
 def _table1_cell(rule: str, width: int = 32) -> Cell:
     """A cell of 26 2xWd on CIFAR-10 under a rule, with what Table 1 and the workshop version have of it."""
-    model, at = f"shake_resnet26_2x{width}d", WIDTHS.index(width)
-    published = TABLE1[rule][at] if rule in TABLE1 else None
-    runs = {32: 3, 64: 3, 96: 5}.get(width)
-    return Cell(
-        row=rule,
-        column=model_info(model).paper_label,
-        recipe=paper_cifar10().replace(model=model, rule=rule),
-        published=published,
-        published_for=model_info(model).paper_label,
-        published_best=WORKSHOP[rule][at] if rule in WORKSHOP else None,
-        published_runs=runs if published is not None else None,
-        source="" if published is None else "Table 1" if width < 112 else "measured by the authors of AutoAugment",
-    )
+    recipe, at = paper_cifar10().replace(model=f"shake_resnet26_2x{width}d", rule=rule), WIDTHS.index(width)
+    error = TABLE1[rule][at] if rule in TABLE1 else None
+    if error is None:
+        return Cell(rule, f"26 2x{width}d", recipe, published_for=f"26 2x{width}d")
+    source = "Table 1" if width < 112 else "measured by the authors of AutoAugment"
+    cell = _cell(rule, f"26 2x{width}d", recipe, error, source, {32: 3, 64: 3, 96: 5}.get(width))
+    return replace(cell, published_best=WORKSHOP[rule][at] if rule in WORKSHOP else None)
+
+
+def _cell(row: str, column: str, recipe: Recipe, error: float, source: str, runs: int | None = None) -> Cell:
+    """A cell whose test error was published for the network of the recipe."""
+    label = model_info(recipe.model).paper_label
+    return Cell(row, column, recipe, published=error, published_for=label, source=source, published_runs=runs)
 
 
 def table2() -> Experiment:
@@ -113,15 +114,7 @@ def table2() -> Experiment:
         rows={rule: rule_label(rule) for rule in rows},
         columns={label: label},
         cells=tuple(
-            Cell(
-                rule,
-                label,
-                paper_cifar100().replace(rule=rule),
-                published=error,
-                published_for=label,
-                published_runs=runs,
-                source="Table 2",
-            )
+            _cell(rule, label, paper_cifar100().replace(rule=rule), error, "Table 2", runs)
             for rule, (error, runs) in rows.items()
         ),
         baseline="E-E-B",
@@ -138,14 +131,7 @@ def table3() -> Experiment:
         "shake_resnext29_2x4x64d": ("Shake-Shake 29 2x4x64d S-E-I, 34.4M", paper_cifar100, (None, 15.85)),
     }
     cells = [
-        Cell(
-            model,
-            data,
-            preset().replace(model=model, data=data),
-            published=error,
-            published_for=model_info(model).paper_label,
-            source="Table 3",
-        )
+        _cell(model, data, preset().replace(model=model, data=data), error, "Table 3")
         for model, (_, preset, errors) in rows.items()
         for data, error in zip(("cifar10", "cifar100"), errors, strict=True)
         if error is not None

@@ -17,7 +17,7 @@ from ..utils.console import escape
 from ..utils.files import atomic_write, atomic_write_all
 from . import huggingface, onnx, torch_export  # noqa: F401 - they register their formats
 from .model_card import check_licence
-from .registry import Content, ExportSource, find_format
+from .registry import ExportSource, find_format
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,14 @@ def export_run(
     if "temperature" not in trained.config:
         logger.warning("the run has no temperature, so the exported probabilities are not calibrated")
     source = ExportSource(open_run(path, data_dir=data_dir, device="cpu"), trained, licence)
-    _write(target, chosen.function(source, **options))
+    content = chosen.function(source, **options)
+    try:
+        if isinstance(content, Mapping):
+            atomic_write_all(target, content)
+        else:
+            atomic_write(target, content)
+    except OSError as error:
+        raise InputError(f"out: {escape(target)} cannot be written: {error.strerror or error}") from None
     return target
 
 
@@ -84,13 +91,3 @@ def _check_writable(target: Path, files: Sequence[str]) -> None:
         expected = "the name of a file in an existing folder"
     if bad:
         raise InputError(f"out: {escape(target)} cannot be written, expected {expected}")
-
-
-def _write(target: Path, content: Content) -> None:
-    try:
-        if isinstance(content, Mapping):
-            atomic_write_all(target, content)
-        else:
-            atomic_write(target, content)
-    except OSError as error:
-        raise InputError(f"out: {escape(target)} cannot be written: {error.strerror or error}") from None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..utils.console import escape
@@ -13,8 +14,6 @@ from ..utils.extras import require
 
 if TYPE_CHECKING:
     from .hub_model import HubModel
-
-T = TypeVar("T")
 
 
 def from_pretrained(name: str | Path, **options: Any) -> HubModel:
@@ -33,9 +32,8 @@ def from_pretrained(name: str | Path, **options: Any) -> HubModel:
         InputError: The model cannot be downloaded, or is not one of this package.
     """
     hub_model = _hub_model()
-    return _translate_errors(
-        f"model: {escape(name)} cannot be loaded", lambda: hub_model.from_pretrained(str(name), **options)
-    )
+    with _translated_errors(f"model: {escape(name)} cannot be loaded"):
+        return hub_model.from_pretrained(str(name), **options)
 
 
 def push_to_hub(run: str | Path, name: str, *, licence: str = "unknown", **options: Any) -> str:
@@ -57,10 +55,10 @@ def push_to_hub(run: str | Path, name: str, *, licence: str = "unknown", **optio
     from .export_run import export_run
 
     with tempfile.TemporaryDirectory() as folder:
-        export_run(run, "safetensors", Path(folder) / "model", licence=licence)
-        model = hub_model.from_pretrained(str(Path(folder) / "model"))
-        what = f"model: {escape(name)} cannot be pushed"
-        return str(_translate_errors(what, lambda: model.push_to_hub(name, **options)))
+        exported = export_run(run, "safetensors", Path(folder) / "model", licence=licence)
+        model = hub_model.from_pretrained(str(exported))
+        with _translated_errors(f"model: {escape(name)} cannot be pushed"):
+            return str(model.push_to_hub(name, **options))
 
 
 def _hub_model() -> type[HubModel]:
@@ -70,12 +68,13 @@ def _hub_model() -> type[HubModel]:
     return HubModel
 
 
-def _translate_errors(what: str, request: Callable[[], T]) -> T:
-    """Make a request; errors of the hub and the network become one sentence."""
+@contextlib.contextmanager
+def _translated_errors(what: str) -> Iterator[None]:
+    """Errors of the hub and the network become one sentence."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return request()
+        yield
     except InputError:
         raise
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:

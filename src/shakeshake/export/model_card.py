@@ -37,17 +37,12 @@ class Measured:
     ece_calibrated: float
 
 
-def check_licence(licence: str) -> str:
-    """Return a licence identifier such as mit, apache-2.0, cc-by-4.0 or other.
-
-    Raises:
-        InputError: It is not an identifier.
-    """
+def check_licence(licence: str) -> None:
+    """Raise InputError unless this is an identifier such as mit, apache-2.0, cc-by-4.0 or other."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]{0,63}", licence):
         raise InputError(
             f"licence: got {licence!r}, expected an identifier such as mit, apache-2.0, cc-by-4.0 or other"
         )
-    return licence
 
 
 def model_card(run: TrainedRun, config: dict[str, Any], measured: Measured, licence: str) -> str:
@@ -146,33 +141,30 @@ def _data_name(recipe: Recipe) -> str:
 def _metadata(recipe: Recipe, name: str, title: str, measured: Measured, licence: str) -> str:
     """The YAML between the dashes. Strings are written as JSON, which is valid YAML."""
     known = HUB_DATA.get(recipe.data)
-    lines = [
-        "library_name: shakeshake",
-        "pipeline_tag: image-classification",
-        f"license: {_yaml(check_licence(licence))}",
-        "tags:",
-        "- shakeshake",
-        "- shake-shake",
-        "- image-classification",
-        *(["datasets:", f"- {known}"] if known else []),
-        "metrics:",
-        "- accuracy",
-        "model-index:",
-        f"- name: {_yaml(title)}",
-        "  results:",
-        "  - task:",
-        "      type: image-classification",
-        "    dataset:",
-        f"      name: {_yaml(name)}",
-        f"      type: {_yaml(known or 'image-folder')}",
-        "      split: test",
-        "    metrics:",
-        "    - type: accuracy",
-        f"      value: {round(1 - measured.error / 100, 6)}",
-        "    - type: expected_calibration_error",
-        f"      value: {round(measured.ece_calibrated, 6)}",
-    ]
-    return "\n".join(lines)
+    datasets = f"datasets:\n- {known}\n" if known else ""
+    return f"""library_name: shakeshake
+pipeline_tag: image-classification
+license: {_yaml(licence)}
+tags:
+- shakeshake
+- shake-shake
+- image-classification
+{datasets}metrics:
+- accuracy
+model-index:
+- name: {_yaml(title)}
+  results:
+  - task:
+      type: image-classification
+    dataset:
+      name: {_yaml(name)}
+      type: {_yaml(known or "image-folder")}
+      split: test
+    metrics:
+    - type: accuracy
+      value: {round(1 - measured.error / 100, 6)}
+    - type: expected_calibration_error
+      value: {round(measured.ece_calibrated, 6)}"""
 
 
 def _yaml(text: str) -> str:
@@ -187,9 +179,8 @@ def _escape_markdown(text: str) -> str:
 
 def _classes(classes: tuple[str, ...]) -> str:
     listed = ", ".join(_escape_markdown(name) for name in classes[:_SHOWN_CLASSES])
-    return listed + (
-        f" and {len(classes) - _SHOWN_CLASSES} more (config.json)" if len(classes) > _SHOWN_CLASSES else ""
-    )
+    more = len(classes) - _SHOWN_CLASSES
+    return f"{listed} and {more} more (config.json)" if more > 0 else listed
 
 
 def _calibration(config: dict[str, Any], measured: Measured) -> str:
@@ -197,16 +188,15 @@ def _calibration(config: dict[str, Any], measured: Measured) -> str:
     before = f"Expected calibration error over the test images: {100 * measured.ece:.1f} percentage points"
     if not fitted:
         return f"{before}. No temperature was fitted."
-    split = "validation" if fitted["split"] == "val" else "test"
-    how = (
-        "There is no validation split, so the latter is cross-fitted: each image is judged with a temperature that was "
-        "fitted to other images"
-        if split == "test"
-        else "The test images were not used to fit it"
-    )
+    split, how = "validation", "The test images were not used to fit it."
+    if fitted["split"] != "val":
+        split, how = (
+            "test",
+            "The latter is cross-fitted: each image is judged with a temperature fitted to other images.",
+        )
     return (
         f"Logits are divided by a temperature of {config['temperature']:.3f}, fitted to {fitted['images']:,} {split} "
-        f"images. {before} without it, {100 * measured.ece_calibrated:.1f} with it. {how}."
+        f"images. {before} without it, {100 * measured.ece_calibrated:.1f} with it. {how}"
     )
 
 

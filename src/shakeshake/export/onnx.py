@@ -34,14 +34,13 @@ def to_onnx(source: ExportSource, *, int8: bool = False) -> bytes:
     """
     for module in ("onnx", "onnxscript", "onnxruntime"):
         require(module, "onnx")
-    shapes = {INPUT: {0: torch.export.Dim("batch")}}
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             source.pipeline,
             (source.pipeline.example(),),
             input_names=[INPUT],
             output_names=[OUTPUT],
-            dynamic_shapes=shapes,
+            dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
@@ -66,12 +65,9 @@ def _quantized(source: ExportSource, content: bytes) -> bytes:
 
 def _error(content: bytes, test: Split) -> float:
     """Error in % over all images of a split, with part of them in memory at a time."""
-    wrong = 0
-    for first in range(0, len(test.labels), CHECK_IMAGES):
-        at = slice(first, first + CHECK_IMAGES)
-        found = run_onnx(content, channels_last(test.images[at])).argmax(axis=1)
-        wrong += int((found != test.labels[at]).sum())
-    return 100 * wrong / len(test.labels)
+    parts = [slice(first, first + CHECK_IMAGES) for first in range(0, len(test.labels), CHECK_IMAGES)]
+    found = np.concatenate([run_onnx(content, channels_last(test.images[part])).argmax(axis=1) for part in parts])
+    return 100 * float((found != test.labels).mean())
 
 
 def replace_metadata(content: bytes, metadata: Mapping[str, str]) -> bytes:
@@ -89,18 +85,18 @@ def replace_metadata(content: bytes, metadata: Mapping[str, str]) -> bytes:
     return model.SerializeToString(deterministic=True)
 
 
-def run_onnx(model: bytes | str, images: np.ndarray) -> np.ndarray:
-    """Probabilities (N, classes) of images (N, H, W, C) uint8 by onnxruntime.
-
-    model: content of the file, or its path.
-    """
+def run_onnx(model: bytes, images: np.ndarray) -> np.ndarray:
+    """Probabilities (N, classes) of images (N, H, W, C) uint8 by onnxruntime."""
     onnxruntime = require("onnxruntime", "onnx")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    batches = [images[i : i + BATCH_SIZE] for i in range(0, len(images), BATCH_SIZE)]
-    return np.concatenate([session.run([OUTPUT], {INPUT: batch})[0] for batch in batches])
+    return np.concatenate([session.run([OUTPUT], feed)[0] for feed in _feeds(images)])
+
+
+def _feeds(images: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+    return ({INPUT: images[i : i + BATCH_SIZE]} for i in range(0, len(images), BATCH_SIZE))
 
 
 def to_int8(model: bytes, images: np.ndarray) -> bytes:
@@ -108,16 +104,14 @@ def to_int8(model: bytes, images: np.ndarray) -> bytes:
 
     images: (N, H, W, C) uint8, training images on which the range of every feature map is measured.
     """
-    require("onnx", "onnx")
     quantization = require("onnxruntime.quantization", "onnx")
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[name-defined]
         def __init__(self) -> None:
-            self.batches = iter(images[i : i + BATCH_SIZE] for i in range(0, len(images), BATCH_SIZE))
+            self.feeds = _feeds(images)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            batch = next(self.batches, None)
-            return None if batch is None else {INPUT: batch}
+            return next(self.feeds, None)
 
     with tempfile.TemporaryDirectory() as folder, _quiet():
         whole, shaped, small = (Path(folder) / f"{name}.onnx" for name in ("whole", "shaped", "small"))
