@@ -46,21 +46,21 @@ def evaluate_network(
         precision, dtype = "fp32", torch.bfloat16
     classes = int(loader.labels.max()) + 1
     loss = torch.zeros((), device=device)
-    wrong = torch.zeros(classes, device=device)  # by class
+    errors = torch.zeros(classes, device=device)  # by class
     with eval_mode(tested):
         for number, batch in enumerate(loader.eval_batches()):
             if number % dist.size == dist.rank:
                 with autocast(precision, device):
                     logits = tested(batch.images.to(dtype, memory_format=torch.channels_last)).float()
                 loss += F.cross_entropy(logits, batch.labels, reduction="sum")
-                wrong.index_add_(0, batch.labels, (logits.argmax(dim=1) != batch.labels).float())
+                errors.index_add_(0, batch.labels, (logits.argmax(dim=1) != batch.labels).float())
             if number % dist.size == dist.size - 1:  # as often in every process
                 tick()
-    loss, wrong = dist.all_reduce_sum(loss, wrong)
+    loss, errors = dist.all_reduce_sum(loss, errors)
     images = torch.bincount(loader.labels, minlength=classes)
-    n, there = len(loader.labels), images > 0
+    n, present = len(loader.labels), images > 0
     return {
         "loss": float(loss) / n,
-        "error": 100.0 * float(wrong.sum()) / n,
-        "balanced_error": 100.0 * float((wrong.double()[there] / images[there]).mean()),
+        "error": 100.0 * float(errors.sum()) / n,
+        "balanced_error": 100.0 * float((errors.double()[present] / images[present]).mean()),
     }

@@ -86,8 +86,8 @@ def fit(
             good checkpoint is kept.
         Stopped: After SIGINT, SIGTERM or ``minutes``; a checkpoint was saved.
     """
-    given = None if data is None else in_memory(data)
-    changes: dict[str, Any] = {} if given is None else {"data": given.name}
+    user_data = None if data is None else in_memory(data)
+    changes: dict[str, Any] = {} if user_data is None else {"data": user_data.name}
     if model is not None:
         changes["model"] = register_module(model)
     recipe, init = pin_init(recipe.replace(**changes))
@@ -96,7 +96,7 @@ def fit(
         hooks = _callbacks(callbacks, dist, quiet)
         if dist.restarts and run.matches(recipe):
             return _resume(run, dist, hooks, minutes=minutes)
-        return _start(run, recipe, init, dist, hooks, given=given, minutes=minutes, quiet=quiet)
+        return _start(run, recipe, init, dist, hooks, user_data=user_data, minutes=minutes, quiet=quiet)
 
 
 def resume(
@@ -171,14 +171,14 @@ def _start(
     dist: DistContext,
     hooks: CallbackList,
     *,
-    given: ImageData | None,
+    user_data: ImageData | None,
     minutes: float | None,
     quiet: bool,
 ) -> FitResult:
     try:
         _check_minutes(minutes)
         dist.run_on_main(run.check_new)
-        data = _load_data(recipe, dist, given=given)
+        data = _load_data(recipe, dist, user_data=user_data)
         if data.record is not None and dist.is_main and not quiet:
             for line in in_brief(data.record["found"]):
                 logger.info("%s", line)
@@ -188,7 +188,7 @@ def _start(
             run.path.rmdir()  # made for this run, and still empty
         raise
     with _locked(run, dist):
-        dist.run_on_main(lambda: run.create(recipe, None if given is None else to_bytes(given)))
+        dist.run_on_main(lambda: run.create(recipe, None if user_data is None else to_bytes(user_data)))
         return _train(run, trainer, hooks, minutes=minutes)
 
 
@@ -222,10 +222,10 @@ def _missing_metrics(run: RunDirectory, recipe: Recipe, state: dict[str, Any]) -
 
 
 def _load_data(
-    recipe: Recipe, dist: DistContext, record: dict[str, Any] | None = None, given: ImageData | None = None
+    recipe: Recipe, dist: DistContext, record: dict[str, Any] | None = None, user_data: ImageData | None = None
 ) -> ImageData:
     """The recipe's images. All processes use the files that the main one found, as a folder may be changing."""
-    data = load_recipe_data(recipe, record=record, user_data=given)
+    data = load_recipe_data(recipe, record=record, user_data=user_data)
     if dist.size == 1:
         return data
     main_record = json.loads(dist.broadcast_str(json.dumps(data.record)))

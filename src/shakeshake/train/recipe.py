@@ -340,7 +340,7 @@ class Recipe:
 
 
 def _plain(value: Any) -> Any:
-    """The str, int, float, bool or None that a richer object stands for."""
+    """Convert paths, rules, devices and NumPy scalars to str, int, float or bool."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, ShakeRule):

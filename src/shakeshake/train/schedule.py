@@ -79,13 +79,13 @@ def step_decay(
 
 def parse_milestones(text: str) -> tuple[float, ...]:
     """Parse increasing fractions between 0 and 1, such as ``"0.5,0.75"``; raises InputError for anything else."""
-    wrong = InputError(f"milestones: got {text!r}, expected increasing fractions between 0 and 1, such as 0.5,0.75")
+    error = InputError(f"milestones: got {text!r}, expected increasing fractions between 0 and 1, such as 0.5,0.75")
     try:
         parts = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise wrong from None
+        raise error from None
     if not all(low < high for low, high in zip((0.0, *parts), (*parts, 1.0), strict=True)):
-        raise wrong
+        raise error
     return parts
 
 
