@@ -93,3 +93,8 @@ def write_npz(path: Path, **changes: object) -> Path:
     }
     np.savez(path, **{name: value for name, value in (arrays | changes).items() if value is not None})
     return path
+
+
+def overflow(browser: Any) -> int:
+    """Return by how many pixels the page is wider than the window of a selenium browser."""
+    return browser.execute_script("const page = document.documentElement; return page.scrollWidth - page.clientWidth")

@@ -18,6 +18,8 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
+from helpers import overflow
+
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 BLOCKS = [f"stages.{stage}.blocks.{block}" for stage in range(3) for block in range(2)]
 COLUMN = "14 2x16d"
@@ -271,7 +273,3 @@ def requested_urls(browser: webdriver.Chrome) -> Callable[[], set[str]]:
         return {url for url in sent if not url.startswith("data:")}
 
     return urls
-
-
-def overflow(browser: webdriver.Chrome) -> int:
-    return browser.execute_script("const page = document.documentElement; return page.scrollWidth - page.clientWidth")

@@ -8,6 +8,7 @@ import pytest
 from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 
+from helpers import overflow
 from shakeshake.report.charts import verdict_of
 from shakeshake.report.load import load
 from shakeshake.report.page import write_report
@@ -21,10 +22,6 @@ def table_page(tmp_path_factory, make_experiment):
     make_experiment(folder / "exp")
     make_experiment(folder / "exp", name="correlation", kind="correlation")
     return write_report([folder / "exp"], folder / "report.html")
-
-
-def overflow(browser):
-    return browser.execute_script("const page = document.documentElement; return page.scrollWidth - page.clientWidth")
 
 
 def tip(browser, part):

@@ -10,16 +10,13 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
+from helpers import overflow
 from shakeshake.errors import InputError
 from shakeshake.report.figures import write_figure
 from shakeshake.report.page import write_report
 
 HOSTILE = "<script>alert(1)<\\script>\"'><img src=x onerror=alert(2)>\n😀 &lt; $x^{$"
 CLOSING = "</script><script>alert(3)</script></title><img src=x onerror=alert(4)>"
-
-
-def overflow(browser: webdriver.Chrome) -> int:
-    return browser.execute_script("const page = document.documentElement; return page.scrollWidth - page.clientWidth")
 
 
 def hover(browser: webdriver.Chrome, chart: str) -> str:
