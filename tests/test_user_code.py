@@ -1,11 +1,9 @@
 """A file outside the package with a network, a rule and a callback trains from Python and from the command line."""
 
-import inspect
 import json
 
 import pytest
 
-import shakeshake as ss
 from helpers import python
 
 pytestmark = pytest.mark.slow
@@ -84,7 +82,6 @@ def test_commands_need_the_file_again_and_never_execute_it_by_themselves(lab):
     assert "E|beta - alpha|" in run(lab, "-m", "shakeshake", "analyze", "run", *options)
 
 
-@pytest.mark.skipif("callbacks" not in inspect.signature(ss.fit).parameters, reason="fit() takes no callbacks yet")
 def test_python_trains_a_network_a_rule_and_a_callback_of_a_file(lab):
     printed = run(lab, "lab.py", "python").splitlines()
     assert [line.split()[:2] for line in printed] == [["epoch", "1"], ["epoch", "2"]]

@@ -69,10 +69,12 @@ class ImageData:
 
     @property
     def num_classes(self) -> int:
+        """Number of classes."""
         return len(self.classes)
 
     @property
     def channels(self) -> int:
+        """Channels of an image, 1 or 3."""
         return self.train.images.shape[1]
 
     @property

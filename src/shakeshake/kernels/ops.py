@@ -44,7 +44,7 @@ def bn_mix(
     *,
     relu: bool = False,
 ) -> Tensor:
-    """skip + mix((bn1(x1), bn2(x2), ...), alpha, beta) in training mode, running statistics included.
+    """Compute skip + mix((bn1(x1), bn2(x2), ...), alpha, beta) in training mode, running statistics included.
 
     Args:
         skip: (N, C, H, W), channels_last, or None for no skip.

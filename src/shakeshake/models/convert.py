@@ -47,6 +47,7 @@ class Layout:
     idle_skips: bool = False
 
     def rename(self, key: str) -> str | None:
+        """Our name of an external parameter, or None if no pattern matches."""
         for pattern, ours in self.rules:
             if match := re.fullmatch(pattern, key):
                 return re.sub(r"{(\d)}", lambda n: str(int(match[int(n[1])]) - 1), match.expand(ours))

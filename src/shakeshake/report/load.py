@@ -44,6 +44,7 @@ class TableRecord:
 
     @property
     def all_runs(self) -> list[RunRecord]:
+        """The runs of all cells, cell by cell."""
         return [run for cell in self.table.cells for run in self.runs_of(cell)]
 
     def runs_of(self, cell: TableCell) -> list[RunRecord]:

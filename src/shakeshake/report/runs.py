@@ -49,14 +49,17 @@ class RunRecord:
 
     @property
     def readable(self) -> bool:
+        """Whether any of the run's files could be read."""
         return bool(self.recipe or self.fields or self.epochs)
 
     @property
     def finished(self) -> bool:
+        """Whether the run has a result."""
         return bool(self.fields)
 
     @property
     def rule(self) -> str:
+        """The shake rule as text."""
         return str(self.recipe.get("rule", ""))
 
     @property
@@ -104,6 +107,7 @@ class RunRecord:
 
     @property
     def seconds(self) -> float | None:
+        """Seconds of training, so far if the run is not finished."""
         return self.result.seconds if self.result else sum(one.seconds for one in self.epochs) or None
 
     @property
@@ -114,6 +118,7 @@ class RunRecord:
 
     @property
     def train_images(self) -> int | None:
+        """Number of training images, if known."""
         size = self.recipe.get("train_size")
         return self.result.train_images if self.result else size if isinstance(size, int) else None
 

@@ -65,6 +65,7 @@ def label(text: object, x: float, y: float, anchor: str = "start", class_: str =
 
 
 def line(x1: float, y1: float, x2: float, y2: float, class_: str, **attributes: Any) -> Markup:
+    """A straight line."""
     return tag("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_, **attributes)
 
 
