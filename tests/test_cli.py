@@ -409,7 +409,7 @@ def test_models_data_and_doctor_print_their_lists(tmp_path):
     assert "digits" in shakeshake("data")
     output = shakeshake("doctor", env={"XDG_CACHE_HOME": str(tmp_path), "SHAKESHAKE_DATA": str(tmp_path)})
     assert "precision" in output
-    assert "not here" in output
+    assert "not found; `shakeshake data get cifar10`" in output
 
 
 @pytest.mark.slow

@@ -178,6 +178,9 @@ def _members(cifar: Cifar, found: Found) -> Iterator[tuple[Part, Path, bytes]]:
 
 def records(cifar: Cifar, part: Part, layout: str, file: Path, content: bytes) -> np.ndarray:
     """Return the records of a file, (images, labels + 3072) uint8, with their size but not their MD5 checked."""
+    expected = part.images * cifar.record
+    if layout == BINARY and len(content) != expected:
+        raise InputError(f"{cifar.name}: {file} has {len(content):,} bytes, expected {expected:,}")
     try:
         if layout == BINARY:
             return np.frombuffer(content, np.uint8).reshape(part.images, cifar.record)
