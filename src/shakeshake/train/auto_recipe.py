@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..data.image_folder.summary import log_summary
 from ..data.registry import BUILTIN
 from ..errors import InputError
 from .auto_config import DatasetStats, parse_duration, suggest_recipe
@@ -51,7 +52,10 @@ def recipe_for(
         chosen = preset(name, data).to_dict()
         fixed = {k: v for k, v in chosen.items() if k not in ("data", *BUDGET_FIELDS)} | user_overrides
     _check_budget(budget, fixed, dist)
-    stats = DatasetStats.of(load_recipe_data(Recipe(data=data).replace(**fixed)))
+    images = load_recipe_data(Recipe(data=data).replace(**fixed))
+    if images.record is not None and dist.is_main:
+        log_summary(images.record["found"])
+    stats = DatasetStats.of(images)
 
     def speed(recipe: Recipe) -> Any:
         from .measure_speed import measure

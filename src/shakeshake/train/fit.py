@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from ..data.dataset import ImageData
-from ..data.image_folder.summary import in_brief
+from ..data.image_folder.summary import log_summary
 from ..data.snapshot import in_memory, to_bytes
 from ..errors import InputError, RunError
 from ..models.config import make_config
@@ -180,8 +180,7 @@ def _start(
         dist.run_on_main(run.check_new)
         data = _load_data(recipe, dist, user_data=user_data)
         if data.record is not None and dist.is_main and not quiet:
-            for line in in_brief(data.record["found"]):
-                logger.info("%s", line)
+            log_summary(data.record["found"])
         trainer = Trainer(recipe, data, dist, init)
     except BaseException:
         with contextlib.suppress(OSError):

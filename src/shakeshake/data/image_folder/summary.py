@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from typing import Any
 
 from ...utils.console import escape
+
+logger = logging.getLogger(__name__)
+_logged: set[tuple[str, ...]] = set()  # summaries that log_summary has logged
 
 SHOWN = 5  # names per note; --json has all
 FEW = 10  # classes with fewer training images are reported
@@ -29,6 +33,15 @@ def as_lines(found: dict[str, Any]) -> list[str]:
     lines += ["", f"sizes: {_sides(sides)}"] if sides else []
     lines += [f"image size: {_size(found)}", f"splits: {_splits(found)}"]
     return lines + [f"- {note}" for note in notes(found)]
+
+
+def log_summary(found: dict[str, Any]) -> None:
+    """Log ``in_brief`` at level INFO, once per process: choosing a recipe and training load the same folder."""
+    lines = tuple(in_brief(found))
+    if lines not in _logged:
+        _logged.add(lines)
+        for line in lines:
+            logger.info("%s", line)
 
 
 def in_brief(found: dict[str, Any]) -> list[str]:
