@@ -129,7 +129,7 @@ def test_missing_file_on_the_server_is_reported(mini, site, tmp_path):
 def test_damaged_file_of_the_user_is_not_overwritten(mini, served, tmp_path):
     file = mini.lay(tmp_path, "binary") / "test_batch.bin"
     file.write_bytes(b"mine")
-    with pytest.raises(InputError, match=r"test_batch.bin has 4 bytes, expected 30,730,000"):
+    with pytest.raises(InputError, match=r"test_batch.bin has 4 bytes, expected [\d,]+$"):
         fetch_data("cifar10", tmp_path)
     assert file.read_bytes() == b"mine"
     assert served.requests == []
