@@ -30,7 +30,7 @@ def half(images, branches, *, device, generator):
     alpha = torch.cat((alpha, 1 - alpha), dim=1)
     return alpha, (alpha + 0.5) / 2
 
-class Log:
+class Log(ss.Callback):
     def on_epoch_end(self, metrics):
         print("epoch", metrics.epoch, metrics.test_error)
 
