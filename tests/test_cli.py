@@ -291,7 +291,7 @@ def test_resume_detects_changed_or_missing_data(tmp_path):
 def test_invalid_npz_is_named(tmp_path):
     for changes, expected in (
         ({"x_test": None}, "x_test"),
-        ({"x_train": np.full((60, 8, 8), np.nan)}, "finite"),
+        ({"x_train": np.full((60, 8, 8), np.nan)}, "has the value nan"),
         ({"y_train": np.arange(60) % 3 - 1}, "y_train"),
     ):
         output = shakeshake("train", write_npz(tmp_path / "bad.npz", **changes), "--out", tmp_path / "run", code=2)

@@ -47,8 +47,8 @@ def test_image_folder_from_training_to_export(folder, tmp_path):
     assert model.config["calibration"]["split"] == "val"
     assert model.config["calibration"]["images"] == 30
     page = (run / "report.html").read_text()
-    assert "Where the network looked" in page
-    assert page.count('alt="where the network looked"') >= 4
+    assert "Where the network looks" in page
+    assert page.count('alt="Grad-CAM heat map"') >= 4
     assert "one &lt;b&gt;" in page
     assert "one <b>" not in page
 
