@@ -72,7 +72,7 @@ def test_table_with_damaged_cells_and_missing_runs_loads(tmp_path, make_experime
     problems = "\n".join(contents.problems)
     assert "table1: the path of a run, '../../etc', leads out of the folder" in problems
     assert "table1: table1.json has a broken part that is left out: cells[2].column: is missing" in problems
-    assert "table1: table1.json has a broken part that is left out: differences[2].against: is missing" in problems
+    assert "table1: table1.json has a broken part that is left out: differences[2].difference: is missing" in problems
     assert "seed0: there is no such folder, so curves and analyses are missing" in problems
     assert "strength.json: not shown, because strength.json is not valid JSON" in problems
     assert "settings.json" not in problems
