@@ -64,10 +64,10 @@ def export_run(
     trained = load(path, model=model)
     target = Path(out) if out is not None else Path(path) / chosen.default_name(options)
     _check_writable(target, chosen.files)
-    if "temperature" not in trained.config:
-        logger.warning("the run has no temperature, so the exported probabilities are not calibrated")
     source = ExportSource(open_run(path, data_dir=data_dir, device="cpu"), trained, licence)
     content = chosen.function(source, **options)
+    if "temperature" not in trained.config:
+        logger.warning("the run has no temperature, so the exported probabilities are not calibrated")
     try:
         if isinstance(content, Mapping):
             atomic_write_all(target, content)

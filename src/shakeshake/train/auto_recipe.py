@@ -7,6 +7,7 @@ from typing import Any
 from ..data.image_folder.summary import log_summary
 from ..data.registry import BUILTIN
 from ..errors import InputError
+from ..utils.extras import require
 from .auto_config import DatasetStats, parse_duration, suggest_recipe
 from .distributed import SINGLE_PROCESS, DistContext
 from .init_weights import add_init_fields
@@ -43,6 +44,8 @@ def recipe_for(
         InputError: An argument is invalid or the data cannot be read.
     """
     user_overrides = add_init_fields(user_overrides)
+    if user_overrides.get("randaugment"):
+        require("kornia", "augment")  # before minutes of measuring
     is_builtin = data in BUILTIN
     if budget is None and (name is not None or is_builtin):
         return preset(name or "quick", data).replace(**user_overrides), []
