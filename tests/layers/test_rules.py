@@ -241,3 +241,29 @@ def test_beta_intervals_agree_with_the_draws(name):
     start, end = rules.BETA_INTERVALS[name].ends(alpha, (alpha >= 0.5).astype(float))
     assert (beta > np.minimum(start, end) - 1e-6).all()
     assert (beta < np.maximum(start, end) + 1e-6).all()
+
+
+@pytest.mark.parametrize("branches", [2, 3])
+def test_stochastic_depth_drops_whole_blocks_and_keeps_the_mean(branches):
+    alpha, beta = draw("stochastic-depth", branches=branches)
+    assert np.array_equal(alpha, beta)
+    sums = alpha.sum(axis=1)
+    assert np.allclose(np.unique(sums.round(5)), [0.0, 1.25])
+    assert abs((sums == 0).mean() - 0.2) < 0.015  # 5 standard errors
+
+
+def test_shakedrop_multiplies_the_sum_as_its_paper_does():
+    alpha, beta = (2 * 0.5 * c[:, 0] for c in draw("shakedrop"))  # without the division by the survival probability
+    kept = alpha == 1.0
+    assert np.array_equal(beta[kept], alpha[kept])
+    assert abs(kept.mean() - 0.5) < 0.02
+    assert stats.kstest(alpha[~kept], stats.uniform(-1, 2).cdf).pvalue > MIN_P
+    assert stats.kstest(beta[~kept], stats.uniform(0, 1).cdf).pvalue > MIN_P
+    assert abs(np.corrcoef(alpha[~kept], beta[~kept])[0, 1]) < 0.05
+
+
+def test_drop_branch_keeps_each_branch_equally_often():
+    alpha, beta = draw("drop-branch", branches=3)
+    assert np.array_equal(alpha, beta)
+    assert np.array_equal(alpha.sum(axis=1), np.ones(N))
+    assert np.allclose(alpha.mean(axis=0), 1 / 3, atol=0.02)

@@ -6,12 +6,18 @@ tables that share cells in one folder train them once.
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+from ..models.registry import create_model, register_model
 from ..train.recipe import Recipe
 from .spec import Cell, Experiment
 
+if TYPE_CHECKING:
+    from torch import nn
+
 NETWORK = "14_2x16d"
+DROPOUT_NETWORK = f"shake_resnet{NETWORK}-dropout"
 PRIMARY_SEEDS = range(2, 10)  # seeds 0 and 1 were used by the pilot runs that led to the study
 DIGITS_SEEDS = range(20, 40)  # seeds 0 to 14 likewise
 UPDATE_RULES = ("S-M1-I", "S-M2-I", "S-M3-I", "S-M4-I", "S-M5-I")
@@ -26,7 +32,22 @@ ALTERNATIVES: dict[str, tuple[str, dict[str, Any]]] = {
     "mixup1": ("mixup 1.0", {"mixup_alpha": 1.0}),
     "cutout16": ("Cutout 16", {"cutout_size": 16}),
     "aug": ("flips and crops", AUGMENTED),
+    "dropout": ("dropout 0.5 before the last layer", {"model": DROPOUT_NETWORK}),
+    "stochastic-depth": ("stochastic depth", {"rule": "stochastic-depth"}),
+    "shakedrop": ("ShakeDrop", {"rule": "shakedrop"}),
+    "drop-branch": ("one branch dropped", {"rule": "drop-branch"}),
 }
+BESIDE_SHAKING = ("wd5e-4", "mixup1", "cutout16", "aug")  # alternatives that are combined with S-S-I
+
+
+@register_model(DROPOUT_NETWORK)
+def dropout_network(num_classes: int, in_channels: int = 3, rule: str = "E-E-B") -> nn.Module:
+    """The network of the study with dropout of 0.5 before the linear layer."""
+    from torch import nn
+
+    network: Any = create_model(f"shake_resnet{NETWORK}", num_classes=num_classes, in_channels=in_channels, rule=rule)
+    network.fc = nn.Sequential(nn.Dropout(0.5), network.fc)
+    return network
 
 
 def _cifar10(images: int, rule: str, *, epochs: int = 100, suffix: str = "", **changes: Any) -> tuple[str, Recipe]:
@@ -99,12 +120,14 @@ def alternatives() -> Experiment:
     cells = [_cell(rule, "1000", _cifar10(1000, rule), 10 if rule != "S-E-I" else None) for rule in rows]
     for suffix, (label, changes) in ALTERNATIVES.items():
         rows[suffix] = label
-        cells.append(_cell(suffix, "1000", _cifar10(1000, "E-E-B", suffix=suffix, **changes)))
-    for suffix in ("wd5e-4", "aug"):
+        named = _cifar10(1000, suffix) if "rule" in changes else _cifar10(1000, "E-E-B", suffix=suffix, **changes)
+        cells.append(_cell(suffix, "1000", named))
+    for suffix in BESIDE_SHAKING:
         label, changes = ALTERNATIVES[suffix]
         rows[f"{suffix}-S-S-I"] = f"Shake-Shake, {label}"
         cells.append(_cell(f"{suffix}-S-S-I", "1000", _cifar10(1000, "S-S-I", suffix=suffix, **changes)))
-    return _study("alternatives", "Instead of shaking, and besides it", rows, {"1000": "1,000 images"}, cells)
+    study = _study("alternatives", "Instead of shaking, and besides it", rows, {"1000": "1,000 images"}, cells)
+    return replace(study, other_baselines={f"{suffix}-S-S-I": suffix for suffix in BESIDE_SHAKING})
 
 
 def rules_without_augmentation() -> Experiment:

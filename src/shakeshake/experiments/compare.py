@@ -15,7 +15,7 @@ from ..data.image_folder.summary import in_brief
 from ..data.sampler import class_weights
 from ..data.splits import fold_ids, with_fold
 from ..errors import InputError
-from ..layers.rules import ShakeRule, list_rules
+from ..layers.rules import ShakeRule, is_builtin_rule
 from ..models.registry import model_info
 from ..models.user_code import register_user_code
 from ..train.auto_recipe import recipe_for
@@ -200,7 +200,7 @@ def plan_comparison(
 
 def _check_known_to_workers(model: str, rules: Sequence[str], from_files: set[str]) -> None:
     """Raise InputError for a network or rule that only this process knows. from_files: fields of the user's files."""
-    rule = next((rule for rule in rules if rule in list_rules()), None)
+    rule = next((rule for rule in rules if not is_builtin_rule(rule)), None)
     for field, name in (("model", model if model_info(model).source else None), ("rule", rule)):
         if name is not None and field not in from_files:
             raise InputError(

@@ -27,7 +27,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,6 +84,7 @@ class Experiment:
         rows, columns: Keys, in their order, and labels.
         cells: Any of the combinations.
         baseline: Row that the others are compared with, in each column.
+        other_baselines: Row -> another row that it is compared with as well.
         seeds: Seeds of each cell that does not set them.
         folds: Folds that each seed is tested on in turn; 0 where it is tested on the test images.
         paired: Whether the sentences judge by the differences within pairs of equal seeds.
@@ -99,6 +100,7 @@ class Experiment:
     columns: dict[str, str]
     cells: tuple[Cell, ...]
     baseline: str | None = None
+    other_baselines: dict[str, str] = field(default_factory=dict)
     seeds: int = 3
     folds: int = 0
     source: str = ""

@@ -246,10 +246,11 @@ def _analyses(experiment: Experiment, cells: Sequence[TableCell], folder: Path) 
 
 
 def _differences(experiment: Experiment, cells: Sequence[TableCell], folder: Path) -> Iterator[TableDifference]:
-    """Every row against the baseline, column by column, where both have been analysed."""
+    """Every row against its baselines, column by column, where both have been analysed."""
     wrong = {(cell.row, cell.column): wrong_images(cell, folder) for cell in cells}
     for (row, column), runs in wrong.items():
-        baseline = wrong.get((experiment.baseline or "", column))
-        if row != experiment.baseline and baseline and runs:
-            found = compare_rows(runs, baseline, experiment.folds)
-            yield replace(found, row=row, baseline=experiment.baseline or "", column=column)
+        for baseline in (experiment.baseline, experiment.other_baselines.get(row)):
+            others = wrong.get((baseline or "", column))
+            if baseline not in (None, row) and others and runs:
+                found = compare_rows(runs, others, experiment.folds)
+                yield replace(found, row=row, baseline=baseline or "", column=column)

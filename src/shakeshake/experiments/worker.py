@@ -13,6 +13,7 @@ from ..models.user_code import register_user_code
 from ..train.recipe import Recipe
 from ..train.run_directory import RunBusy, RunDirectory
 from ..utils.console import EXIT_OK, run_cli
+from . import augmentation  # noqa: F401  (registers its network)
 from .spec import MACHINE_FIELDS
 
 EXIT_BUSY = 75  # another process trains this run; EX_TEMPFAIL of sysexits.h

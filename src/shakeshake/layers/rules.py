@@ -319,6 +319,11 @@ def list_rules() -> list[str]:
     return list(_registered)
 
 
+def is_builtin_rule(name: str) -> bool:
+    """Whether every process that imports this package knows the rule."""
+    return name not in _registered or _registered[name].__module__.startswith(f"{__package__}.")
+
+
 def expected_distance(rule: str | ShakeRule, branches: int = 2) -> float | None:
     """Return E|beta - alpha| of one branch in closed form.
 
