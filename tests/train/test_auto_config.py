@@ -1,7 +1,9 @@
 """Suggested recipes as a pure function of dataset stats, simulated speeds, a budget and the user's fields."""
 
 import dataclasses
+import json
 import re
+from pathlib import Path
 
 import click
 import numpy as np
@@ -124,6 +126,19 @@ def test_suggestions_depend_on_the_dataset():
     assert any("12.0 times" in reason for *_, reason in choice.reasons)
     assert pick(dataclasses.replace(SMALL, train_images=12, largest_class=2, smallest_class=1))[0].batch_size == 12
     assert pick(dataclasses.replace(SMALL, train_images=5000))[0].batch_size == 64
+
+
+def test_shaking_takes_the_place_of_augmentation_that_is_switched_off():
+    off = {"flip": False, "crop_padding": 0}
+    recipe, choice = pick(budget=6000.0, **off)
+    assert (recipe.rule, recipe.mixup_alpha) == ("S-S-I", 0.0)
+    reason = next(why for name, _, why in choice.reasons if name == "rule")
+    table = json.loads((Path(__file__).parents[2] / "results/augmentation/augmentation.json").read_text())
+    means = {cell["row"]: cell["mean"] for cell in table["cells"] if cell["column"] == "1000"}
+    assert f"{means['S-S-I']:.1f} instead of {means['E-E-B']:.1f} %" in reason
+    assert pick(budget=6000.0, mixup_alpha=1.0, **off)[0].mixup_alpha == 1.0
+    assert pick(budget=20.0, **off)[0].rule == "E-E-B", "too short"
+    assert pick(budget=6000.0, flip=False)[0].rule != "S-S-I", "still cropped"
 
 
 def test_nothing_is_measured_without_a_budget():

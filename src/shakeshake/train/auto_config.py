@@ -35,6 +35,10 @@ MAX_EVALUATIONS = 20  # per run
 BUDGET_FRACTION = 0.9  # of the budget is planned for, because speed varies
 SMALL_DATASET = 1000  # images: up to here, RandAugment did better than Mixup (results/small-folders)
 MIN_SHAKE_WIDTH = 32  # shaking makes narrower networks worse
+# The primary comparison of the study, results/augmentation.
+UNAUGMENTED_REASON = "no augmentation: on 1,000 CIFAR-10 images, shaking gave 53.4 instead of 56.0 % test error"
+    "the input is not augmented: on 1,000 such CIFAR-10 images shaking led to 53.4 instead of 56.0 % error"
+)
 SHAKE_EPOCHS_FACTOR = 3  # times min_epochs: in shorter runs, shaking increases the error
 
 
@@ -140,8 +144,9 @@ def suggest_recipe(
     _suggest_augmentation(suggestions, stats)
     start = Recipe(data=data).replace(**suggestions.fields, **user_overrides)
     epochs = _suggest_network_and_epochs(suggestions, start, stats, budget, speed)
-    _suggest_mixup(suggestions, epochs, stats)
-    _suggest_rule(suggestions, {**start.to_dict(), **suggestions.fields}["model"], epochs, stats)
+    chosen = start.replace(**suggestions.fields)
+    shaken = _suggest_rule(suggestions, chosen, epochs, stats)
+    _suggest_mixup(suggestions, epochs, stats, shaken=shaken and not _is_augmented(chosen))
     return start.replace(**suggestions.fields), suggestions
 
 
@@ -235,8 +240,10 @@ def epochs_within(
     return max(0, int((seconds - start - tests * test) / epoch)), tests
 
 
-def _suggest_mixup(suggestions: Suggestions, epochs: int, stats: DatasetStats) -> None:
-    if suggestions.user_overrides.get("randaugment"):
+def _suggest_mixup(suggestions: Suggestions, epochs: int, stats: DatasetStats, *, shaken: bool) -> None:
+    if shaken:
+        suggestions.pick("mixup_alpha", 0.0, "shaking in its place")
+    elif suggestions.user_overrides.get("randaugment"):
         suggestions.pick("mixup_alpha", 0.0, "RandAugment does better without Mixup")
     elif epochs >= stats.min_epochs:
         why = f"Mixup reduces overfitting to {stats.train_images:,} images, and {epochs} epochs are enough for it"
@@ -247,16 +254,24 @@ def _suggest_mixup(suggestions: Suggestions, epochs: int, stats: DatasetStats) -
         suggestions.pick("mixup_alpha", 0.0, f"{epochs} epochs are too few for Mixup")
 
 
-def _suggest_rule(suggestions: Suggestions, model: str, epochs: int, stats: DatasetStats) -> None:
-    info = model_info(model)
+def _is_augmented(recipe: Recipe) -> bool:
+    return recipe.flip or bool(recipe.crop_padding or recipe.cutout_size or recipe.randaugment)
+
+
+def _suggest_rule(suggestions: Suggestions, recipe: Recipe, epochs: int, stats: DatasetStats) -> bool:
+    """Suggest a rule; return whether the network is shaken, by the suggestion or by the user."""
+    info = model_info(recipe.model)
     if not info.branched:
-        return
+        return False
     width = info.width or MIN_SHAKE_WIDTH
-    if epochs >= SHAKE_EPOCHS_FACTOR * stats.min_epochs and width >= MIN_SHAKE_WIDTH:
+    if not _is_augmented(recipe) and epochs >= stats.min_epochs:
+        suggestions.pick("rule", "S-S-I", UNAUGMENTED_REASON)
+    elif epochs >= SHAKE_EPOCHS_FACTOR * stats.min_epochs and width >= MIN_SHAKE_WIDTH:
         suggestions.pick("rule", "S-E-I", "the run is long enough for shaking to help; check with `shakeshake compare`")
     else:
         why = "narrow networks" if width < MIN_SHAKE_WIDTH else "short runs"
         suggestions.pick("rule", "E-E-B", f"no shaking: it hurts {why}; check with `shakeshake compare`")
+    return {"rule": recipe.rule, **suggestions.fields}["rule"] != "E-E-B"
 
 
 def parse_duration(text: str) -> float | None:
