@@ -37,8 +37,6 @@ SMALL_DATASET = 1000  # images: up to here, RandAugment did better than Mixup (r
 MIN_SHAKE_WIDTH = 32  # shaking makes narrower networks worse
 # The primary comparison of the study, results/augmentation.
 UNAUGMENTED_REASON = "no augmentation: on 1,000 CIFAR-10 images, shaking gave 53.4 instead of 56.0 % test error"
-    "the input is not augmented: on 1,000 such CIFAR-10 images shaking led to 53.4 instead of 56.0 % error"
-)
 SHAKE_EPOCHS_FACTOR = 3  # times min_epochs: in shorter runs, shaking increases the error
 
 
