@@ -71,6 +71,41 @@ def test_names_of_split_folders(digits, tmp_path, train, val, test):
     assert len(data.val) == 3
 
 
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("training_set", "test_set"),
+        ("Train_Data", "Test_Data"),
+        ("seg_train/seg_train", "seg_test/seg_test"),
+        ("archive/train/train", "archive/test/test"),
+        ("train", "test_images"),
+        ("data-train", "data-valid"),
+    ],
+)
+def test_longer_names_and_repeated_levels_are_splits_where_their_classes_agree(digits, tmp_path, train, test):
+    folder = digits(tmp_path / "p", {f"{train}/cat": 5, f"{train}/dog": 5})
+    digits(folder, {f"{test}/cat": 2, f"{test}/dog": 2}, skip=5)
+    data = load_image_folder(folder)
+    assert (data.classes, len(data.train), len(data.test)) == (("cat", "dog"), 10, 4)
+
+
+def test_longer_names_are_classes_or_refused_where_they_are_not_splits(digits, tmp_path):
+    data = load_image_folder(digits(tmp_path / "classes", {"test_tube": 6, "train_station": 6}))
+    assert data.classes == ("test_tube", "train_station")
+    rooms = {f"{animal}/{place}": 4 for animal in ("cat", "dog") for place in ("indoor", "outdoor")}
+    assert load_image_folder(digits(tmp_path / "deeper", rooms)).classes == ("cat", "dog")
+    odd = digits(tmp_path / "odd", {"train_set/cat": 4, "train_set/dog": 4, "test_set/eel": 4})
+    fails(odd, "train_set, which look like splits, but the folders in test_set are not those of the training images")
+
+
+def test_system_folders_are_neither_classes_nor_images(digits, tmp_path):
+    folder = digits(tmp_path / "p", {"cat": 6, "dog": 6, "@eaDir/cat": 2, "$RECYCLE.BIN": 2, "lost+found": 1})
+    digits(folder, {"cat/@eaDir": 3, "dog/__pycache__": 1, "#recycle": 2}, skip=10)
+    data = load_image_folder(folder)
+    assert data.classes == ("cat", "dog")
+    assert len(data.train) + len(data.test) == 12
+
+
 def test_two_folders_for_one_split_are_an_error(digits, tmp_path):
     folder = digits(tmp_path / "p", {"train/cat": 5, "train/dog": 5, "val/cat": 3, "valid/dog": 3})
     fails(folder, "has both val/ and valid/, expected one folder for val")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,7 +17,10 @@ SPLIT_NAMES = {  # lower-case folder name -> split
     **{"train": "train", "training": "train", "test": "test", "testing": "test"},
     **{"val": "val", "valid": "val", "validation": "val"},
 }
-_SYSTEM_FILES = ("__MACOSX", "Thumbs.db", "desktop.ini")  # ignored, as are names that begin with a dot
+_SYSTEM_NAMES = {  # lower case; ignored, as are names that begin with a dot
+    *("__macosx", "thumbs.db", "desktop.ini", "__pycache__", "lost+found", "@eadir", "#recycle", "#snapshot"),
+    *("@recycle", "$recycle.bin", "system volume information"),
+}
 EXPECTED = "expected one folder per class, as in photos/cat/1.jpg, or these in train/ and test/"
 
 
@@ -65,17 +69,18 @@ def scan(folder: Path) -> Scan:
         InputError: The folder is not readable, or not laid out in class folders.
     """
     try:
-        here = _entries(folder)
+        here = _entries(_unnested(folder))
     except OSError as error:
         raise InputError(f"data: {escape(folder)} is not readable: {error.strerror or error}") from None
     folders, files = [e for e in here if _is_folder(e)], [e for e in here if not _is_folder(e)]
+    splits = _splits(folder, folders)
     found = Scan(
-        folder, has_splits=_has_splits(folder, folders), stray_images=sum(_may_be_image(e.name) for e in files)
+        folder, has_splits=_has_splits(folder, folders, splits), stray_images=sum(_may_be_image(e.name) for e in files)
     )
     classes = []  # (split, class folder)
     names: dict[str, str] = {}  # split -> its folder
     for entry in folders:
-        split = SPLIT_NAMES.get(entry.name.lower(), "")
+        split = splits.get(entry.name, "")
         if not found.has_splits:
             classes.append(("", entry))
         elif split in names:
@@ -84,7 +89,7 @@ def scan(folder: Path) -> Scan:
             )
         elif split:
             names[split] = entry.name
-            below, reason = _listed(entry.path)
+            below, reason = _listed(_unnested(entry))
             found.unreadable_dirs += [(escape(entry.name), reason)] if reason else []
             classes += [(split, e) for e in below if _is_folder(e)]
             found.stray_images += sum(_may_be_image(e.name) for e in below if not _is_folder(e))
@@ -125,19 +130,67 @@ def _in_order(names: set[str]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _has_splits(folder: Path, folders: list[os.DirEntry]) -> bool:
+def _unnested(folder: Path | os.DirEntry) -> str:
+    """The folder, or the one below it where archives repeat a level: ``data/data/cat``, ``train/train/cat``.
+
+    A level is repeated if a folder has nothing but another folder that has several, or one of the same name.
+    """
+    path = folder.path if isinstance(folder, os.DirEntry) else str(folder)
+    below, _ = _listed(path)
+    if len(below) != 1 or not _is_folder(below[0]):
+        return path
+    deeper, _ = _listed(below[0].path)
+    several = sum(map(_is_folder, deeper)) > 1 and not any(_may_be_image(e.name) for e in deeper)
+    return _unnested(below[0]) if several or below[0].name == folder.name else path
+
+
+def _splits(folder: Path, folders: list[os.DirEntry]) -> dict[str, str]:
+    """Folder name -> split, for names such as train, and for training_set, Train_Data or seg_train.
+
+    A longer name is a split only beside another one with the same folders: test_tube may be a class.
+
+    Raises:
+        InputError: If longer names may be either.
+    """
+    splits = {e.name: SPLIT_NAMES[e.name.lower()] for e in folders if e.name.lower() in SPLIT_NAMES}
+    longer = {}
+    for entry in folders:
+        words = {SPLIT_NAMES[word] for word in re.split(r"[\W_]+", entry.name.lower()) if word in SPLIT_NAMES}
+        if entry.name not in splits and len(words) == 1:
+            longer[entry.name] = words.pop()
+    below = {
+        e.name: {inner.name for inner in _listed(_unnested(e))[0] if _is_folder(inner)}
+        for e in folders
+        if e.name in longer or e.name in splits
+    }
+    parts = longer | splits
+    train = set().union(*(below[name] for name, part in parts.items() if part == "train"))
+    others = {name: below[name] for name, part in parts.items() if part != "train" and below[name]}
+    if not longer or not train or not others:
+        return splits
+    if not all(classes <= train for classes in others.values()):
+        odd = next(name for name, classes in others.items() if not classes <= train)
+        raise InputError(
+            f"data: {escape(folder)} has {', '.join(map(escape, parts))}, which look like splits, but the folders in "
+            f"{escape(odd)} are not those of the training images; expected the same class folders, or names without "
+            "train and test"
+        )
+    return {name: part for name, part in parts.items() if below[name]}
+
+
+def _has_splits(folder: Path, folders: list[os.DirEntry], names: dict[str, str]) -> bool:
     """Whether there is a train/ with class folders.
 
     A train/ that also has images may be a class (of locomotives). It counts as a split with stray images if test/ or
     val/ has folders, or if several of its folders have images and no folder beside it does. Raises InputError if the
     two cannot be told apart.
     """
-    splits = [e for e in folders if e.name.lower() in SPLIT_NAMES]
+    splits = [e for e in folders if e.name in names]
     doubtful, elsewhere = [], False  # folders in a train/ that also has images; whether test/ or val/ has folders
     for entry in splits:
-        below, reason = _listed(entry.path)
+        below, reason = _listed(_unnested(entry))
         deeper = [e for e in below if _is_folder(e)]
-        if SPLIT_NAMES[entry.name.lower()] != "train":
+        if names[entry.name] != "train":
             elsewhere |= bool(deeper)
         elif reason is not None or (deeper and not any(_may_be_image(e.name) and e.is_file() for e in below)):
             return True  # an unreadable folder is reported by scan()
@@ -201,7 +254,7 @@ def _listed(folder: str) -> tuple[list[os.DirEntry], str | None]:
 def _entries(folder: Path) -> list[os.DirEntry]:
     with os.scandir(folder) as entries:
         return sorted(
-            (e for e in entries if not e.name.startswith(".") and e.name not in _SYSTEM_FILES), key=lambda e: e.name
+            (e for e in entries if not e.name.startswith(".") and e.name.lower() not in _SYSTEM_NAMES), key=lambda e: e.name
         )
 
 
