@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset
 
 import shakeshake as ss
 from helpers import TINY, shakeshake
@@ -148,6 +148,56 @@ def test_from_datasets_reads_torch_datasets():
 def test_invalid_dataset_items_are_reported_with_their_index(items, said):
     with pytest.raises(ss.InputError, match=said):
         ss.from_datasets(items, [(np.zeros((8, 8)), "c")])
+
+
+class Named(Photos):
+    def __init__(self, n, classes):
+        super().__init__(n)
+        self.classes = classes
+
+
+def test_labels_of_all_splits_are_mapped_by_name():
+    data = ss.from_datasets(Photos(8), Named(4, ("light", "dark")), val=Named(3, ("dark", "light")), image_size=16)
+    assert data.train.labels.tolist() == [0, 1, 0, 1, 0, 1, 0, 1]
+    assert data.test.labels.tolist() == [1, 0, 1, 0]
+    assert data.val.labels.tolist() == [0, 1, 0]
+    with pytest.raises(ss.InputError, match="the test data set has the label 'grey', expected one of dark, light"):
+        ss.from_datasets(Photos(4), Named(4, ("grey", "light")))
+    joined = ConcatDataset([Photos(4), Named(4, ("light", "dark"))])
+    with pytest.raises(ss.InputError, match="train data set joins data sets with different classes"):
+        ss.from_datasets(joined, Photos(4))
+    assert ss.from_datasets(ConcatDataset([Photos(4), Photos(4)]), Photos(4)).classes == ("dark", "light")
+
+
+def test_classes_that_a_filtered_dataset_names_but_lacks_are_left_out():
+    data = ss.from_datasets(Named(6, ("cat", "dog", "eel")), Named(4, ("cat", "dog", "eel")))
+    assert data.classes == ("cat", "dog")
+
+
+def test_grey_among_colours_one_element_labels_and_damaged_items():
+    mixed = [(np.full(shape, 7, np.uint8), np.array([k % 2])) for k, shape in enumerate([(8, 8), (8, 8, 3)] * 2)]
+    data = ss.from_datasets(mixed, [(np.zeros((8, 8)), 0)])
+    assert data.train.images.shape == (4, 3, 8, 8)
+    assert data.test.images.shape == (1, 3, 8, 8)
+    assert data.train.labels.tolist() == [0, 1, 0, 1]
+
+    class Damaged(Photos):
+        def __getitem__(self, index):
+            if index == 3:
+                raise OSError("image file is truncated\nat byte 7")
+            return super().__getitem__(index)
+
+    with pytest.raises(ss.InputError, match=r"item 3 of the train data set cannot be read: image file is truncated$"):
+        ss.from_datasets(Damaged(6), Photos(4))
+
+
+def test_image_size_of_a_stream_follows_its_images():
+    class Pictures(IterableDataset):
+        def __iter__(self):
+            return (Photos(80)[index] for index in range(80))
+
+    data = ss.from_datasets(Pictures(), Photos(4))
+    assert data.train.images.shape == (80, 3, 30, 30)
 
 
 def test_string_labels_become_sorted_classes():

@@ -69,7 +69,7 @@ def scan(folder: Path) -> Scan:
         InputError: The folder is not readable, or not laid out in class folders.
     """
     try:
-        here = _entries(_unnested(folder))
+        here = _entries(Path(_unnested(folder)))
     except OSError as error:
         raise InputError(f"data: {escape(folder)} is not readable: {error.strerror or error}") from None
     folders, files = [e for e in here if _is_folder(e)], [e for e in here if not _is_folder(e)]
@@ -253,9 +253,8 @@ def _listed(folder: str) -> tuple[list[os.DirEntry], str | None]:
 
 def _entries(folder: Path) -> list[os.DirEntry]:
     with os.scandir(folder) as entries:
-        return sorted(
-            (e for e in entries if not e.name.startswith(".") and e.name.lower() not in _SYSTEM_NAMES), key=lambda e: e.name
-        )
+        shown = [e for e in entries if not e.name.startswith(".") and e.name.lower() not in _SYSTEM_NAMES]
+    return sorted(shown, key=lambda e: e.name)
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
