@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import prune
 
 import shakeshake as ss
 from shakeshake.models.shakeify import ShakenHalves
@@ -177,9 +178,76 @@ class Misordered(Block):
         return x + self.conv3(F.relu(self.conv2(self.conv1(self.bn3(x)))))
 
 
-def test_unsupported_networks_are_refused():
-    with pytest.raises(ss.InputError, match="Linear has no grouped convolution"):
+class Unit(nn.Module):
+    """A convolution, its norm and activation in a module of their own, as in timm and transformers."""
+
+    def __init__(self, inputs: int, outputs: int, groups: int = 1, activation=nn.ReLU):
+        super().__init__()
+        self.convolution = nn.Conv2d(inputs, outputs, 3, padding=1, groups=groups, bias=False)
+        self.normalization = nn.BatchNorm2d(outputs)
+        self.activation = activation()
+
+    def forward(self, x):
+        return self.activation(self.normalization(self.convolution(x)))
+
+
+class UnitBlock(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Sequential(Unit(8, 16), Unit(16, 16, 4), Unit(16, 8, activation=nn.Identity))
+
+    def forward(self, x):
+        return (x + self.layer(x)).relu()
+
+
+def test_units_of_convolution_norm_and_activation_are_converted():
+    network = trained(nn.Sequential(UnitBlock(), UnitBlock()), 6, 8, 5, 5)
+    x = torch.randn(6, 8, 5, 5)
+    shaken = ss.shakeify(network, "S-S-I", example=x)
+    for block in shaken:
+        assert isinstance(block.layer[2].convolution, ShakenHalves)
+        assert isinstance(block.layer[2].normalization, nn.Identity), "each half has its own"
+    assert torch.allclose(shaken.eval()(x), network.eval()(x), atol=1e-4)
+    assert not torch.equal(shaken.train()(x), shaken(x))
+
+
+class StdConv2d(nn.Conv2d):
+    """Weight standardisation: the halves of the weight have another mean and deviation than the whole."""
+
+    def forward(self, x):
+        weight = (self.weight - self.weight.mean((1, 2, 3), keepdim=True)) / self.weight.std((1, 2, 3), keepdim=True)
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding)
+
+
+def hooked(block: nn.Module, layer: str) -> nn.Module:
+    block.get_submodule(layer).register_forward_hook(lambda module, inputs, output: 2 * output)
+    return block
+
+
+def test_layers_that_compute_something_else_are_refused_by_name():
+    block = Block(8, 4)
+    block.conv3 = StdConv2d(16, 8, 1)
+    with pytest.raises(ss.InputError, match=r"conv3 \(StdConv2d\) is a convolution with a forward of its own"):
+        ss.shakeify(block)
+    for layer in ("conv3", "bn3"):
+        with pytest.raises(ss.InputError, match=f"{layer} has a hook"):
+            ss.shakeify(hooked(Block(8, 4), layer))
+        pruned = Block(8, 4)
+        prune.random_unstructured(pruned.get_submodule(layer), "weight", 0.5)
+        with pytest.raises(ss.InputError, match=f"weight of {layer} is computed"):
+            ss.shakeify(pruned)
+    ss.shakeify(hooked(Block(8, 4), "conv1"))  # which stays
+
+
+def test_a_network_without_residual_blocks_is_described():
+    with pytest.raises(ss.InputError, match="Linear has no grouped convolution, expected"):
         ss.shakeify(nn.Linear(2, 2))
+    alone = nn.Sequential(nn.Conv2d(8, 8, 3, groups=4), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=2))
+    with pytest.raises(ss.InputError, match="Sequential has 2 grouped convolutions, such as 0, but no convolution"):
+        ss.shakeify(alone)
+
+
+def test_unsupported_networks_are_refused():
     with pytest.raises(ss.InputError, match=r"conv2 has 3 groups, expected an even number"):
         ss.shakeify(nn.Sequential(nn.ReLU(), Odd()))
     with pytest.raises(ss.InputError, match=r"bn2 \(Linear\) between conv2 and the next convolution"):

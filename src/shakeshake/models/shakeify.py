@@ -15,8 +15,15 @@ from ..errors import InputError
 from ..layers.rules import ShakeRule
 from ..layers.shake_shake import ShakeShake
 from ..utils.modes import eval_mode
+from ..utils.modules import is_unmodified, logits_of
 
 _SPLITTABLE = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_PLAIN_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
+
+
+class NoBranchesError(InputError):
+    """The network has no grouped convolution that shakeify can split."""
 
 
 def shakeify(model: nn.Module, rule: str | ShakeRule = "S-S-I", *, example: Tensor | None = None) -> nn.Module:
@@ -34,9 +41,10 @@ def shakeify(model: nn.Module, rule: str | ShakeRule = "S-S-I", *, example: Tens
     those in evaluation. The learnt BN statistics are divided as if the halves were independent and identically
     distributed.
 
-    For a grouped convolution, the next convolution is searched in the same module (or its nn.Sequential) in
-    registration order; only normalisation and modules without parameters may be between, and the BN registered next is
-    taken to follow. Depthwise convolutions count. Names, hooks and the block's forward() stay.
+    For a grouped convolution, the next convolution is searched in the same module in registration order, where an
+    nn.Sequential and a module of one convolution with its normalisation and activation count as their parts. Only
+    normalisation and modules without parameters may be between, and the BN registered next is taken to follow.
+    Depthwise convolutions count. Names, hooks and the block's forward() stay.
 
     Create the optimizer after the conversion: the copy has new parameters.
 
@@ -44,29 +52,33 @@ def shakeify(model: nn.Module, rule: str | ShakeRule = "S-S-I", *, example: Tens
         model: The network, or one block. It is not changed.
         rule: The rule, see ShakeRule.
         example: An input of the network. The copy is compared with the model on it in evaluation mode, and each BN is
-            checked to read the output of the convolution before it, which an untrained network would not show.
+            checked to read the output of the convolution before it, which an untrained network would not show. The
+            model returns a tensor, or an object with ``.logits``.
 
     Returns:
         The converted copy.
 
     Raises:
-        InputError: If there is no such convolution, the number of groups is odd, a module between could mix the halves,
-            a BN has another size than its convolution, or the two networks differ on the example.
+        NoBranchesError: If there is no such convolution.
+        InputError: If the number of groups is odd, a module between could mix the halves, a layer to be replaced has
+            hooks, a forward of its own or a computed weight (pruning, weight normalisation), a BN has another size than
+            its convolution, or the two networks differ on the example.
     """
     rule = ShakeRule.parse(rule)
-    shaken = copy.deepcopy(model)
-    found = list(_pairs(shaken))
+    found = list(_pairs(model))
     if not found:
-        raise InputError(
-            f"model: {type(model).__name__} has no grouped convolution followed by a convolution in one block, "
-            "expected residual blocks like those of ResNeXt"
-        )
+        raise _nothing_found(model)
+    for name, conv, following in found:
+        _check_replaceable(name, conv)
+        if following is not None and _splittable(following[1]):
+            _check_replaceable(*following)
+            if following[1].num_features != conv.out_channels:
+                raise _out_of_order(following[0], name)
+    shaken = copy.deepcopy(model)
     split: dict[str, str] = {}  # convolution -> the BN after it
     for name, conv, following in found:
         if following is not None and _splittable(following[1]):
             split[name] = following[0]
-            if following[1].num_features != conv.out_channels:
-                raise _out_of_order(following[0], name)
             _replace(shaken, name, ShakenHalves(conv, following[1], rule))
             _replace(shaken, following[0], nn.Identity())
         else:
@@ -148,10 +160,6 @@ def _next_conv(name: str, grouped: _ConvNd, after: list[tuple[str, nn.Module]]) 
                 raise obstacle
             if grouped.groups % 2:
                 raise InputError(f"model: {name} has {grouped.groups} groups, expected an even number")
-            if "weight" not in part._parameters:
-                raise InputError(
-                    f"model: the weight of {other} is computed, expected a parameter; remove the parametrization first"
-                )
             return index
         difference = isinstance(part, _NormBase) or (isinstance(part, nn.GroupNorm) and part.num_groups % 2 == 0)
         if not difference and any(True for _ in part.parameters()):
@@ -162,19 +170,69 @@ def _next_conv(name: str, grouped: _ConvNd, after: list[tuple[str, nn.Module]]) 
     return None
 
 
+def _nothing_found(model: nn.Module) -> NoBranchesError:
+    grouped = [name for name, part in model.named_modules() if isinstance(part, _ConvNd) and part.groups > 1]
+    if not grouped:
+        return NoBranchesError(
+            f"model: {type(model).__name__} has no grouped convolution, expected residual blocks like those of ResNeXt"
+        )
+    return NoBranchesError(
+        f"model: {type(model).__name__} has {len(grouped)} grouped convolutions, such as {grouped[0]}, but no "
+        "convolution in the same block reads one, expected residual blocks like those of ResNeXt"
+    )
+
+
 def _flat_children(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the children of a module in registration order, those of an nn.Sequential one by one."""
+    """Yield the children of a module in registration order, those of an nn.Sequential or a unit one by one."""
     for name, child in module.named_children():
         full = f"{prefix}.{name}" if prefix else name
-        if isinstance(child, nn.Sequential):
+        if isinstance(child, nn.Sequential) or _is_unit(child):
             yield from _flat_children(child, full)
         else:
             yield full, child
 
 
+def _is_unit(module: nn.Module) -> bool:
+    """Whether a module consists of one convolution, one normalisation, and modules without parameters."""
+    parts = list(module.children())
+    others = [part for part in parts if not isinstance(part, (_ConvNd, *_NORMS))]
+    return (
+        [sum(isinstance(part, kind) for part in parts) for kind in (_ConvNd, _NORMS)] == [1, 1]
+        and not any(True for _ in module.parameters(recurse=False))
+        and not any(True for part in others for _ in part.parameters())
+    )
+
+
 def _splittable(norm: nn.Module) -> bool:
-    """Whether a module is a plain BN with running statistics and weights, which can be divided."""
-    return type(norm) in _SPLITTABLE and norm.affine is True and norm.running_var is not None
+    """Whether a module computes plain BN with running statistics and weights, which can be divided."""
+    return _is_plain_bn(norm) and norm.affine is True and norm.running_var is not None
+
+
+def _is_plain_bn(norm: nn.Module) -> bool:
+    """Whether a module is one of torch's BNs, or timm's BN with an activation that does nothing."""
+    without_activation = type(norm).__name__ == "BatchNormAct2d" and all(
+        type(part) is nn.Identity for part in norm.children()
+    )
+    return type(norm) in _SPLITTABLE or without_activation
+
+
+def _check_replaceable(name: str, module: nn.Module) -> None:
+    """Raise InputError unless a convolution or BN computes what its class in torch.nn does from its own parameters."""
+    kind: Any = type(module)
+    if isinstance(module, _ConvNd) and not any(
+        kind.forward is plain.forward and kind._conv_forward is plain._conv_forward for plain in _PLAIN_CONVS
+    ):
+        raise InputError(
+            f"model: {name} ({kind.__name__}) is a convolution with a forward of its own, expected one of torch.nn"
+        )
+    for computed in ("weight", "bias"):  # pruning, weight normalisation and parametrizations
+        if computed not in module._parameters:
+            raise InputError(
+                f"model: the {computed} of {name} is computed, expected a parameter; remove the pruning, weight "
+                "normalisation or parametrization first"
+            )
+    if not is_unmodified(module):
+        raise InputError(f"model: {name} has a hook or a forward of the instance, expected none; remove it first")
 
 
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
@@ -200,12 +258,14 @@ def _compare(model: nn.Module, shaken: nn.Module, split: dict[str, str], example
     handles += [model.get_submodule(norm).register_forward_pre_hook(check(conv, norm)) for conv, norm in split.items()]
     try:
         with eval_mode(model, shaken):
-            expected, got = model(example), shaken(example)
+            expected = logits_of(model(example))
+            try:
+                got = logits_of(shaken(example))
+            except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+                raise InputError(f"model: the converted network fails on the example: {error}") from None
     finally:
         for handle in handles:
             handle.remove()
-    if not isinstance(expected, Tensor):
-        raise InputError(f"example: the model returns {type(expected).__name__} for it, expected a tensor")
     difference, size = float((got - expected).abs().max()), float(expected.abs().max())
     if not difference <= max(1e-3, 8 * torch.finfo(expected.dtype).eps) * size:
         raise InputError(

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
+
+from ..errors import InputError
 
 M = TypeVar("M", bound=nn.Module)
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits in a network's output: the output itself, or the ``.logits`` of a dataclass as in transformers.
+
+    Raises:
+        InputError: The output is neither.
+    """
+    logits = getattr(output, "logits", output)
+    if not isinstance(logits, Tensor):
+        raise InputError(f"model: returns {type(output).__name__}, expected a tensor or an object with .logits")
+    return logits
 
 
 def plain_class(module: nn.Module) -> type[nn.Module]:
