@@ -200,6 +200,31 @@ def test_image_size_of_a_stream_follows_its_images():
     assert data.train.images.shape == (80, 3, 30, 30)
 
 
+@pytest.mark.parametrize(
+    ("images", "labels", "said"),
+    [
+        ([np.zeros((8, 8)), np.zeros((9, 9))], [0, 1], r"x_train .* item 1 has the shape \(9, 9\), item 0 \(8, 8\)"),
+        (np.zeros((2, 8, 8)), [[0], [1, 2]], r"y_train .* item 1 has the shape \(2,\), item 0 \(1,\)"),
+        (np.zeros((2, 8, 8)), [0, "a"], "item 1 of y_train in the arrays is 'a', expected integers from 0"),
+        (np.zeros((2, 8, 8)), [0, None], "item 1 of y_train in the arrays is None"),
+    ],
+)
+def test_ragged_arrays_and_mixed_labels_name_the_item(images, labels, said):
+    with pytest.raises(ss.InputError, match=said):
+        ss.from_arrays(images, labels, np.zeros((2, 8, 8)), [0, 1])
+
+
+def test_tensors_in_bfloat16_are_images_too():
+    x = torch.rand(4, 8, 8).bfloat16()
+    data = ss.from_arrays(x, torch.tensor([0, 1, 0, 1]), x, [0, 1, 0, 1])
+    assert np.array_equal(data.train.images[:, 0], np.rint(x.float().numpy() * 255))
+
+
+def test_labels_of_several_types_are_refused():
+    with pytest.raises(ss.InputError, match="the label 0 in item 0 and 'a' in item 1, expected only integers or only"):
+        ss.from_datasets([(np.zeros((8, 8)), 0), (np.zeros((8, 8)), "a")], [(np.zeros((8, 8)), 0)])
+
+
 def test_string_labels_become_sorted_classes():
     items = [(np.full((8, 8), k, np.uint8), "ba"[k % 2]) for k in range(4)]
     data = ss.from_datasets(items, items[:1])

@@ -1,5 +1,6 @@
 """Recipes, presets and learning rate schedules against the papers, and errors for invalid values."""
 
+import copy
 import dataclasses
 import itertools
 import json
@@ -213,3 +214,15 @@ def test_rule_is_none_exactly_for_networks_without_branches():
     assert Recipe(model="shake_resnet8_2x4d_c", rule="S-E-I[0.4,0.6]").rule == "S-E-I[0.4,0.6]"
     with pytest.raises(InputError, match=r"^rule: got 'none' for shake_resnet8_2x4d, which has branches"):
         Recipe(model="wrn10_1").replace(model="shake_resnet8_2x4d")
+
+
+@pytest.mark.parametrize(("name", "similar"), [("learning_rate", "lr"), ("epoch", "epochs"), ("crop", "crop_padding")])
+def test_an_unknown_field_names_the_one_that_was_meant(name, similar):
+    for build in (Recipe, Recipe().replace):
+        with pytest.raises(InputError, match=rf"^{name}: not a field of a recipe, did you mean {similar}\?$"):
+            build(**{name: 1})
+
+
+def test_recipes_can_be_copied():
+    recipe = Recipe(lr=0.2)
+    assert copy.deepcopy(recipe) == copy.copy(recipe) == recipe

@@ -75,6 +75,7 @@ def from_datasets(
         if names is None:
             order = names = [name for name in order if name in used]
     elif any(isinstance(label, str) for label in labels["train"]):
+        _check_all_text(labels["train"])
         order = names = names or sorted({str(label) for label in labels["train"]})
     if order is not None:
         labels = {part: _numbered(part, some, order) for part, some in labels.items()}
@@ -238,6 +239,16 @@ def _label(label: Any, where: str) -> int | str:
     if isinstance(value, bool | int | str):
         return value if isinstance(value, str) else int(value)
     raise InputError(f"data: the label in {where} is {value!r}, expected an integer from 0 or a string")
+
+
+def _check_all_text(labels: list[Any]) -> None:
+    """Raise InputError if some labels are strings and others numbers."""
+    for index, label in enumerate(labels):
+        if isinstance(label, str) != isinstance(labels[0], str):
+            raise InputError(
+                f"data: the train data set has the label {labels[0]!r} in item 0 and {label!r} in item {index}, "
+                "expected only integers or only strings"
+            )
 
 
 def _as_names(part: str, labels: list[Any], names: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import unicodedata
 import zipfile
@@ -239,7 +240,7 @@ def describe_shape(images: np.ndarray) -> str:
 
 def checked_images(key: str, x: np.ndarray, source: str) -> np.ndarray:
     """Return images as contiguous (N, C, H, W) uint8. Raises InputError as `from_arrays`, naming them ``key``."""
-    x = np.asarray(x)
+    x = _as_array(key, x, source)
     if x.ndim == 3:
         x = x[:, None]
     elif x.ndim == 4 and x.shape[1] not in (1, 3) and x.shape[3] in (1, 3):
@@ -272,8 +273,28 @@ def checked_images(key: str, x: np.ndarray, source: str) -> np.ndarray:
     return out
 
 
-def _labels(key: str, y: np.ndarray, source: str) -> np.ndarray:
-    y = np.asarray(y)
+def _as_array(key: str, values: Any, source: str) -> np.ndarray:
+    """Convert arrays, tensors and sequences. Raises InputError naming the first item of another shape."""
+    try:
+        if hasattr(values, "detach"):  # a tensor, perhaps on a device or in bfloat16, which numpy lacks
+            values = values.detach().cpu()
+            values = values.float() if values.is_floating_point() else values
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).split("\n")[0].rstrip(".")
+        with contextlib.suppress(Exception):
+            shapes = [np.shape(value) for value in values]
+            odd = next(index for index, shape in enumerate(shapes) if shape != shapes[0])
+            reason = f"item {odd} has the shape {shapes[odd]}, item 0 {shapes[0]}"
+        raise InputError(f"data: {key} in {source} cannot be made one array: {reason}") from None
+
+
+def _labels(key: str, labels: Any, source: str) -> np.ndarray:
+    y = _as_array(key, labels, source)
+    if y.dtype.kind in "OU":
+        values = labels.tolist() if isinstance(labels, np.ndarray) else list(labels)
+        odd = next((i for i, value in enumerate(values) if not isinstance(value, int | np.integer)), 0)
+        raise InputError(f"data: item {odd} of {key} in {source} is {values[odd]!r}, expected integers from 0")
     if y.ndim == 2 and y.shape[1] == 1:  # as in Keras
         y = y[:, 0]
     if y.ndim != 1:

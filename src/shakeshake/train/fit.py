@@ -86,6 +86,8 @@ def fit(
             good checkpoint is kept.
         Stopped: After SIGINT, SIGTERM or ``minutes``; a checkpoint was saved.
     """
+    if not isinstance(recipe, Recipe):
+        raise InputError(f"recipe: got {type(recipe).__name__}, expected a Recipe, such as Recipe(data='digits')")
     user_data = None if data is None else in_memory(data)
     changes: dict[str, Any] = {} if user_data is None else {"data": user_data.name}
     if model is not None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,7 +16,7 @@ from ..layers.rules import ShakeRule
 from ..models.registry import current_name, rule_for
 from .schedule import parse_milestones
 
-# Old name -> new name, so that recipes written before a field was renamed still load.
+# Other name -> name, so that recipes written before a field was renamed still load.
 RENAMED_FIELDS = {
     "bn_images": "ghost_batch_size",
     "ema": "ema_decay",
@@ -24,6 +26,7 @@ RENAMED_FIELDS = {
     "clip_norm": "grad_clip_norm",
     "checkpoint_every": "checkpoint_interval_s",
     "compile": "compile_mode",
+    "learning_rate": "lr",
 }
 
 FieldGroup = Literal["data", "network", "optimisation", "augmentation", "run"]
@@ -278,6 +281,10 @@ class Recipe:
         metavar="DIR",
     )
 
+    def __new__(cls, *_: Any, **fields: Any) -> Recipe:
+        _check_names(fields)
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):
             value = _plain(getattr(self, spec.name))
@@ -310,10 +317,7 @@ class Recipe:
         Raises:
             InputError: A field does not exist or its value is invalid.
         """
-        known = sorted(spec.name for spec in dataclasses.fields(self))
-        for name in changes:
-            if name not in known:
-                raise InputError(f"{name}: not a field of a recipe, expected one of {', '.join(known)}")
+        _check_names(changes)
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -337,6 +341,16 @@ class Recipe:
         if "model" in fields:
             fields["model"] = current_name(fields["model"])
         return cls().replace(**fields)
+
+
+def _check_names(names: Iterable[str]) -> None:
+    """Raise InputError for a name that is not a field of a recipe."""
+    known = sorted(spec.name for spec in dataclasses.fields(Recipe))
+    for name in names:
+        if name not in known:
+            similar = RENAMED_FIELDS.get(name) or next(iter(difflib.get_close_matches(name, known, 1)), None)
+            expected = f"did you mean {similar}?" if similar else f"expected one of {', '.join(known)}"
+            raise InputError(f"{name}: not a field of a recipe, {expected}")
 
 
 def _plain(value: Any) -> Any:
