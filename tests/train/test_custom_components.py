@@ -198,3 +198,21 @@ def test_warnings_are_logged_under_the_name_of_the_package(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "shakeshake"):
         ss.resume(tmp_path / "run", quiet=True)
     assert any(r.name.startswith("shakeshake.train") and "earlier environments" in r.message for r in caplog.records)
+
+
+def test_tensorboard_has_every_epoch_of_a_run_stopped_right_after_one(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+
+    class Stop(ss.Callback):
+        def on_epoch_end(self, metrics):
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        ss.fit(RECIPE, tmp_path / "run", model=Net, callbacks=[Stop()], quiet=True)
+    ss.resume(tmp_path / "run", model=Net, quiet=True)
+    events = accumulator.EventAccumulator(str(tmp_path / "run"))
+    events.Reload()
+    tags = events.Tags()["scalars"]
+    assert tags
+    for tag in tags:
+        assert [event.step for event in events.Scalars(tag)] == [3, 6], tag

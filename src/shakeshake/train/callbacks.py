@@ -116,7 +116,7 @@ class CallbackList:
 class TensorBoard(Callback):
     """Writes the metrics of each epoch as events into the run directory; does nothing without tensorboard.
 
-    A resumed run writes a new file that replaces the events from its first step on.
+    A resumed run writes a new file that replaces the events of later steps than its checkpoint.
     """
 
     writer: Any = None
@@ -127,7 +127,7 @@ class TensorBoard(Callback):
         from torch.utils.tensorboard import SummaryWriter  # takes a second to import
 
         self._hook = _silence_writer_threads()
-        self.writer = SummaryWriter(str(context.path), purge_step=context.step or None)
+        self.writer = SummaryWriter(str(context.path), purge_step=context.step + 1 if context.step else None)
 
     def on_epoch_end(self, metrics: EpochMetrics) -> None:
         if self.writer is None:
