@@ -2,6 +2,7 @@
 
 import json
 import logging
+import signal
 import sys
 from types import ModuleType
 
@@ -200,14 +201,19 @@ def test_warnings_are_logged_under_the_name_of_the_package(tmp_path, caplog):
     assert any(r.name.startswith("shakeshake.train") and "earlier environments" in r.message for r in caplog.records)
 
 
-def test_tensorboard_has_every_epoch_of_a_run_stopped_right_after_one(tmp_path):
+def fail() -> None:
+    raise RuntimeError("failed before the checkpoint of the epoch")
+
+
+@pytest.mark.parametrize("stop", [fail, lambda: signal.raise_signal(signal.SIGTERM)], ids=["within", "after"])
+def test_tensorboard_has_every_epoch_once_after_a_stop_at_its_end(tmp_path, stop):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
     class Stop(ss.Callback):
         def on_epoch_end(self, metrics):
-            raise RuntimeError("stopped")
+            stop()
 
-    with pytest.raises(RuntimeError, match="stopped"):
+    with pytest.raises((RuntimeError, ss.Stopped)):
         ss.fit(RECIPE, tmp_path / "run", model=Net, callbacks=[Stop()], quiet=True)
     ss.resume(tmp_path / "run", model=Net, quiet=True)
     events = accumulator.EventAccumulator(str(tmp_path / "run"))

@@ -127,7 +127,8 @@ class TensorBoard(Callback):
         from torch.utils.tensorboard import SummaryWriter  # takes a second to import
 
         self._hook = _silence_writer_threads()
-        self.writer = SummaryWriter(str(context.path), purge_step=context.step + 1 if context.step else None)
+        finished = context.trainer.step_in_epoch == 0  # the last epoch, whose events stay
+        self.writer = SummaryWriter(str(context.path), purge_step=context.step + finished if context.step else None)
 
     def on_epoch_end(self, metrics: EpochMetrics) -> None:
         if self.writer is None:
