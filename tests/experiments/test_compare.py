@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 import shakeshake as ss
-from helpers import python, shakeshake
+from helpers import python, shakeshake, start
 from shakeshake.errors import InputError
 from shakeshake.experiments import compare, run, statistics, tables, worker
 from shakeshake.experiments.format import format_table
@@ -173,11 +173,7 @@ def test_modules_next_to_the_images_are_not_executed(tmp_path):
     assert not list(tmp_path.glob("executed-*"))
 
 
-def test_a_users_network_and_rule_are_compared(tmp_path):
-    """Every run is a separate process, which must also register the user's code."""
-    npz(tmp_path / "mine.npz")
-    (tmp_path / "mine.py").write_text(
-        """
+MINE = """
 import torch
 from torch import nn
 import shakeshake as ss
@@ -196,7 +192,12 @@ def half(images, branches, *, device, generator):
     alpha = torch.full((images, branches), 1 / branches, device=device)
     return alpha, alpha
 """
-    )
+
+
+def test_a_users_network_and_rule_are_compared(tmp_path):
+    """Every run is a separate process, which must also register the user's code."""
+    npz(tmp_path / "mine.npz")
+    (tmp_path / "mine.py").write_text(MINE)
     options = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items() if name != "model"]
     options += [f"--model={tmp_path / 'mine.py'}:Net", "--rules", f"S-S-I,{tmp_path / 'mine.py'}:half", "--seeds", 1]
     shakeshake("compare", tmp_path / "mine.npz", *options, "--jobs", 2, "--out", tmp_path / "out")
@@ -258,13 +259,52 @@ def test_folder_with_other_files_is_refused(tmp_path):
         assert (out / "settings.json").read_text() == settings
 
 
-def test_networks_and_rules_of_this_process_alone_are_refused(tmp_path):
+SCRIPT = """
+import torch
+import shakeshake as ss
+from mine import Net
+
+@ss.register_rule("mine")
+def half(images, branches, *, device, generator):
+    alpha = torch.full((images, branches), 1 / branches, device=device)
+    return alpha, alpha
+
+ss.register_model("net")(Net)  # here, in each run, too
+
+def main():
+    options = dict(epochs=1, batch_size=20, device="cpu", precision="fp32", seeds=1, jobs=2)
+    table = ss.compare("mine.npz", model="net", rules=["mine", "mine.py:half"], out="out", **options)
+    assert [(cell.row, cell.n) for cell in table.cells] == [("E-E-B", 1), ("mine", 1), ("mine.py:half", 1)], table
+    assert table.cells[0].recipe["model"] == "net"
+"""
+
+
+def test_a_script_compares_its_own_networks_and_rules(tmp_path):
+    """Registered names and FILE.py:NAME reach the processes of the runs, from an imported module and the script."""
+    npz(tmp_path / "mine.npz")
+    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "script.py").write_text(SCRIPT + '\nif __name__ == "__main__":\n    main()\n')
+    python("script.py", cwd=tmp_path)
+
+
+def test_compare_does_not_call_itself_in_the_processes_of_its_runs(tmp_path):
+    npz(tmp_path / "mine.npz")
+    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "script.py").write_text(SCRIPT + "\nmain()\n")
+    process = start("script.py", cwd=tmp_path)
+    error = process.communicate()[1].splitlines()[-1]
+    assert "compare: got a call while script.py is imported, expected it under if __name__" in error
+    assert process.returncode == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_networks_and_rules_that_no_file_defines_are_refused(tmp_path):
     ss.register_model("linear")(lambda num_classes, rule="S-S-I": torch.nn.Linear(1, num_classes))
     ss.register_rule("half")(lambda images, branches, *, device, generator: None)
     try:
-        with pytest.raises(InputError, match=r"model: 'linear' is registered in this process only.*--model FILE"):
+        with pytest.raises(InputError, match=r"model: 'linear' is not defined at the top level of a Python file"):
             ss.compare(npz(tmp_path / "mine.npz"), out=tmp_path / "out", model="linear", epochs=1)
-        with pytest.raises(InputError, match=r"rule: 'half' is registered in this process only.*--rules FILE"):
+        with pytest.raises(InputError, match=r"rule: 'half' is not defined at the top level .* or FILE.py:NAME"):
             ss.compare(tmp_path / "mine.npz", out=tmp_path / "out", rules=["half"], **TINY)
     finally:
         del registry._registered["linear"], layer_rules._registered["half"]

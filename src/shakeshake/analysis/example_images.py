@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 
 from ..train.open_run import TrainedRun
@@ -93,6 +92,8 @@ def example(opened: TrainedRun, split: str, probabilities: np.ndarray, i: int) -
 
 def encode_png(image: np.ndarray) -> str:
     """A (C, H, W) uint8 image as base64 of a PNG with at most MAX_SIDE pixels a side."""
+    from PIL import Image  # the other analyses do without
+
     pixels = np.asarray(image)
     picture = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
     if max(picture.size) > MAX_SIDE:

@@ -21,7 +21,6 @@ from .options import (
     recipe_options,
     rule_names,
     suggest,
-    typed_user_code,
 )
 
 
@@ -41,7 +40,7 @@ from .options import (
     default="S-S-I,S-E-I",
     metavar="RULE,...",
     shell_complete=suggest(rule_names),
-    help="Rules to compare with E-E-B.  [default: S-S-I,S-E-I]",
+    help="Rules to compare with E-E-B, by name or FILE.py:FUNCTION.  [default: S-S-I,S-E-I]",
 )
 @option("--seeds", type=int, default=3, metavar="N", help="Number of runs per rule.  [default: 3]")
 @option("--folds", type=int, default=0, metavar="K", help="Folds for cross-validation; 0 for none.  [default: 0]")
@@ -74,7 +73,6 @@ def compare(
     **_: Any,
 ) -> int:
     overrides = explicit_fields(ctx)
-    user_code = typed_user_code(ctx.params, rules.split(","))
     stream = sys.stderr if as_json else sys.stdout
 
     def log(line: str) -> None:
@@ -94,7 +92,6 @@ def compare(
         budget=budget,
         out=out,
         engine=Engine(engine=engine, jobs=jobs, address=address, cpus=cpus, gpus=gpus),
-        user_code=user_code,
         log=log,
     )
     for line in describe_plan(plan, cells=dry_run):

@@ -25,7 +25,6 @@ from .options import (
     register_user_code,
     run_argument,
     suggest,
-    typed_user_code,
     user_code_options,
 )
 
@@ -113,7 +112,6 @@ def reproduce(
         name,
         rows=tuple(rows.split(",")) if rows else (),
         overrides=overrides,
-        user_code=typed_user_code(ctx.params),
         scale=scale,
         seeds=seeds,
         out=out,

@@ -299,11 +299,3 @@ def register_user_code(fields: Mapping[str, Any], *, only: bool = False) -> dict
         elif only:
             raise InputError(f"{field}: got {text!r}, expected FILE.py:NAME; the run itself names built-in ones")
     return names
-
-
-def typed_user_code(fields: Mapping[str, Any], rules: Sequence[str] = ()) -> tuple[tuple[str, str], ...]:
-    """(field, FILE.py:NAME) of the user's own network and rules, which worker processes have to register, too."""
-    from ..utils.user_code import is_object_path
-
-    typed = [("model", fields.get("model")), *(("rule", rule) for rule in (fields.get("rule"), *rules))]
-    return tuple((field, text) for field, text in typed if text is not None and is_object_path(text))

@@ -15,15 +15,16 @@ from ..data.image_folder.summary import in_brief
 from ..data.sampler import class_weights
 from ..data.splits import fold_ids, with_fold
 from ..errors import InputError
-from ..layers.rules import ShakeRule, is_builtin_rule
+from ..layers.rules import ShakeRule
 from ..models.registry import model_info
-from ..models.user_code import register_user_code
+from ..models.user_code import name_of, user_code
 from ..train.auto_recipe import recipe_for
 from ..train.open_run import load_recipe_data
 from ..train.recipe import Recipe
 from ..train.run_directory import RunDirectory
 from ..utils.environment import cpu_count
 from ..utils.files import free_numbered_path
+from ..utils.user_code import file_being_imported
 from . import tables
 from .plan import Engine, Plan, read_settings
 from .run import run_plan
@@ -45,7 +46,7 @@ UNEVEN = 1.2  # ratio of the largest class to the smallest from which balanced e
 def compare(
     data: str | Path,
     *,
-    rules: Sequence[str] = RULES,
+    rules: Sequence[str | ShakeRule] = RULES,
     seeds: int = 3,
     folds: int = 0,
     budget: str | None = None,
@@ -62,17 +63,23 @@ def compare(
     Each run is a separate process. Called again with the same ``out``, it keeps finished runs and resumes interrupted
     ones; more seeds join the others.
 
+    Networks and rules of your own are imported in these processes from the file that defines them. If that file is the
+    script itself, the call must be under ``if __name__ == "__main__":``.
+
     Args:
         data: Name of a data set, folder of images or .npz file.
-        rules: Names of shake rules beside E-E-B.
+        rules: Shake rules beside E-E-B: built-in or registered names, or ``FILE.py:NAME``.
         seeds: Runs of each rule.
         folds: Folds of the training images for cross-validation; with 0, the test images are used.
         budget: Time of each run, such as ``"10m"``, or ``"none"``. By default 10 minutes for images of one's own.
         out: Folder of the comparison; by default a new one, runs/compare-DATA-N.
-        engine, jobs, address, cpus, gpus: What executes the runs, see ``Engine``.
-        recipe: Fields of ``Recipe`` for all runs; the others are chosen to suit the images. ``model`` is a name. The
-            processes do not know networks and rules that your script registers: for these, use ``shakeshake compare``
-            with ``--model FILE.py:NAME`` and ``--rules FILE.py:NAME``.
+        engine: What executes the runs, ``local`` or ``ray``.
+        jobs: Local runs side by side; by default one per core (one on a GPU).
+        address: Address of the Ray cluster; by default one is started on this machine.
+        cpus: Cores of each run on the cluster.
+        gpus: GPUs of each run on the cluster.
+        **recipe: Fields of ``Recipe`` for all runs; the others are chosen to suit the images. ``model`` is a built-in
+            or registered name, ``FILE.py:NAME`` or a factory.
 
     Returns:
         The results: ``cells`` with their runs and mean errors, ``differences`` with intervals, ``verdicts``. They are
@@ -81,6 +88,8 @@ def compare(
     Raises:
         InputError: An argument is invalid, or ``out`` holds something else.
     """
+    if (file := file_being_imported()) is not None:  # by a run of a comparison that the same call has started
+        raise InputError(f"compare: got a call while {file} is imported, expected it under if __name__ == '__main__':")
     execution = Engine(engine, jobs, address, cpus, gpus)
     sizes: dict[str, Any] = {
         "seeds": seeds,
@@ -92,7 +101,9 @@ def compare(
     return run_comparison(plan, images, log=logger.info)
 
 
-def comparison(recipe: Recipe, rules: Sequence[str] = RULES, *, seeds: int = 3, folds: int = 0) -> Experiment:
+def comparison(
+    recipe: Recipe, rules: Sequence[str | ShakeRule] = RULES, *, seeds: int = 3, folds: int = 0
+) -> Experiment:
     """Declare the recipe under each rule, and under E-E-B.
 
     Raises:
@@ -127,22 +138,25 @@ def plan_comparison(
     data: str,
     overrides: dict[str, Any],
     *,
-    rules: Sequence[str] = RULES,
+    rules: Sequence[str | ShakeRule] = RULES,
     seeds: int = 3,
     folds: int = 0,
     budget: str | None = None,
     out: Path | None = None,
     engine: Engine | None = None,
-    user_code: Sequence[tuple[str, str]] = (),
     log: Callable[[str], None] = print,
 ) -> tuple[Plan, ImageData]:
     """Plan a new comparison, or the continuation of an existing one. Writes nothing.
 
     Args:
-        data, rules, seeds, folds, budget, out: As for ``compare``.
+        data: As for ``compare``, like those that follow ``overrides``.
         overrides: Recipe fields that the user set.
+        rules: Shake rules beside E-E-B.
+        seeds: Runs of each rule.
+        folds: Folds for cross-validation, or 0.
+        budget: Time of each run.
+        out: Folder of the comparison.
         engine: What executes the runs.
-        user_code: ("model" or "rule", FILE.py:NAME) of the user's own code; networks are registered already.
         log: Prints a line about the recipe that was chosen.
 
     Returns:
@@ -155,9 +169,9 @@ def plan_comparison(
     for field in ("rule", "seed", "fold"):
         if field in overrides:
             raise InputError(f"{field}: got {overrides[field]!r}, expected {field}s=, which the runs differ in")
-    for field, text in user_code:
-        if field == "rule":
-            rules = [register_user_code(field, text) if rule == text else rule for rule in rules]
+    if "model" in overrides:
+        overrides = {**overrides, "model": name_of("model", overrides["model"])}
+    rules = [name_of("rule", rule) for rule in rules]
     out = out or free_numbered_path(Path("runs"), f"{NAME}-{Path(data).resolve().stem}")
     existing = existing_recipe(out)
     if existing is not None:
@@ -168,7 +182,6 @@ def plan_comparison(
             recipe, picked = recipe_for(data, {**overrides, "rule": BASELINE}, budget=budget)
         for line in picked:
             log(line)
-    _check_known_to_workers(recipe.model, rules, {field for field, _ in user_code})
     experiment = comparison(recipe, rules, seeds=seeds, folds=folds)
     settings = experiment.cells[0].recipe.to_dict()
     plan = Plan(
@@ -179,7 +192,7 @@ def plan_comparison(
         engine=engine,
         data_dir=recipe.data_dir,
         analyses=ANALYSES,
-        user_code=user_code,
+        user_code=[*user_code("model", [recipe.model]), *user_code("rule", rules)],
     )
     plan.check_folder()
     images = load_recipe_data(recipe.replace(folds=0, fold=0))
@@ -196,17 +209,6 @@ def plan_comparison(
                 f"data: the images of {data} are not those that {path} was trained on; expected these, or another --out"
             )
     return plan, images
-
-
-def _check_known_to_workers(model: str, rules: Sequence[str], from_files: set[str]) -> None:
-    """Raise InputError for a network or rule that only this process knows. from_files: fields of the user's files."""
-    rule = next((rule for rule in rules if not is_builtin_rule(rule)), None)
-    for field, name in (("model", model if model_info(model).source else None), ("rule", rule)):
-        if name is not None and field not in from_files:
-            raise InputError(
-                f"{field}: {name!r} is registered in this process only, and each run is a process; expected a built-in "
-                f"one, or: shakeshake compare --{'rules' if field == 'rule' else field} FILE.py:NAME"
-            )
 
 
 def _fingerprints(experiment: Experiment, images: ImageData) -> Iterator[tuple[tuple[int, int], str]]:
@@ -241,7 +243,8 @@ def run_comparison(plan: Plan, images: ImageData, log: Callable[[str], None] = p
     classes are uneven.
 
     Args:
-        plan, images: From ``plan_comparison``.
+        plan: From ``plan_comparison``.
+        images: Its images.
         log: Prints a line of progress.
 
     Raises:

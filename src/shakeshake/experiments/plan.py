@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..models.user_code import UserCode, user_code
 from ..train.recipe import RENAMED_FIELDS, Recipe
 from ..train.run_directory import is_leftover
 from ..utils.environment import cpu_count
@@ -64,7 +65,7 @@ class Plan:
         sizes: Sizes of data besides those in ``runtime_estimate.SIZES``.
         analyses: Analyses of each run, separated by commas, or None for all.
         fingerprints: (seed, fold) -> fingerprint of the images that its runs must have been trained on.
-        user_code: ("model" or "rule", FILE.py:NAME) of the user's own code that the runs need.
+        user_code: The user's own networks and rules that the runs need.
     """
 
     experiment: Experiment
@@ -77,7 +78,7 @@ class Plan:
     sizes: Mapping[str, tuple[int, int, int, int, int]] = field(default_factory=dict)
     analyses: str | None = None
     fingerprints: Mapping[tuple[int, int], str] = field(default_factory=dict)
-    user_code: Sequence[tuple[str, str]] = ()
+    user_code: Sequence[UserCode] = ()
 
     def __post_init__(self) -> None:
         if self.seeds is not None and self.seeds < 1:
@@ -165,7 +166,6 @@ def plan_reproduction(
     seeds: int | None = None,
     rows: tuple[str, ...] = (),
     overrides: Mapping[str, Any] | None = None,
-    user_code: Sequence[tuple[str, str]] = (),
     **engine: Any,
 ) -> Plan:
     """Plan an experiment of ``paper.EXPERIMENTS``.
@@ -177,8 +177,7 @@ def plan_reproduction(
         seeds: Number of seeds per cell, if not the declared ones.
         rows: Some of the rows; all where it is empty.
         overrides: Recipe fields for all cells.
-        user_code: As in ``Plan``.
-        engine: Fields of ``Engine``.
+        **engine: Fields of ``Engine``.
 
     Raises:
         InputError: One of these is invalid.
@@ -193,7 +192,7 @@ def plan_reproduction(
         settings={name: value for name, value in overrides.items() if name not in MACHINE_FIELDS},
         engine=Engine(**engine),
         data_dir=overrides.get("data_dir"),
-        user_code=user_code,
+        user_code=[code for field in ("model", "rule") for code in user_code(field, [overrides.get(field)])],
         analyses=experiment.analyses,
     )
 

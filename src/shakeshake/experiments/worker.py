@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError
-from ..models.user_code import register_user_code
+from ..models.user_code import UserCode, register_user_code
 from ..train.recipe import Recipe
 from ..train.run_directory import RunBusy, RunDirectory
 from ..utils.console import EXIT_OK, run_cli
@@ -50,14 +50,16 @@ def train_and_analyze(
     *,
     data_dir: str | None = None,
     analyses: str | None = None,
-    user_code: Sequence[tuple[str, str]] = (),
+    user_code: Sequence[UserCode] = (),
     wait: float = 0.0,
 ) -> None:
     """Train a run to its end, from its last checkpoint if it has one, and analyse it.
 
     Args:
         path: The run directory.
-        data_dir, analyses, user_code: As in ``Plan``.
+        data_dir: Where the images are, if not where the recipe says.
+        analyses: Names of analyses, separated by commas, or None for all.
+        user_code: The user's own networks and rules that the run needs.
         wait: Seconds to wait for a run that another process holds. The lock of a process that was just killed is
             released soon after.
 
@@ -68,8 +70,8 @@ def train_and_analyze(
     from ..analysis.run import analyze
     from ..train.fit import resume
 
-    for field, text in user_code:
-        register_user_code(field, text)
+    for field, text, name in user_code:
+        register_user_code(field, text, name)
     until = time.monotonic() + wait
     while True:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -306,7 +307,7 @@ def register_rule(name: str, *, replace: bool = False) -> Callable[[AnyDraw], An
         if not callable(draw):
             raise InputError(f"rule: {name} is {type(draw).__name__}, expected a function that draws (alpha, beta)")
         known = _registered.get(name)
-        if known is not None and not replace and _definition(known) != _definition(draw):
+        if known is not None and not replace and definition(known) != definition(draw):
             raise InputError(f"rule: {name!r} is already registered by {known.__module__}, expected another name")
         _registered[name] = draw
         return draw
@@ -364,8 +365,10 @@ def expected_distance(rule: str | ShakeRule, branches: int = 2) -> float | None:
     return abs((start + end) / 2 - m)
 
 
-def _definition(draw: object) -> tuple[str | None, str | None]:
-    return getattr(draw, "__module__", None), getattr(draw, "__qualname__", None)
+def definition(thing: object) -> tuple[str | None, str | None]:
+    """File and name of a function or class, the same under each module name that its file is imported by."""
+    module = getattr(thing, "__module__", None)
+    return getattr(sys.modules.get(module or ""), "__file__", module), getattr(thing, "__qualname__", None)
 
 
 def _plain(number: float) -> str:

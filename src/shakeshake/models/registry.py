@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import InputError
-from ..layers.rules import NO_RULE, ShakeRule
+from ..layers.rules import NO_RULE, ShakeRule, definition
 from .families import FAMILIES, Family, closest_names
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def register_model(name: str) -> Callable[[AnyFactory], AnyFactory]:
 
     def register(factory: AnyFactory) -> AnyFactory:
         known = _registered.get(name)
-        if known is not None and _definition(known.factory) != _definition(factory):
+        if known is not None and definition(known.factory) != definition(factory):
             raise InputError(f"model: {name!r} is already registered by {known.source}, expected another name")
         _registered[name] = _Registered(factory, _accepted_arguments(name, factory), _source(factory))
         return factory
@@ -316,10 +316,6 @@ def _accepted_arguments(name: str, factory: object) -> frozenset[str]:
 
 def _is_module(network: object) -> bool:
     return not inspect.isclass(network) and hasattr(network, "state_dict") and hasattr(network, "forward")
-
-
-def _definition(factory: object) -> tuple[str | None, str | None]:
-    return getattr(factory, "__module__", None), getattr(factory, "__qualname__", None)
 
 
 def _source(network: object) -> str:

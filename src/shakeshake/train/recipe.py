@@ -76,14 +76,14 @@ class Recipe:
     )
     model: str = _option(
         "shake_resnet20_2x16d",
-        "Network; its name is its specification (see `shakeshake models`)",
+        "Network, by its name (see `shakeshake models`) or FILE.py:FACTORY for your own",
         group="network",
         metavar="NAME",
     )
     rule: str = _option(
         "S-S-I",
-        "Shake rule, forward-backward-level, such as S-S-I, S-E-B, E-E-B, S-M3-I or S-0.7-I. Ignored by networks "
-        "without branches",
+        "Shake rule, forward-backward-level, such as S-S-I, S-E-B, E-E-B, S-M3-I or S-0.7-I, or FILE.py:FUNCTION for "
+        "your own. Ignored by networks without branches",
         group="network",
         metavar="RULE",
     )

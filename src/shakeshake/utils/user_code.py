@@ -13,6 +13,7 @@ from ..errors import InputError
 from .console import escape
 
 _SUFFIX = ".py"
+_importing: list[Path] = []  # files that are being executed, outermost first
 
 
 def is_object_path(text: str) -> bool:
@@ -66,6 +67,11 @@ def load_object(text: str) -> Any:
     return getattr(module, name)
 
 
+def file_being_imported() -> str | None:
+    """Name of the user's file whose top-level code is running now, if there is one."""
+    return escape(_importing[-1].name) if _importing else None
+
+
 def _import_file(path: Path) -> ModuleType:
     # The hash keeps files of one name in several folders apart.
     name = f"_shakeshake_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
@@ -78,11 +84,13 @@ def _import_file(path: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pickle look the module up there
     folder = str(path.parent)
     sys.path.append(folder)
+    _importing.append(path)
     try:
         spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
     finally:
+        _importing.pop()
         sys.path.remove(folder)
     return module
