@@ -89,6 +89,14 @@ def test_resume_uses_exactly_the_images_the_run_began_with(digits, tmp_path, cac
         resume(run, quiet=True)
 
 
+def test_taken_output_folder_is_refused_before_the_images_are_read(digits, tmp_path):
+    folder = digits(tmp_path / "p", {"cat": 6, "dog": 6})
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "notes.txt").write_text("mine")
+    _, error = shakeshake("train", folder, "--out", tmp_path / "taken", code=2)
+    assert "is not empty, expected a new folder" in error
+
+
 def test_eval_on_the_val_split(digits, tmp_path):
     for part, count, skip in (("train", 10, 0), ("val", 3, 10), ("test", 4, 20)):
         digits(tmp_path / "p" / part, {"cat": count, "dog": count}, skip)

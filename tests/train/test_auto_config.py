@@ -141,6 +141,30 @@ def test_shaking_takes_the_place_of_augmentation_that_is_switched_off():
     assert pick(budget=6000.0, flip=False)[0].rule != "S-S-I", "still cropped"
 
 
+def test_images_shrink_where_the_budget_is_short_and_no_further():
+    class Slow(Machine):
+        def __call__(self, recipe):
+            found = super().__call__(recipe)
+            found.factor = ((recipe.image_size or 96) / 32) ** 2
+            plain = found.seconds
+            found.seconds = lambda steps, tested: plain(steps * found.factor, tested)
+            return found
+
+    photos = dataclasses.replace(SMALL, train_images=3000, image_size=96)
+    assert photos.min_epochs == 67
+    sizes = {}
+    for budget in (60.0, 120.0, 600.0):
+        recipe, _ = suggest_recipe("mine.npz", photos, {}, budget, Slow(), (48, 32))
+        sizes[budget] = recipe.image_size
+        assert recipe.crop_padding == (recipe.image_size or 96) // 8
+    assert sizes == {60.0: 32, 120.0: 48, 600.0: None}
+    assert suggest_recipe("mine.npz", photos, {}, 60.0, Slow())[0].image_size is None, "only where they can be resized"
+
+
+def test_quick_check_of_one_epoch_does_not_take_the_largest_network():
+    assert NETWORKS.index(pick(budget=600.0, epochs=1)[0].model) <= NETWORKS.index(pick(budget=600.0)[0].model)
+
+
 def test_nothing_is_measured_without_a_budget():
     machine = Machine()
     recipe, _ = pick(budget=None, machine=machine)

@@ -114,8 +114,11 @@ def train(
     from ..train.auto_recipe import recipe_for
     from ..train.distributed import distributed_context
     from ..train.fit import fit, run_path
+    from ..train.run_directory import RunDirectory
 
     with distributed_context() as dist:
+        if out is not None and not dist.restarts:
+            RunDirectory(out).check_new()  # before anything is measured
         recipe, picked = recipe_for(data, overrides, name=name, budget=budget, dist=dist)
         if dist.is_main:
             log_stderr("\n".join(picked))

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -121,6 +121,7 @@ def suggest_recipe(
     user_overrides: Mapping[str, Any],
     budget: float | None,
     speed: Callable[[Recipe], Measured] | None,
+    smaller_sizes: Sequence[int] = (),
 ) -> tuple[Recipe, Suggestions]:
     """Suggest a recipe for a dataset.
 
@@ -129,8 +130,9 @@ def suggest_recipe(
         stats: Properties of the dataset.
         user_overrides: Fields that the user set. They take precedence.
         budget: Time limit of the run in seconds; None for no limit.
-        speed: Measures the speed of a recipe. Called as rarely as possible, and never if the user set both network and
-            epochs.
+        speed: Measures the speed of a recipe, whose ``image_size`` is None for that of the dataset. Called as rarely
+            as possible, and never if the user set both network and epochs.
+        smaller_sizes: Image sizes to which the images may be shrunk if the budget is short, in falling order.
 
     Raises:
         InputError: The budget is not positive, or a field has an invalid value.
@@ -139,6 +141,8 @@ def suggest_recipe(
         raise InputError(f"budget: got {budget:g} s, expected a time above 0")
     suggestions = Suggestions({}, user_overrides)
     _suggest_batch_size(suggestions, stats)
+    start = Recipe(data=data).replace(**suggestions.fields, **user_overrides)
+    stats = _suggest_image_size(suggestions, start, stats, budget, speed, smaller_sizes)
     _suggest_augmentation(suggestions, stats)
     start = Recipe(data=data).replace(**suggestions.fields, **user_overrides)
     epochs = _suggest_network_and_epochs(suggestions, start, stats, budget, speed)
@@ -155,6 +159,35 @@ def _suggest_batch_size(suggestions: Suggestions, stats: DatasetStats) -> None:
     batch = suggestions.user_overrides.get("batch_size", batch)
     if isinstance(batch, int) and batch > 0:
         suggestions.pick("lr", round(0.1 * batch / 64, 6), f"0.1 at batch size 64, scaled linearly to {batch}")
+
+
+def _suggest_image_size(
+    suggestions: Suggestions,
+    start: Recipe,
+    stats: DatasetStats,
+    budget: float | None,
+    speed: Callable[[Recipe], Measured] | None,
+    smaller_sizes: Sequence[int],
+) -> DatasetStats:
+    """Suggest the largest size at which the smallest network can train long enough; return the stats at that size."""
+    user_overrides = suggestions.user_overrides
+    sizes = [size for size in smaller_sizes if size < stats.image_size]
+    if budget is None or speed is None or not sizes or {"model", "epochs"} <= user_overrides.keys():
+        return stats
+    start = start.replace(model=user_overrides.get("model", NETWORKS[0]))
+    chosen: int | None = None  # the dataset's size
+    for smaller in sizes:
+        possible, _ = epochs_within(budget * BUDGET_FRACTION, speed(start.replace(image_size=chosen)), start, stats)
+        if possible >= stats.min_epochs:
+            break
+        chosen = smaller
+    if chosen is None:
+        return stats
+    why = (
+        f"smaller than the images ({stats.image_size} pixels): more epochs are worth more in {format_duration(budget)}"
+    )
+    suggestions.pick("image_size", chosen, why)
+    return replace(stats, image_size=chosen)
 
 
 def _suggest_augmentation(suggestions: Suggestions, stats: DatasetStats) -> None:
@@ -191,7 +224,7 @@ def _suggest_network_and_epochs(
         why = f"twice the minimum for {stats.train_images:,} images; --budget 1h picks as many as fit into that time"
         suggestions.pick("epochs", 2 * minimum, why)
         return _suggest_eval_every(suggestions, user_overrides.get("epochs", 2 * minimum), MAX_EVALUATIONS)
-    required = user_overrides.get("epochs", minimum)
+    required = max(user_overrides.get("epochs", minimum), minimum)  # a quick check doesn't need the largest network
     picked: tuple[str, int, int] | None = None
     for model in (user_overrides["model"],) if "model" in user_overrides else NETWORKS:
         measured = speed(start.replace(model=model))
@@ -205,7 +238,7 @@ def _suggest_network_and_epochs(
     assert picked is not None
     model, possible, evaluations = picked
     time = format_duration(budget)
-    if possible < required:
+    if possible < required and "epochs" not in user_overrides:
         better = format_duration(60.0 * math.ceil(budget * required / max(1, possible) / 60))
         suggestions.pick("model", model, f"the smallest network; {time} is short even for it")
         why = f"as many as fit into {time}; {required} would be better and need --budget {better}"

@@ -16,6 +16,7 @@ from .presets import preset
 from .recipe import Recipe
 
 DEFAULT_BUDGET = "10m"  # for the user's data
+SMALLER_SIZES = (48, 32)  # to which photos are shrunk where the budget is short
 BUDGET_FIELDS = ("epochs", "eval_every")  # fields of a preset that a budget changes
 
 
@@ -63,9 +64,10 @@ def recipe_for(
     def speed(recipe: Recipe) -> Any:
         from .measure_speed import measure
 
-        return measure(recipe, stats.num_classes, stats.channels, stats.image_size)
+        return measure(recipe, stats.num_classes, stats.channels, recipe.image_size or stats.image_size)
 
-    recipe, suggestions = suggest_recipe(data, stats, fixed, seconds, speed)
+    can_shrink = images.record is not None and fixed.get("image_size") is None
+    recipe, suggestions = suggest_recipe(data, stats, fixed, seconds, speed, SMALLER_SIZES if can_shrink else ())
     if not suggestions.reasons:
         return recipe, []
     size = f"{stats.image_size} x {stats.image_size} pixels"

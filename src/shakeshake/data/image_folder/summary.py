@@ -66,7 +66,9 @@ def _sides(sides: dict[str, list[int]]) -> str:
 
 def _size(found: dict[str, Any]) -> str:
     size = found["image_size"]
-    why = "as requested" if found["image_size_given"] else "chosen from the images' sizes; --image-size changes it"
+    why = (
+        "set by --image-size" if found["image_size_given"] else "chosen from the images' sizes; --image-size changes it"
+    )
     return f"{size} x {size} pixels ({why})"
 
 
