@@ -9,6 +9,7 @@ import click
 import numpy as np
 import pytest
 
+import shakeshake as ss
 from shakeshake.cli.options import command, explicit_fields, recipe_options
 from shakeshake.errors import InputError
 from shakeshake.train.auto_config import (
@@ -163,6 +164,16 @@ def test_images_shrink_where_the_budget_is_short_and_no_further():
 
 def test_quick_check_of_one_epoch_does_not_take_the_largest_network():
     assert NETWORKS.index(pick(budget=600.0, epochs=1)[0].model) <= NETWORKS.index(pick(budget=600.0)[0].model)
+
+
+def test_grey_photos_are_not_mirrored():
+    random = np.random.default_rng(0)
+    grey = random.integers(0, 256, (40, 1, 8, 8), dtype=np.uint8).repeat(3, axis=1)
+    colours = grey.copy()
+    colours[17, 0, 3, 3] ^= 64
+    for images, flip in ((grey, False), (colours, True)):
+        data = ss.from_arrays(images, np.arange(40) % 2, images, np.arange(40) % 2)
+        assert pick(DatasetStats.of(data))[0].flip is flip
 
 
 def test_nothing_is_measured_without_a_budget():

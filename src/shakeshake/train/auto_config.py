@@ -33,6 +33,7 @@ IMBALANCE_RATIO = 1.5  # largest class / smallest class: above it, classes are b
 MAX_CLASS_WEIGHT = 10  # above it, rare classes are sampled more often, as a large weight makes single steps unstable
 MAX_EVALUATIONS = 20  # per run
 BUDGET_FRACTION = 0.9  # of the budget is planned for, because speed varies
+GREY_SAMPLE, GREY_TOLERANCE = 200, 8  # images looked at; levels between their channels, as JPEG makes of grey
 SMALL_DATASET = 1000  # images: up to here, RandAugment did better than Mixup (results/small-folders)
 MIN_SHAKE_WIDTH = 32  # shaking makes narrower networks worse
 # The primary comparison of the study, results/augmentation.
@@ -58,6 +59,7 @@ class DatasetStats:
         image_size: Height and width in pixels.
         smallest_class: Training images of the smallest class.
         largest_class: Training images of the largest class.
+        grey: Whether all three channels are equal, as in photos of characters.
     """
 
     train_images: int
@@ -67,6 +69,7 @@ class DatasetStats:
     image_size: int
     smallest_class: int
     largest_class: int
+    grey: bool = False
 
     @classmethod
     def of(cls, data: ImageData) -> DatasetStats:
@@ -80,12 +83,19 @@ class DatasetStats:
             data.image_size,
             int(counts.min()),
             int(counts.max()),
+            _is_grey(data),
         )
 
     @property
     def min_epochs(self) -> int:
         """Epochs after which the network has learned most: 200 for 200 images, 60 for 4,000."""
         return max(15, round(60 * (4000 / self.train_images) ** 0.4))
+
+
+def _is_grey(data: ImageData) -> bool:
+    every = max(1, len(data.train.labels) // GREY_SAMPLE)
+    sample = np.asarray(data.train.images[::every]).astype(np.int16)
+    return data.channels == 3 and bool((np.ptp(sample, axis=1) <= GREY_TOLERANCE).all())
 
 
 @dataclass
@@ -191,7 +201,7 @@ def _suggest_image_size(
 
 
 def _suggest_augmentation(suggestions: Suggestions, stats: DatasetStats) -> None:
-    if stats.channels == 1:
+    if stats.channels == 1 or stats.grey:
         suggestions.pick("flip", False, "grey images are often characters, which change their meaning when mirrored")
     else:
         suggestions.pick("flip", True, "usual for photographs; use --no-flip if left and right distinguish classes")
