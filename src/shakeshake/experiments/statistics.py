@@ -44,8 +44,9 @@ def difference(row: Runs, baseline: Runs, *, level: float = 0.95) -> TableDiffer
     run of a row it covers the test images only and the verdict is "can't tell": any two networks differ.
 
     Args:
-        row, baseline: Seed -> bool array (images,), true where the image was predicted wrongly, or float with a weight
-            in place of true. All runs have the same images in the same order.
+        row: Seed -> bool array (images,), true where the image was predicted wrongly, or float with a weight in place
+            of true. All runs have the same images in the same order.
+        baseline: The same for the row to compare with.
         level: Confidence level of the interval.
 
     Returns:
@@ -85,7 +86,9 @@ def paired_difference(row: Runs, baseline: Runs, *, level: float = 0.95) -> Pair
     variation between seeds, on these test images.
 
     Args:
-        row, baseline, level: As for ``difference``.
+        row: As for ``difference``.
+        baseline: As for ``difference``.
+        level: Confidence level of the interval.
 
     Returns:
         The mean difference in points, or None with fewer than two common seeds.
@@ -107,7 +110,8 @@ def difference_over_folds(row: Runs, baseline: Runs, folds: int, *, level: float
     most of their training images, which makes such an interval a little narrow.
 
     Args:
-        row, baseline: As for ``difference``, with the images fold after fold as data.splits divides them.
+        row: As for ``difference``, with the images fold after fold as data.splits divides them.
+        baseline: The same for the row to compare with.
         folds: Number of folds.
         level: Confidence level of the interval.
     """

@@ -25,6 +25,7 @@ class HubModel(TrainedModel, PyTorchModelHubMixin, library_name="shakeshake", pi
         (save_directory / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False), encoding="utf-8")
 
     def generate_model_card(self, *_: Any, **__: Any) -> ModelCard:
+        """Return the model card of the run."""
         return ModelCard(self.card or minimal_card(self.config), ignore_metadata_errors=True)
 
     @classmethod

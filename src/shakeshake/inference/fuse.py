@@ -145,6 +145,7 @@ class FusedTransition(nn.Module):
         self.bn, self.conv = transition.bn, transition.conv
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C', H / 2, W / 2)."""
         return self.conv(F.avg_pool2d(F.relu(self.bn(x), inplace=True), 2))
 
 

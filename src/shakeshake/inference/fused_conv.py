@@ -28,6 +28,7 @@ class FusedConv(nn.Conv2d):
     _packed_memory: Sequence[Tensor | None] = ()
 
     def forward(self, x: Tensor, add: Tensor | None = None, relu: bool = False, relu_first: bool = False) -> Tensor:
+        """Convolve (N, C, H, W), with a ReLU before or after and ``add`` added to the result."""
         weight, bias = self._parameters["weight"], self._parameters["bias"]
         assert weight is not None
         if eager := is_eager_cpu(x) and x.dtype == weight.dtype:

@@ -65,6 +65,7 @@ class FusedStages(nn.Sequential):
         self._plans = {}
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to the features of the last stage."""
         if (
             not is_eager_cpu(x) or x.numel() * x.itemsize > MAX_BYTES
         ):  # in this order: the number of images may be symbolic in a graph
@@ -150,6 +151,7 @@ class KernelPlan:
         return [version_key(value) for parameters in self.parameters for value in parameters.values()]
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Run the kernels on (N, C, H, W)."""
         self.x.copy_(x)
         for kernel in self.kernels:
             kernel()

@@ -37,6 +37,7 @@ class InferencePipeline(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
+        """Map uint8 images (N, C, H, W) to probabilities (N, classes)."""
         x = normalize(images.permute(0, 3, 1, 2), self.mean, self.std)
         probabilities = self._probabilities(x)
         return (probabilities + self._probabilities(x.flip(3))) / 2 if self.hflip_tta else probabilities

@@ -24,6 +24,7 @@ class FusedShakeBlock(ShakeBlock):
     plain_class = ShakeBlock
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute what ShakeBlock does."""
         if not can_fuse(x, self):
             return super().forward(x)
         alpha, beta = _draw(self.shake, x, len(self.branches))
@@ -37,6 +38,7 @@ class FusedShakeResNeXtBlock(ShakeResNeXtBlock):
     plain_class = ShakeResNeXtBlock
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute what ShakeResNeXtBlock does."""
         if not can_fuse(x, self):
             return super().forward(x)
         alpha, beta = _draw(self.shake, x, len(self.branches))
@@ -52,6 +54,7 @@ class FusedResidualBlock(ResidualBlock):
     plain_class = ResidualBlock
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute what ResidualBlock does."""
         if not can_fuse(x, self):
             return super().forward(x)
         one = torch.ones(1)
@@ -68,6 +71,7 @@ class FusedWideBlock(WideBlock):
     plain_class = WideBlock
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute what WideBlock does."""
         if not can_fuse(x, self):
             return super().forward(x)
         if self.skip is None:

@@ -95,6 +95,7 @@ class Kernel:
         self.c_arguments = (like.dtype == torch.bfloat16, *converted, torch.get_num_threads())
 
     def __call__(self) -> None:
+        """Call the kernel."""
         self.function(*self.c_arguments)
 
 
@@ -155,7 +156,9 @@ def bn_backward(
         x: BN's input, (N, C, H, W).
         g: The gradient of BN's output; overwritten.
         sums: (N, 2, C), each image's sums of g and of g * (x - mean) * invstd.
-        scale, mean, invstd: (C,), from ``bn_statistics``.
+        scale: (C,), weight * invstd, from ``bn_statistics``.
+        mean: (C,), of the batch.
+        invstd: (C,), 1 / standard deviation of the batch.
     """
     n, channels, height, width = x.shape
     dweight, dbias = torch.empty(2, channels)

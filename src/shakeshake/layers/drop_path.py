@@ -57,6 +57,7 @@ class StochasticDepth(_SingleBranch):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        """Scale the branch (N, ...) of each image."""
         if not self.training:
             return x * self.survival_prob
         gate = self._gate(x)
@@ -84,6 +85,7 @@ class ShakeDrop(_SingleBranch):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        """Scale the branch (N, ...) of each image."""
         if not self.training:
             return x * self.survival_prob
         gate = self._gate(x)

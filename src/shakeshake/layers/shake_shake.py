@@ -69,7 +69,9 @@ class ShakeShake(nn.Module):
         self.generator = generator
 
     def forward(self, *branches: Tensor) -> Tensor:
+        """Mix branches (N, ...) of one shape."""
         return shake_shake(*branches, rule=self.rule, training=self.training, generator=self.generator)
 
     def extra_repr(self) -> str:
+        """Return the rule."""
         return str(self.rule)

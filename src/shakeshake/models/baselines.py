@@ -25,6 +25,7 @@ class PaddedSkip(nn.Module):
         self.new_channels, self.stride = out_channels - in_channels, stride
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_channels))
 
 
@@ -36,6 +37,7 @@ class ResidualBlock(nn.Module):
         self.branch, self.skip = branch, skip
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
         return F.relu((x if self.skip is None else self.skip(x)) + self.branch(x))
 
 
@@ -123,6 +125,7 @@ class WideBlock(nn.Module):
         self.skip = conv(in_channels, out_channels, 1, stride) if in_channels != out_channels else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
         active = F.relu(self.bn1(x), inplace=True)
         y = self.conv2(F.relu(self.bn2(self.conv1(active)), inplace=True))
         return (x if self.skip is None else self.skip(active)) + y
@@ -168,6 +171,7 @@ class DenseLayer(nn.Module):
         self.conv2 = conv(4 * growth, growth, 3)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C + growth, H, W)."""
         y = self.conv1(F.relu(self.bn1(x), inplace=True))
         y = self.conv2(F.relu(self.bn2(y), inplace=True))
         return torch.cat((x, y), dim=1)
@@ -182,6 +186,7 @@ class Transition(nn.Module):
         self.conv = conv(in_channels, in_channels // 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C / 2, H / 2, W / 2)."""
         return F.avg_pool2d(self.conv(F.relu(self.bn(x), inplace=True)), 2)
 
 

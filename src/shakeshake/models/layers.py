@@ -59,6 +59,7 @@ class TwoPathSkip(nn.Module):
         self.bn = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
         step, reference = self.stride, self.shift == "reference"
         first = x[..., ::step, ::step]
         start, before = (step - 1, 1) if reference else (1, 0)
@@ -96,6 +97,7 @@ class Stage(nn.Module):
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
         for block in self.blocks:
             x = block(x)
         return x
@@ -160,6 +162,7 @@ class ConvNet(nn.Module):
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map images (N, C, H, W) to logits (N, num_classes)."""
         x = self.stem(x)
         if self.relu_after_stem:
             x = F.relu(x, inplace=True)

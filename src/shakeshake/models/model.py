@@ -53,6 +53,7 @@ class TrainedModel(nn.Module):
             self.register_buffer(name, channel_tensor(config[name]), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Map uint8 images (N, C, H, W) to logits (N, classes)."""
         if images.dtype != torch.uint8:
             raise InputError(f"images: dtype is {images.dtype}, expected torch.uint8")
         expected = (self.config["in_channels"], self.config["image_size"], self.config["image_size"])

@@ -30,6 +30,7 @@ class Branch(nn.Module):
             self.bn2 = norm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
         x = self.bn1(self.conv1(x))
         if self.convs == 1:
             return x
@@ -68,6 +69,7 @@ class ShakeBlock(nn.Module):
         self.adds_skip, self.relu_after = skip, relu_after
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
         active = F.relu(x)
         skip = x if self.skip is None else self.skip(active)
         y = self.shake(*(branch(active) for branch in self.branches))

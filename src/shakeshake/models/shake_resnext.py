@@ -25,6 +25,7 @@ class BottleneckBranch(nn.Module):
         self.bn3 = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = F.relu(self.bn2(self.conv2(x)), inplace=True)
         return self.bn3(self.conv3(x))
@@ -39,6 +40,7 @@ class ProjectionSkip(nn.Module):
         self.bn = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
         return self.bn(self.conv(x))
 
 
@@ -64,6 +66,7 @@ class ShakeResNeXtBlock(nn.Module):
         self.skip = ProjectionSkip(in_channels, out_channels, stride) if in_channels != out_channels else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
         skip = x if self.skip is None else self.skip(x)
         return F.relu(skip + self.shake(*(branch(x) for branch in self.branches)))
 

@@ -106,6 +106,7 @@ class ShakenHalves(nn.Module):
         self.shake = ShakeShake(rule)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, ...) to what the convolution returns."""
         return self.shake(*(half(part) for half, part in zip(self.halves, x.tensor_split(2, dim=1), strict=True)))
 
 

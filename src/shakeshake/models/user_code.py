@@ -74,7 +74,7 @@ def user_code(field: str, names: Iterable[Any]) -> list[UserCode]:
         if text is None:
             raise InputError(
                 f"{field}: {name!r} is not defined at the top level of a Python file outside packages, and each run "
-                "is a process of its own; expected a built-in one or FILE.py:NAME"
+                "is a separate process; expected a built-in one or FILE.py:NAME"
             )
         found.append((field, text, name))
     return found

@@ -106,6 +106,7 @@ class Axis:
         return ticks(self.low, self.high)
 
     def __call__(self, value: float) -> float:
+        """Return the pixel of a value."""
         low, high, at = (math.copysign(abs(v) ** self.power, v) for v in (self.low, self.high, value))
         return self.start + (at - low) / ((high - low) or 1.0) * (self.end - self.start)
 

@@ -44,7 +44,8 @@ SHAKE_EPOCHS_FACTOR = 3  # times min_epochs: in shorter runs, shaking increases 
 class Measured(Protocol):
     """Interface of ``measure_speed.Speed``, which needs torch."""
 
-    def seconds(self, steps: int, tested: int) -> float: ...
+    def seconds(self, steps: int, tested: int) -> float:
+        """Estimate the seconds of ``steps`` steps and of testing ``tested`` images."""
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,7 @@ class TensorBoard(Callback):
     writer: Any = None
 
     def on_fit_begin(self, context: FitContext) -> None:
+        """Open the event file."""
         if importlib.util.find_spec("tensorboard") is None:
             return
         from torch.utils.tensorboard import SummaryWriter  # takes a second to import
@@ -131,6 +132,7 @@ class TensorBoard(Callback):
         self.writer = SummaryWriter(str(context.path), purge_step=context.step + finished if context.step else None)
 
     def on_epoch_end(self, metrics: EpochMetrics) -> None:
+        """Write a row."""
         if self.writer is None:
             return
         for name, tag in TAGS.items():
@@ -139,6 +141,7 @@ class TensorBoard(Callback):
         self.writer.flush()
 
     def close(self) -> None:
+        """Close the event file."""
         if self.writer is None:
             return
         try:

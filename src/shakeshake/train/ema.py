@@ -35,10 +35,12 @@ class EMA:
         self.updates += 1
 
     def state_dict(self) -> dict[str, Tensor]:
+        """Return the averaged weights and the number of updates."""
         weights = {f"module.{name}": value for name, value in self.network.state_dict().items()}
         return {"n_averaged": torch.tensor(self.updates), **weights}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what ``state_dict`` returned."""
         self.updates = int(state["n_averaged"])
         self.network.load_state_dict({k.removeprefix("module."): v for k, v in state.items() if k != "n_averaged"})
 

@@ -62,6 +62,7 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
     size: int
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise (N, C, H, W)."""
         sizes = _split_sizes(len(x), self.size) if self.training else []
         if len(sizes) < 2:
             return super().forward(x)
@@ -97,6 +98,7 @@ class GhostShakeShake(ShakeShake):
     rule_per_microbatch: ShakeRule  # at level Image, with a microbatch in the place of an image
 
     def forward(self, *branches: Tensor) -> Tensor:
+        """Mix branches (N, ...) of one shape."""
         first, registered = branches[0], isinstance(self.rule, RegisteredRule)
         whole = not self.training or (self.rule.level == "Image" and not registered)
         sizes = [] if whole else _split_sizes(len(first), self.size)

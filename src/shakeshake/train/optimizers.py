@@ -20,13 +20,17 @@ UNSUPPORTED = {"lbfgs": "it evaluates the loss several times per step", "sparsea
 class Optimizer(Protocol):
     """What a training step and a checkpoint need."""
 
-    def step(self, lr: float) -> None: ...
+    def step(self, lr: float) -> None:
+        """Update the parameters with this learning rate."""
 
-    def zero_grad(self) -> None: ...
+    def zero_grad(self) -> None:
+        """Clear the gradients."""
 
-    def state_dict(self) -> Any: ...
+    def state_dict(self) -> Any:
+        """Return the state for a checkpoint."""
 
-    def load_state_dict(self, state: Any) -> None: ...
+    def load_state_dict(self, state: Any) -> None:
+        """Continue from what ``state_dict`` returned."""
 
 
 def create_optimizer(recipe: Recipe, parameters: Iterable[nn.Parameter]) -> Optimizer:
@@ -60,17 +64,21 @@ class TorchOptimizer:
             raise InputError(f"optimizer: {cls.__name__} cannot train this network: {error}") from None
 
     def step(self, lr: float) -> None:
+        """Update the parameters with this learning rate."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
 
     def zero_grad(self) -> None:
+        """Clear the gradients."""
         self.optimizer.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the state for a checkpoint."""
         return self.optimizer.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what ``state_dict`` returned."""
         self.optimizer.load_state_dict(state)
 
 

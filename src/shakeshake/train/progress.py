@@ -27,6 +27,7 @@ class ProgressBar(Callback):
         self.speed = ""
 
     def on_fit_begin(self, context: FitContext) -> None:
+        """Announce the run and open the bar."""
         self.context = context
         self.started, self.first_step = time.perf_counter(), context.step
         log_stderr(_announcement(context))
@@ -48,10 +49,12 @@ class ProgressBar(Callback):
         self._show()
 
     def on_step_end(self, context: FitContext) -> None:
+        """Refresh the bar."""
         if self.bar is not None and time.perf_counter() - self.last_shown >= REFRESH:
             self._show()
 
     def on_epoch_end(self, metrics: EpochMetrics) -> None:
+        """Refresh the bar, or print the line of the epoch."""
         trainer = self.context.trainer
         self.last_test_error = metrics.test_error
         # The throughput leaves out the time of the evaluation.
@@ -71,6 +74,7 @@ class ProgressBar(Callback):
             )
 
     def close(self) -> None:
+        """Close the bar."""
         if self.bar is not None:
             self._show()
             self.bar.stop()

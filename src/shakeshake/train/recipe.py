@@ -48,8 +48,7 @@ def _option(
     """A field with its help text and its valid values: ``low <= value <= high``, ``above < value < below``."""
     limits = {"low": low, "high": high, "below": below, "above": above}
     return field(
-        default=default,
-        metadata={"help": help, "group": group, "choices": choices, "metavar": metavar, **limits},
+        default=default, metadata={"help": help, "group": group, "choices": choices, "metavar": metavar, **limits}
     )
 
 
@@ -120,10 +119,7 @@ class Recipe:
         choices=("cosine", "steps"),
     )
     milestones: str = _option(
-        "0.5,0.75",
-        "Milestones of the steps schedule, as fractions of the run",
-        group="optimisation",
-        metavar="F,F,...",
+        "0.5,0.75", "Milestones of the steps schedule, as fractions of the run", group="optimisation", metavar="F,F,..."
     )
     gamma: float = _option(
         0.1,
@@ -210,11 +206,7 @@ class Recipe:
         metavar="PIXELS",
     )
     split_seed: int = _option(
-        0,
-        "Seed of the train/test split of a folder without test/ or val/",
-        group="data",
-        metavar="SEED",
-        low=0,
+        0, "Seed of the train/test split of a folder without test/ or val/", group="data", metavar="SEED", low=0
     )
     train_size: int | None = _option(
         None, "Train on a stratified subset of this size", group="data", metavar="IMAGES", low=1
@@ -269,10 +261,7 @@ class Recipe:
         metavar="PATH",
     )
     init_sha256: str | None = _option(
-        None,
-        "Expected SHA-256 of the initial weights; recorded when the run starts",
-        group="network",
-        metavar="HEX",
+        None, "Expected SHA-256 of the initial weights; recorded when the run starts", group="network", metavar="HEX"
     )
     data_dir: str | None = _option(
         None,
@@ -282,6 +271,7 @@ class Recipe:
     )
 
     def __new__(cls, *_: Any, **fields: Any) -> Recipe:
+        """Check the names of the fields, for which dataclasses would raise TypeError."""
         _check_names(fields)
         return super().__new__(cls)
 

@@ -48,14 +48,17 @@ class SGD:
         )
 
     def zero_grad(self) -> None:
+        """Clear the gradients."""
         for p in self.parameters:
             p.grad = None
 
     def state_dict(self) -> list[Tensor]:
+        """Return the momentum buffers."""
         return self.buffers
 
     @torch.no_grad()
     def load_state_dict(self, buffers: Sequence[Tensor]) -> None:
+        """Continue from the buffers that ``state_dict`` returned."""
         for buffer, saved in zip(self.buffers, buffers, strict=True):
             buffer.copy_(saved)
 
