@@ -188,19 +188,32 @@ def resume(run: Path, data_dir: str | None, minutes: float | None, model: str | 
         return _finished(run, resume_run(run, data_dir=data_dir, minutes=minutes), dist)
 
 
-@command(help="Loss and error of a trained run on a split of its data.")
+@command(help="Errors of a trained run on a split of its data, over all images and by class.")
 @argument("run", metavar="RUN", type=PATH, help="The directory of a finished run.")
 @option("--split", type=Choice(("test", "train", "val")), default="test", help="Default: test.")
+@option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @data_dir_option
 @device_option
 @user_code_options
-def eval(run: Path, split: str, data_dir: str | None, device: str, model: str | None, rule: str | None) -> int:
+def eval(
+    run: Path, split: str, as_json: bool, data_dir: str | None, device: str, model: str | None, rule: str | None
+) -> int:
     register_user_code({"model": model, "rule": rule}, only=True)
     from ..train.open_run import evaluate
 
     measured = evaluate(run, split=split, data_dir=data_dir, device=device)
+    if as_json:
+        print(json.dumps(measured.to_dict(), indent=1))
+        return EXIT_OK
+    top5 = "" if measured.top5_error is None else f"  top-5 error {measured.top5_error:.2f} %"
     print(
-        f"{split} error {measured.error:.2f} %  loss {measured.loss:.4f}  {measured.images} images  "
-        f"balanced error {measured.balanced_error:.2f} %"
+        f"{split} error {measured.error:.2f} %  accuracy {measured.accuracy:.2f} %{top5}  loss {measured.loss:.4f}  "
+        f"{measured.images} images\n"
+        f"balanced error {measured.balanced_error:.2f} %  always the largest class {measured.majority_error:.2f} %\n"
     )
+    width = max(len("class"), *(len(escape(one.name)) for one in measured.classes))
+    print(f"{'class':<{width}}  precision  recall      F1  images")
+    for one in measured.classes:
+        precision = "-" if one.precision is None else f"{one.precision:.1f}"
+        print(f"{escape(one.name):<{width}}  {precision:>9}  {one.recall:>6.1f}  {one.f1:>6.1f}  {one.support:>6}")
     return EXIT_OK

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ..data.loader import Loader
 from ..inference.fuse import evaluation_network, is_fully_fusable
@@ -14,16 +15,58 @@ from ..utils.modes import eval_mode
 from .device import autocast
 from .distributed import SINGLE_PROCESS, DistContext
 
+TOP = 5
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a network predicted for a split.
+
+    Attributes:
+        loss: Summed cross-entropy.
+        confusion: (classes, classes + 1) int64 on the CPU, number of images by label and predicted class, for the
+            classes up to the last that occurs; the last column counts predictions of later classes.
+        in_top: Images whose label is among the five most probable classes.
+    """
+
+    loss: float
+    confusion: Tensor
+    in_top: int
+
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return int(self.confusion.sum())
+
+    @property
+    def support(self) -> Tensor:
+        """(classes,) images of each class."""
+        return self.confusion.sum(dim=1)
+
+    @property
+    def correct(self) -> Tensor:
+        """(classes,) images of each class that were predicted correctly."""
+        return self.confusion.diagonal()
+
+    def summary(self) -> dict[str, float]:
+        """``loss`` (mean cross-entropy), ``error`` and ``balanced_error`` (mean over classes of the error), in %."""
+        wrong, present = self.support - self.correct, self.support > 0
+        return {
+            "loss": self.loss / self.images,
+            "error": 100.0 * float(wrong.sum()) / self.images,
+            "balanced_error": 100.0 * float((wrong.double()[present] / self.support[present]).mean()),
+        }
+
 
 @torch.no_grad()
-def evaluate_network(
+def count_predictions(
     network: nn.Module,
     loader: Loader,
     precision: str,
     device: torch.device,
     tick: Callable[[], None] = lambda: None,
     dist: DistContext = SINGLE_PROCESS,
-) -> dict[str, float]:
+) -> Counts:
     """Evaluate a network on all images of a loader. The network itself is not changed; a fused copy computes.
 
     Args:
@@ -33,9 +76,6 @@ def evaluate_network(
         device: Where the network is.
         tick: Called after every batch; may raise.
         dist: The processes, which share the batches and all get the result.
-
-    Returns:
-        ``loss`` (mean cross-entropy), ``error`` and ``balanced_error`` (mean over classes of the error), in %.
     """
     dist.broadcast_buffers(network)
     tested, dtype = evaluation_network(network), torch.float32
@@ -44,23 +84,32 @@ def evaluate_network(
             if isinstance(module, nn.Conv2d | nn.Linear):
                 module.to(torch.bfloat16)
         precision, dtype = "fp32", torch.bfloat16
+    loss, in_top = torch.zeros((), device=device), torch.zeros((), device=device)
     classes = int(loader.labels.max()) + 1
-    loss = torch.zeros((), device=device)
-    errors = torch.zeros(classes, device=device)  # by class
+    confusion = torch.zeros(classes * (classes + 1), device=device)
     with eval_mode(tested):
         for number, batch in enumerate(loader.eval_batches()):
             if number % dist.size == dist.rank:
                 with autocast(precision, device):
                     logits = tested(batch.images.to(dtype, memory_format=torch.channels_last)).float()
                 loss += F.cross_entropy(logits, batch.labels, reduction="sum")
-                errors.index_add_(0, batch.labels, (logits.argmax(dim=1) != batch.labels).float())
+                pairs = batch.labels * (classes + 1) + logits.argmax(dim=1).clamp_max(classes)
+                confusion.index_add_(0, pairs, torch.ones_like(pairs, dtype=torch.float32))
+                top = logits.topk(min(TOP, logits.shape[1]), dim=1).indices
+                in_top += (top == batch.labels[:, None]).sum()
             if number % dist.size == dist.size - 1:  # as often in every process
                 tick()
-    loss, errors = dist.all_reduce_sum(loss, errors)
-    images = torch.bincount(loader.labels, minlength=classes)
-    n, present = len(loader.labels), images > 0
-    return {
-        "loss": float(loss) / n,
-        "error": 100.0 * float(errors.sum()) / n,
-        "balanced_error": 100.0 * float((errors.double()[present] / images[present]).mean()),
-    }
+    loss, confusion, in_top = dist.all_reduce_sum(loss, confusion, in_top)
+    return Counts(float(loss), confusion.cpu().long().reshape(classes, classes + 1), int(in_top))
+
+
+def evaluate_network(
+    network: nn.Module,
+    loader: Loader,
+    precision: str,
+    device: torch.device,
+    tick: Callable[[], None] = lambda: None,
+    dist: DistContext = SINGLE_PROCESS,
+) -> dict[str, float]:
+    """Return ``Counts.summary`` of a network; the arguments are those of ``count_predictions``."""
+    return count_predictions(network, loader, precision, device, tick, dist).summary()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,14 @@ from ..models.model import load
 from ..models.registry import create_model, register_module
 from . import checkpoint
 from .device import choose_device, keep_freed_memory
-from .evaluate import evaluate_network
+from .evaluate import Counts, count_predictions
 from .process_state import training_process_state
 from .recipe import Recipe
 from .run_directory import RunDirectory
-from .schema import Evaluation, FitResult
+from .schema import ClassMetrics, Evaluation, FitResult
 
 SPLITS = ("test", "train", "val")
+TOP5_CLASSES = 20  # from which on the top-5 error is of interest
 
 
 @dataclass(frozen=True)
@@ -172,8 +173,32 @@ def evaluate(
     with training_process_state():
         opened = open_run(path, data_dir=None if data_dir is None else str(data_dir), device=device)
         loader = opened.loader(split)
-        measured = evaluate_network(opened.network, loader, "fp32", opened.device)
-    return Evaluation(**measured, images=len(loader.labels))
+        counts = count_predictions(opened.network, loader, "fp32", opened.device)
+    return _evaluation(counts, opened.data.classes)
+
+
+def _evaluation(counts: Counts, names: Sequence[str]) -> Evaluation:
+    support, correct, predicted = (
+        one.tolist() for one in (counts.support, counts.correct, counts.confusion.sum(dim=0)[:-1])
+    )
+    classes = tuple(
+        ClassMetrics(
+            name=names[label],
+            precision=100.0 * correct[label] / predicted[label] if predicted[label] else None,
+            recall=100.0 * correct[label] / images,
+            f1=200.0 * correct[label] / (images + predicted[label]),
+            support=images,
+        )
+        for label, images in enumerate(support)
+        if images
+    )
+    return Evaluation(
+        **counts.summary(),
+        majority_error=100.0 * (1.0 - max(support) / counts.images),
+        top5_error=100.0 * (1.0 - counts.in_top / counts.images) if len(names) >= TOP5_CLASSES else None,
+        images=counts.images,
+        classes=classes,
+    )
 
 
 def recorded_model(path: Path) -> str:

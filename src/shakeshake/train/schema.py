@@ -90,6 +90,25 @@ class EpochMetrics(JsonSchema):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClassMetrics(JsonSchema):
+    """How well one class is predicted, in %.
+
+    Attributes:
+        name: Name of the class.
+        precision: Share of the images predicted as this class that belong to it; None if there are none.
+        recall: Share of the images of this class that were predicted as it.
+        f1: Harmonic mean of precision and recall.
+        support: Images of the class.
+    """
+
+    name: str
+    precision: Percent | None
+    recall: Percent
+    f1: Percent
+    support: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation(JsonSchema):
     """A network's figures on one split. Errors are in %.
 
@@ -97,13 +116,19 @@ class Evaluation(JsonSchema):
         loss: Mean cross-entropy.
         error: Error over the images.
         balanced_error: Mean over classes of the error.
+        majority_error: Error of always predicting the largest class of the split.
+        top5_error: Share of the images whose class is not among the five most probable; None below 20 classes.
         images: Number of images.
+        classes: One entry per class that occurs.
     """
 
     loss: float
     error: float
     balanced_error: float
+    majority_error: float
+    top5_error: float | None
     images: int
+    classes: tuple[ClassMetrics, ...]
 
     @property
     def accuracy(self) -> float:
