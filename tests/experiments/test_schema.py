@@ -3,12 +3,13 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from shakeshake.errors import InputError
-from shakeshake.experiments.schema import Table, read_table
+from shakeshake.experiments.schema import PairedDifference, Table, TableDifference, read_table
 
 RESULTS = Path(__file__).parents[2] / "results"
 TABLES = [path for path in sorted(RESULTS.rglob("*.json")) if '"experiment":' in path.read_text()[:200]]
@@ -74,3 +75,15 @@ def test_file_that_is_not_a_table_is_refused(tmp_path):
         path.write_text(content)
         with pytest.raises(InputError, match=r"settings\.json: (cannot be read|is not a table)"):
             read_table(path)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_a_paired_table_is_judged_within_pairs(paired):
+    inner = PairedDifference(difference=-2.0, low=-3.0, high=-1.0, level=0.95, verdict="lower", n=4, std=0.6)
+    outer = TableDifference(
+        difference=-1.5, low=-4.0, high=1.0, level=0.95, row="a", baseline="b", n=(5, 4), covers="seeds", paired=inner
+    )
+    (found,) = Table("t", (), paired=paired, differences=(outer,)).judged_differences
+    assert (found.difference, found.low, found.high) == ((-2.0, -3.0, -1.0) if paired else (-1.5, -4.0, 1.0))
+    assert found.is_significant is paired
+    assert Table("t", (), paired=True, differences=(replace(outer, paired=None),)).judged_differences[0].low == -4.0

@@ -154,6 +154,13 @@ class TableDifference(Difference):
         """Whether the interval excludes 0 and covers the variation between seeds."""
         return min(self.n) > 1 and not self.low <= 0 <= self.high
 
+    def within_pairs(self) -> TableDifference:
+        """The difference and interval of the pairs of equal seeds in place of its own, where there are pairs."""
+        if (one := self.paired) is None:
+            return self
+        fields = {name: getattr(one, name) for name in ("difference", "low", "high", "level", "verdict")}
+        return replace(self, **fields, n=(one.n, one.n), covers="the seeds, in pairs")
+
 
 @dataclass(frozen=True)
 class Verdict(JsonSchema):
@@ -191,6 +198,7 @@ class Table(JsonSchema):
         scale: Size of the experiment. meaningful: False where the errors of that scale mean nothing.
         setting: Networks and training in words. published_setting: The same of the published errors.
         seeds: Seeds of each cell. folds: Folds of each seed, 0 without cross-validation.
+        paired: Whether rows are judged by the differences within pairs of equal seeds.
         differences: Rows against the baseline. balanced_differences: The same in balanced error.
         reading: One sentence for each difference. verdicts: Those of a comparison.
         correlations, published_correlations: Of the kinds correlation and layerwise.
@@ -212,6 +220,7 @@ class Table(JsonSchema):
     columns: tuple[TableColumn, ...] = ()
     seeds: tuple[int, ...] = ()
     folds: int = 0
+    paired: bool = False
     differences: tuple[TableDifference, ...] = ()
     balanced_differences: tuple[TableDifference, ...] = ()
     reading: tuple[str, ...] = ()
@@ -225,6 +234,11 @@ class Table(JsonSchema):
     def labels(self) -> dict[str, str]:
         """The label of each row by its key."""
         return {row.key: row.label for row in self.rows}
+
+    @property
+    def judged_differences(self) -> tuple[TableDifference, ...]:
+        """The differences with the intervals that the table is judged by."""
+        return tuple(one.within_pairs() if self.paired else one for one in self.differences)
 
     @property
     def failed(self) -> bool:

@@ -65,7 +65,7 @@ def collect(
     return Table(
         **{
             name: getattr(experiment, name)
-            for name in ("name", "title", "source", "kind", "published_setting", "folds")
+            for name in ("name", "title", "source", "kind", "published_setting", "folds", "paired")
         },
         scale=scale,
         meaningful=meaningful,

@@ -75,16 +75,19 @@ def correlations(groups: Sequence[Group], width: int = WIDE) -> Chart | None:
     return Chart(width, bottom + 46, Markup("").join(parts), described)
 
 
+LABELS = 220  # pixels left of the differences for their names
+
+
 def differences(record: TableRecord, width: int = WIDE) -> Chart | None:
     """Differences of the test errors from the baseline with their intervals, beside the line of no difference."""
-    listed = record.table.differences
+    listed = record.table.judged_differences
     if not listed:
         return None
     wide = width == WIDE
     several = len(record.columns) > 1
     ends = (min(0.0, *(one.low for one in listed)), max(0.0, *(one.high for one in listed)))
     height = 46 if wide else 68
-    axis = Axis.round(*ends, *((190, width - 200) if wide else (14, width - 14)))
+    axis = Axis.round(*ends, *((LABELS, width - 200) if wide else (14, width - 14)))
     bottom = 4 + height * len(listed)
     parts, told = [_x_axis(axis, 4, bottom)], []
     for row, one in enumerate(listed):
@@ -106,13 +109,15 @@ def differences(record: TableRecord, width: int = WIDE) -> Chart | None:
         drawn = [
             line(axis(one.low), middle, axis(one.high), middle, f"mark interval {kind}"),
             _difference_mark(axis(one.difference), middle, kind),
-            label(fit(name, 180 if wide else 155), 2, (middle - (4 if column else -4)) if wide else y + 14),
+            label(fit(name, LABELS - 10 if wide else 155), 2, (middle - (4 if column else -4)) if wide else y + 14),
             label(f"{signed(one.difference)} ({interval})", x, (middle - 4) if wide else y + 14, "end", "strong"),
             label(verdict, x, middle + (12 if wide else 24), "end", f"verdict {kind}"),
         ]
         if column:
             drawn.append(
-                label(fit(column, 180 if wide else 230), 2, middle + (12 if wide else 24), "start", "soft minor")
+                label(
+                    fit(column, LABELS - 10 if wide else 230), 2, middle + (12 if wide else 24), "start", "soft minor"
+                )
             )
         parts.append(_part(tip(title, *rows), drawn, y, width, height, kind))
         told.append(f"{title}: {'; '.join(' '.join(row) for row in rows)}.")
