@@ -16,6 +16,7 @@ EXCUSES = {
     "CUDA": not torch.cuda.is_available(),
     "threads have names on Linux": platform.system() != "Linux",
     "bf16|bfloat16": "avx512_bf16" not in FLAGS or "amx_bf16" in FLAGS,  # with AMX, oneDNN is faster
+    "timm cannot be imported": True,  # torchvision needs a CUDA build of torch here; `make test-timm` has its own
     "kernels|convolutions": "avx512f" not in FLAGS,
 }
 

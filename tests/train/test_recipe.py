@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from shakeshake.errors import InputError
 from shakeshake.layers.rules import ShakeRule
 from shakeshake.train.presets import PRESETS, paper_architecture_c, paper_cifar10, paper_cifar100, preset
-from shakeshake.train.recipe import RENAMED_FIELDS, FieldGroup, Recipe
+from shakeshake.train.recipe import RENAMED_FIELDS, Recipe
+from shakeshake.train.recipe_fields import FieldGroup
 from shakeshake.train.schedule import cosine, learning_rate, parse_milestones, step_decay
 from shakeshake.train.trainer import Trainer
 

@@ -109,7 +109,10 @@ def comparison(
     Raises:
         InputError: The network has no branches, a rule is invalid, or the folds do not suit the recipe.
     """
-    if not model_info(recipe.model).branched:
+    info = model_info(recipe.model)
+    if info.library:
+        from ..models.external import has_branches
+    if not info.branched or (info.library and not has_branches(recipe.model)):
         raise InputError(f"model: {recipe.model} has no branches to shake, expected one such as shake_resnet14_2x16d")
     if folds and recipe.train_size is not None and seeds > 1:
         raise InputError(
@@ -120,7 +123,7 @@ def comparison(
     wanted = list(dict.fromkeys([BASELINE, *(str(ShakeRule.parse(rule)) for rule in rules)]))
     if len(wanted) < 2:
         raise InputError(f"rules: got {BASELINE} alone, expected others to compare it with, such as S-S-I,S-E-I")
-    label = model_info(recipe.model).paper_label
+    label = info.paper_label
     return Experiment(
         name=NAME,
         title=f"Does shaking help? {label} on {recipe.data}",

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..layers.rules import NO_RULE
+from ..models.origin import Origin
 from ..train.open_run import TrainedRun
 from ..train.recipe import Recipe
 from ..utils.console import escape, escape_line_breaks
@@ -50,15 +51,16 @@ def model_card(run: TrainedRun, config: dict[str, Any], measured: Measured, lice
     recipe, data = run.recipe, run.data
     name = _data_name(recipe)
     result = run.run.result()
-    title = f"{recipe.model} on {name}"
+    title = f"{config['model']} on {name}"
+    origin = Origin.from_dict(config["origin"]) if "origin" in config else None
     return f"""---
-{_metadata(recipe, name, title, measured, licence)}
+{_metadata(recipe, name, title, measured, licence, origin)}
 ---
 
 # {_escape_markdown(title)}
 
 An image classifier with {len(data.classes)} classes, trained with the package `shakeshake`
-{_method(recipe)}.
+{_method(recipe)}.{_origin(origin)}
 
 ```python
 import shakeshake as ss
@@ -100,11 +102,11 @@ framing), and it predicts one of its classes for every image, including images o
 
 | | |
 |---|---|
-{_recipe(recipe)}
+{_recipe(recipe, config)}
 
 ## Licence
 
-{_licence(licence)}
+{_licence(licence, origin)}
 
 ## Citation
 
@@ -133,19 +135,31 @@ def _method(recipe: Recipe) -> str:
     return f"and Shake-Shake regularization ({paper}), rule {_escape_markdown(recipe.rule)}"
 
 
+def _origin(origin: Origin | None) -> str:
+    """Where the network comes from, in a sentence."""
+    if origin is None:
+        return ""
+    name, commit = _escape_markdown(origin.name), f", commit {origin.revision}" if origin.revision else ""
+    if not origin.pretrained:
+        return f"\nThe architecture is that of {name} ({origin.library}{commit})."
+    return f"\nTraining started from the weights of {name} ({origin.library}{commit}), with a new last layer."
+
+
 def _data_name(recipe: Recipe) -> str:
     """The name of the data set; of a path the base name only, to avoid leaking paths."""
     return escape(Path(recipe.data).stem or "images")
 
 
-def _metadata(recipe: Recipe, name: str, title: str, measured: Measured, licence: str) -> str:
+def _metadata(recipe: Recipe, name: str, title: str, measured: Measured, licence: str, origin: Origin | None) -> str:
     """The YAML between the dashes. Strings are written as JSON, which is valid YAML."""
+    in_hub = origin is not None and origin.pretrained and (origin.revision or origin.library == "timm")
+    base = f"base_model: {_yaml(origin.name.removeprefix('hf/'))}\n" if origin is not None and in_hub else ""
     known = HUB_DATA.get(recipe.data)
     datasets = f"datasets:\n- {known}\n" if known else ""
     return f"""library_name: shakeshake
 pipeline_tag: image-classification
 license: {_yaml(licence)}
-tags:
+{base}tags:
 - shakeshake
 - shake-shake
 - image-classification
@@ -200,16 +214,20 @@ def _calibration(config: dict[str, Any], measured: Measured) -> str:
     )
 
 
-def _recipe(recipe: Recipe) -> str:
+def _recipe(recipe: Recipe, config: dict[str, Any]) -> str:
     fields = {k: v for k, v in recipe.to_dict().items() if k not in _HOUSEKEEPING}
-    fields["data"] = _data_name(recipe)
+    fields |= {"data": _data_name(recipe), "model": config["model"]}
     if fields.get("init"):
         fields["init"] = escape(Path(fields["init"]).name)
     return "\n".join(f"| {key} | {_escape_markdown(str(value))} |" for key, value in fields.items())
 
 
-def _licence(licence: str) -> str:
+def _licence(licence: str, origin: Origin | None) -> str:
+    started = ""
+    if origin is not None and origin.pretrained:
+        started = f" The weights that training started from: {_escape_markdown(origin.licence)}, as their source says."
     if licence == "unknown":
-        return "Not stated. Ask the author before you use the model. (`shakeshake export --licence` states one.)"
+        text = "Not stated. Ask the author before you use the model. (`shakeshake export --licence` states one.)"
+        return text + started
     stated = "as stated by the person who exported the model"
-    return f"{_escape_markdown(licence)}, {stated}. The training images may have other terms."
+    return f"{_escape_markdown(licence)}, {stated}. The training images may have other terms.{started}"

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..utils.console import escape
+from .origin import Origin, public_name
 from .registry import current_name, model_info
 
 FORMAT = "shakeshake/1"
@@ -28,6 +29,7 @@ def make_config(
     mean: Sequence[float],
     std: Sequence[float],
     options: Mapping[str, Any] | None = None,
+    origin: Origin | None = None,
     **more: Any,
 ) -> Config:
     """Return the content of config.json: what is needed to rebuild a network and to preprocess its input.
@@ -41,12 +43,13 @@ def make_config(
         mean: Of each channel, subtracted from pixels in 0..255.
         std: Of each channel, by which the difference is divided.
         options: Further arguments of create_model, such as ``{"skip_shift": "mirrored"}``.
+        origin: Of a network of transformers or timm.
         **more: Further entries. ``weights_sha256`` and ``temperature`` have a meaning for load().
     """
     source = model_info(model).source
     return {
         "format": FORMAT,
-        "model": model,
+        "model": public_name(model),
         **({"model_source": source} if source and source != model else {}),
         "rule": rule,
         "classes": list(classes),
@@ -55,6 +58,7 @@ def make_config(
         "mean": list(mean),
         "std": list(std),
         **({"options": dict(options)} if options else {}),
+        **({"origin": origin.to_dict()} if origin else {}),
         **more,
     }
 
@@ -107,6 +111,8 @@ def check_config(config: Any) -> Config:
     _expect(config, "std", lambda s: _numbers(s, channels, 1e-6), f"{channels} numbers from 1e-6 to 1e6")
     if "options" in config:
         _expect(config, "options", _known_options, f"some of {', '.join(sorted(_OPTIONS))}")
+    if "origin" in config:
+        Origin.from_dict(config["origin"])
     if "temperature" in config:
         _expect(config, "temperature", lambda t: _number(t) and 0.01 <= t <= 100, "a number from 0.01 to 100")
     if "weights_sha256" in config:

@@ -14,6 +14,7 @@ from ..utils.console import escape
 from ..utils.modes import eval_mode
 from ..utils.pixels import channel_tensor, normalize
 from .config import read_config
+from .origin import Origin
 from .registry import register_module
 from .weights import network_of, read_weights
 
@@ -114,6 +115,7 @@ def load(
         in_channels=config["in_channels"],
         image_size=config["image_size"],
         **config.get("options", {}),
+        **({"origin": Origin.from_dict(config["origin"])} if "origin" in config else {}),
     )
     model = TrainedModel(network, config)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

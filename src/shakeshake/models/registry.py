@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..errors import InputError
 from ..layers.rules import NO_RULE, ShakeRule, definition
 from .families import FAMILIES, Family, closest_names
+from .origin import Origin, library_of, public_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,6 +38,7 @@ class ModelInfo:
         paper_label: The paper's notation, such as ``26 2x32d``; the name itself where the paper has none.
         family: The family of a network of this package; None for a registered network.
         source: Where a registered network is defined, such as ``net.py:tiny``; empty for this package's networks.
+        library: ``transformers`` or ``timm`` for their networks, which may have branches; else empty.
     """
 
     name: str
@@ -45,6 +47,7 @@ class ModelInfo:
     numbers: Mapping[str, int] = field(default_factory=dict)
     family: Family | None = None
     source: str = ""
+    library: str = ""
 
     @property
     def branches(self) -> int | None:
@@ -147,6 +150,8 @@ def model_info(name: str) -> ModelInfo:
     """
     if isinstance(name, str) and (entry := _registered.get(name)) is not None:
         return ModelInfo(name, "rule" in entry.takes, name, source=entry.source)
+    if library := library_of(name):
+        return ModelInfo(name, True, public_name(name), library=library)
     reason = "is not the name of a network (register your own with @register_model)"
     for family in FAMILIES if isinstance(name, str) else ():
         numbers = family.parse(name)
@@ -183,10 +188,13 @@ def current_name(name: str) -> str:
 def rule_for(name: str, rule: str | ShakeRule) -> str:
     """Return the rule that a run of a network records: ``none`` for a network without branches, else the rule.
 
+    Networks of transformers and timm may have branches; for them ``none`` is also a rule.
+
     Raises:
         InputError: If the rule is invalid, or ``none`` for a network with branches.
     """
-    if not model_info(name).branched:
+    info = model_info(name)
+    if not info.branched or (info.library and rule == NO_RULE):
         return NO_RULE
     if rule == NO_RULE:
         raise InputError(
@@ -202,17 +210,25 @@ def create_model(
     num_classes: int = 10,
     rule: str | ShakeRule = "S-S-I",
     in_channels: int = 3,
-    image_size: int = 32,
+    image_size: int | None = None,
+    pretrained: bool = False,
+    origin: Origin | None = None,
     **options: Any,
 ) -> nn.Module:
-    """Build a network by its name, freshly initialised.
+    """Build a network by its name, freshly initialised or pretrained.
 
     Args:
-        name: A name as in list_models; see docs/layer.md for how the names specify networks.
+        name: A name as in list_models; see docs/layer.md for how the names specify networks. Or a network of another
+            library: ``hf/REPO-OR-FOLDER`` (transformers) or ``timm/NAME``. Of these only weights in the safetensors
+            format are read, and no code of a repository or folder is executed.
         num_classes: Outputs of the last layer, 2 or more.
-        rule: How branches are combined, see ShakeRule. Ignored by networks without branches.
+        rule: How branches are combined, see ShakeRule. Ignored by networks without branches. The grouped convolutions
+            of another library's network are split by ``shakeify``, unless the rule is even.
         in_channels: 1 or 3.
-        image_size: Side of the square input in pixels, 8 to 224. Above 64 the stem has a stride (see ShakeResNet).
+        image_size: Side of the square input in pixels, 8 to 224; by default 32, or what another library's network
+            expects. Above 64 the stem of this package's networks has a stride (see ShakeResNet).
+        pretrained: Start a network of another library from its weights, with a new last layer.
+        origin: What a run recorded of another library's network, in place of its present configuration.
         **options: Further arguments of the network's class, such as ``skip_shift="mirrored"``.
 
     Returns:
@@ -223,14 +239,24 @@ def create_model(
             than a module with ``num_classes`` outputs.
     """
     info = model_info(name)
+    if image_size is None and not info.library:
+        image_size = 32
     for argument, value, low, high in (("num_classes", num_classes, 2, 1_000_000), ("image_size", image_size, 8, 224)):
-        if not isinstance(value, int) or not low <= value <= high:
+        if value is not None and (not isinstance(value, int) or not low <= value <= high):
             raise InputError(f"{argument}: got {value!r}, expected a whole number from {low} to {high}")
     if isinstance(in_channels, float) or in_channels not in (1, 3):
         raise InputError(f"in_channels: got {in_channels!r}, expected 1 or 3")
     arguments: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
     if info.branched:
         arguments["rule"] = rule
+    if info.library:
+        from .external import create_external
+
+        if options:
+            raise InputError(f"{next(iter(options))}: not an option of {name}, which has no options")
+        return create_external(name, **arguments, pretrained=pretrained, origin=origin)
+    if pretrained:
+        raise InputError(f"pretrained: {name} has no pretrained weights, expected a network such as timm/resnet50")
     if info.family is None:
         return _create_registered(name, arguments, options)
     module, _, cls = info.family.builder.partition(":")

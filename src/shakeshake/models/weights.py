@@ -88,6 +88,9 @@ def network_of(tensors: Mapping[str, Tensor], model: str, source: object, **opti
     info = model_info(model)
     if max(info.numbers.get("depth", 1), info.branches or 1) > len(tensors):
         raise InputError(f"weights: {escape(source)} has {len(tensors)} tensors, too few for a {model}")
+    if info.library:  # before memory is taken for it
+        with torch.device("meta"):
+            check_same(tensors, create_model(model, **options), source, model)
     with torch.device("meta" if info.family else "cpu"):  # a user's factory may need values
         network = create_model(model, **options).float()  # whatever torch's default dtype is
     check_same(tensors, network, source, model)

@@ -61,6 +61,7 @@ class DatasetStats:
         smallest_class: Training images of the smallest class.
         largest_class: Training images of the largest class.
         grey: Whether all three channels are equal, as in photos of characters.
+        pretrained: Whether training starts from pretrained weights.
     """
 
     train_images: int
@@ -71,6 +72,7 @@ class DatasetStats:
     smallest_class: int
     largest_class: int
     grey: bool = False
+    pretrained: bool = False
 
     @classmethod
     def of(cls, data: ImageData) -> DatasetStats:
@@ -89,8 +91,9 @@ class DatasetStats:
 
     @property
     def min_epochs(self) -> int:
-        """Epochs after which the network has learned most: 200 for 200 images, 60 for 4,000."""
-        return max(15, round(60 * (4000 / self.train_images) ** 0.4))
+        """Epochs after which the network has learned most: 200 for 200 images, 60 for 4,000; pretrained a tenth."""
+        epochs = max(15, round(60 * (4000 / self.train_images) ** 0.4))
+        return max(3, epochs // 10) if self.pretrained else epochs
 
 
 def _is_grey(data: ImageData) -> bool:
@@ -169,7 +172,8 @@ def _suggest_batch_size(suggestions: Suggestions, stats: DatasetStats) -> None:
     suggestions.pick("batch_size", batch, why)
     batch = suggestions.user_overrides.get("batch_size", batch)
     if isinstance(batch, int) and batch > 0:
-        suggestions.pick("lr", round(0.1 * batch / 64, 6), f"0.1 at batch size 64, scaled linearly to {batch}")
+        lr = 0.01 if stats.pretrained else 0.1
+        suggestions.pick("lr", round(lr * batch / 64, 6), f"{lr:g} at batch size 64, scaled linearly to {batch}")
 
 
 def _suggest_image_size(
@@ -285,6 +289,8 @@ def epochs_within(
 def _suggest_mixup(suggestions: Suggestions, epochs: int, stats: DatasetStats, *, shaken: bool) -> None:
     if shaken:
         suggestions.pick("mixup_alpha", 0.0, "shaking in its place")
+    elif stats.pretrained:
+        suggestions.pick("mixup_alpha", 0.0, "few epochs of fine-tuning")
     elif suggestions.user_overrides.get("randaugment"):
         suggestions.pick("mixup_alpha", 0.0, "RandAugment does better without Mixup")
     elif epochs >= stats.min_epochs:
@@ -305,6 +311,9 @@ def _suggest_rule(suggestions: Suggestions, recipe: Recipe, epochs: int, stats: 
     info = model_info(recipe.model)
     if not info.branched:
         return False
+    if stats.pretrained:
+        suggestions.pick("rule", "E-E-B", "as the network was pretrained; check others with `shakeshake compare`")
+        return {"rule": recipe.rule, **suggestions.fields}["rule"] != "E-E-B"
     width = info.width or MIN_SHAKE_WIDTH
     if not _is_augmented(recipe) and epochs >= stats.min_epochs:
         suggestions.pick("rule", "S-S-I", UNAUGMENTED_REASON)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ..data.image_folder.summary import log_summary
@@ -12,6 +13,7 @@ from .auto_config import DatasetStats, parse_duration, suggest_recipe
 from .distributed import SINGLE_PROCESS, DistContext
 from .init_weights import add_init_fields
 from .open_run import load_recipe_data
+from .pin_origin import add_origin_fields, is_pretrained
 from .presets import preset
 from .recipe import Recipe
 
@@ -44,7 +46,7 @@ def recipe_for(
     Raises:
         InputError: An argument is invalid or the data cannot be read.
     """
-    user_overrides = add_init_fields(user_overrides)
+    user_overrides = add_origin_fields(data, add_init_fields(user_overrides))
     if user_overrides.get("randaugment"):
         require("kornia", "augment")  # before minutes of measuring
     is_builtin = data in BUILTIN
@@ -59,7 +61,7 @@ def recipe_for(
     images = load_recipe_data(Recipe(data=data).replace(**fixed))
     if images.record is not None and dist.is_main:
         log_summary(images.record["found"])
-    stats = DatasetStats.of(images)
+    stats = replace(DatasetStats.of(images), pretrained=is_pretrained(Recipe(data=data).replace(**fixed)))
 
     def speed(recipe: Recipe) -> Any:
         from .measure_speed import measure

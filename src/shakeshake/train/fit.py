@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from ..data.dataset import ImageData
@@ -22,23 +21,24 @@ from ..data.snapshot import in_memory, to_bytes
 from ..errors import InputError, RunError
 from ..models.config import make_config
 from ..models.model import CONFIG, WEIGHTS
+from ..models.origin import Origin
 from ..models.registry import register_module
 from ..models.weights import sha256, weights_as_bytes
 from ..utils.console import escape
-from ..utils.environment import environment
 from ..utils.files import atomic_write
 from . import checkpoint
 from .calibration_split import calibrated
 from .callbacks import Callback, CallbackList, FitContext, TensorBoard
 from .checkpointer import Checkpointer, stop_signals
-from .device import describe_device
 from .distributed import DistContext, distributed_context
 from .init_weights import InitWeights, pin_init, read_init
 from .open_run import load_recipe_data, recorded_model
+from .pin_origin import origin_of, pin_origin
 from .process_state import training_process_state
 from .progress import ProgressBar
 from .recipe import Recipe
-from .run_directory import RunDirectory, last_run_path, new_run_path
+from .record_start import record_start
+from .run_directory import ORIGIN_FILE, RunDirectory, last_run_path, new_run_path
 from .schema import EpochMetrics, FitResult
 from .trainer import Trainer
 
@@ -93,12 +93,13 @@ def fit(
     if model is not None:
         changes["model"] = register_module(model)
     recipe, init = pin_init(recipe.replace(**changes))
+    recipe, origin = pin_origin(recipe)
     with training_process_state(), distributed_context() as dist:
         run = RunDirectory(Path(out) if out is not None else run_path(recipe, dist))
         hooks = _callbacks(callbacks, dist, quiet)
         if dist.restarts and run.matches(recipe):
             return _resume(run, dist, hooks, minutes=minutes)
-        return _start(run, recipe, init, dist, hooks, user_data=user_data, minutes=minutes, quiet=quiet)
+        return _start(run, recipe, init, dist, hooks, user_data=user_data, origin=origin, minutes=minutes, quiet=quiet)
 
 
 def resume(
@@ -141,7 +142,7 @@ def resume(
 
 def run_path(recipe: Recipe, dist: DistContext) -> Path:
     """The default run directory: a new one, or after a restart by torchrun the interrupted one."""
-    recipe, _ = pin_init(recipe)
+    recipe, _ = pin_origin(pin_init(recipe)[0])
     found: list[Path] = []
 
     def find() -> None:
@@ -174,22 +175,23 @@ def _start(
     hooks: CallbackList,
     *,
     user_data: ImageData | None,
+    origin: Origin | None,
     minutes: float | None,
     quiet: bool,
 ) -> FitResult:
     try:
         _check_minutes(minutes)
         dist.run_on_main(run.check_new)
-        data = _load_data(recipe, dist, user_data=user_data)
+        data = _load_data(recipe, dist, origin, user_data=user_data)
         if data.record is not None and dist.is_main and not quiet:
             log_summary(data.record["found"])
-        trainer = Trainer(recipe, data, dist, init)
+        trainer = Trainer(recipe, data, dist, init, origin=origin)
     except BaseException:
         with contextlib.suppress(OSError):
             run.path.rmdir()  # made for this run, and still empty
         raise
     with _locked(run, dist):
-        dist.run_on_main(lambda: run.create(recipe, None if user_data is None else to_bytes(user_data)))
+        dist.run_on_main(lambda: run.create(recipe, None if user_data is None else to_bytes(user_data), origin))
         return _train(run, trainer, hooks, minutes=minutes)
 
 
@@ -205,10 +207,15 @@ def _resume(
             _check_unchanged(run.path, recipe, state["recipe"])
         if data_dir is not None:
             recipe = recipe.replace(data_dir=data_dir)
-        data = _load_data(recipe, dist, run.images_record())
+        origin = run.origin()
+        if origin is None and (origin := origin_of(recipe)) is not None:  # not started before
+            values = origin.to_dict()
+            dist.run_on_main(lambda: run.write_json(ORIGIN_FILE, values))
+        data = _load_data(recipe, dist, origin, run.images_record())
         if state is not None and state["data"] != data.fingerprint:
             raise InputError(f"data: {recipe.data} has changed since {run.path} started, expected the original images")
-        trainer = Trainer(recipe, data, dist, None if state is not None else read_init(recipe))
+        init = None if state is not None else read_init(recipe)
+        trainer = Trainer(recipe, data, dist, init, origin=origin, resumed=state is not None)
         if state is not None:
             trainer.load_state_dict(state["trainer"])
         elif dist.is_main and run.metrics():
@@ -223,14 +230,18 @@ def _missing_metrics(run: RunDirectory, recipe: Recipe, state: dict[str, Any]) -
 
 
 def _load_data(
-    recipe: Recipe, dist: DistContext, record: dict[str, Any] | None = None, user_data: ImageData | None = None
+    recipe: Recipe,
+    dist: DistContext,
+    origin: Origin | None,
+    record: dict[str, Any] | None = None,
+    user_data: ImageData | None = None,
 ) -> ImageData:
     """The recipe's images. All processes use the files that the main one found, as a folder may be changing."""
-    data = load_recipe_data(recipe, record=record, user_data=user_data)
+    data = load_recipe_data(recipe, record=record, user_data=user_data, origin=origin)
     if dist.size == 1:
         return data
     main_record = json.loads(dist.broadcast_str(json.dumps(data.record)))
-    return data if main_record == data.record else load_recipe_data(recipe, record=main_record)
+    return data if main_record == data.record else load_recipe_data(recipe, record=main_record, origin=origin)
 
 
 def _train(run: RunDirectory, trainer: Trainer, hooks: CallbackList, *, minutes: float | None) -> FitResult:
@@ -251,7 +262,7 @@ def _train(run: RunDirectory, trainer: Trainer, hooks: CallbackList, *, minutes:
 
 def _loop(run: RunDirectory, trainer: Trainer, hooks: CallbackList, *, minutes: float | None) -> FitResult:
     is_main = trainer.dist.is_main
-    trainer.dist.run_on_main(lambda: _record_start(run, trainer))
+    trainer.dist.run_on_main(lambda: record_start(run, trainer))
     trainer.dist.run_on_main(lambda: _truncate_metrics(run, trainer))
     context = FitContext(trainer, run.path)
     with contextlib.ExitStack() as stack:
@@ -333,6 +344,7 @@ def _finish(run: RunDirectory, trainer: Trainer) -> None:
         data=recipe.data,
         test_error=result.last_error,
         weights_sha256=sha256(weights),
+        origin=trainer.origin,
         **calibrated(trainer.eval_model, data, trainer.device),
     )
     run.check_lock()
@@ -347,33 +359,6 @@ def _locked(run: RunDirectory, dist: DistContext) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         dist.run_on_main(lambda: stack.enter_context(run.locked()))
         yield
-
-
-def _record_start(run: RunDirectory, trainer: Trainer) -> None:
-    """Record the run's images and environment; a resumed run appends to the list of environments."""
-    run.write_images_record(trainer.data.record)
-    past: dict[str, Any] = {}
-    if trainer.step and (run.path / "environment.json").exists():
-        try:
-            past = run.read_json("environment.json")
-        except InputError as error:
-            logger.warning("%s; the record of earlier environments is lost", error)
-    if past:
-        before = past.get("resumed")
-        now = environment(at_step=trainer.step, **_devices(trainer))
-        run.write_json("environment.json", {**past, "resumed": [*(before if isinstance(before, list) else []), now]})
-    else:
-        run.write_json("environment.json", environment(**_devices(trainer)))
-
-
-def _devices(trainer: Trainer) -> dict[str, Any]:
-    return {
-        "device": describe_device(trainer.device),
-        "threads": torch.get_num_threads(),
-        "precision": trainer.precision,
-        "kernels": "fused" if trainer.kernels else "plain",
-        "processes": trainer.dist.size,
-    }
 
 
 def _check_unchanged(path: Path, recipe: Recipe, recorded: dict[str, Any]) -> None:

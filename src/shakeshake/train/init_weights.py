@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..models.config import read_config
 from ..models.model import CONFIG, WEIGHTS, check_finished
+from ..models.origin import public_name
 from ..models.weights import HEAD, load_for_finetuning, read_weights
 from ..utils.console import escape
 from .recipe import Recipe
@@ -103,7 +104,7 @@ def pin_init(recipe: Recipe) -> tuple[Recipe, InitWeights | None]:
 def _read_folder(folder: Path, model: str) -> InitWeights:
     check_finished(folder)
     config = read_config(folder / CONFIG)
-    if config["model"] != model:
+    if config["model"] != public_name(model):
         raise InputError(
             f"init: {escape(folder)} is a {config['model']}, expected a {model}; "
             f"to start from it, train with --model {config['model']}"

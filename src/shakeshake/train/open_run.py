@@ -17,10 +17,12 @@ from ..data.snapshot import load_snapshot
 from ..data.splits import with_fold
 from ..errors import InputError
 from ..models.model import load
+from ..models.origin import Origin
 from ..models.registry import create_model, register_module
 from . import checkpoint
 from .device import choose_device, keep_freed_memory
 from .evaluate import Counts, count_predictions
+from .pin_origin import with_statistics
 from .process_state import training_process_state
 from .recipe import Recipe
 from .run_directory import RunDirectory
@@ -75,6 +77,7 @@ def load_recipe_data(
     data_dir: str | None = None,
     record: dict[str, Any] | None = None,
     user_data: ImageData | None = None,
+    origin: Origin | None = None,
 ) -> ImageData:
     """Load the images of a recipe.
 
@@ -83,6 +86,7 @@ def load_recipe_data(
         data_dir: Where the images are now, if not in ``recipe.data_dir``.
         record: A run's record of its images; the same images are loaded.
         user_data: Images that replace ``recipe.data``.
+        origin: Of a network of transformers or timm, whose mean and deviation replace those of the images.
 
     Raises:
         InputError: The images are missing, invalid or differ from the record.
@@ -98,7 +102,7 @@ def load_recipe_data(
         split_seed=recipe.split_seed,
         record=record,
     )
-    return with_fold(data, recipe.folds, recipe.fold) if recipe.folds else data
+    return with_statistics(with_fold(data, recipe.folds, recipe.fold) if recipe.folds else data, origin)
 
 
 def open_run(
@@ -116,20 +120,20 @@ def open_run(
         InputError: There is no trained network, or the images are missing or have changed.
     """
     run = RunDirectory.open(Path(path))
-    recipe, at = run.recipe(), choose_device(device)
+    recipe, origin, at = run.recipe(), run.origin(), choose_device(device)
     if at.type == "cpu":
         keep_freed_memory()
     if run.finished or not unfinished:
         network = load(run.path, at).network
         result = run.result() if run.finished else None
-        data = load_recipe_data(recipe, data_dir, run.images_record())
+        data = load_recipe_data(recipe, data_dir, run.images_record(), origin=origin)
         if result is not None:
             _check_same(run, data, result.data_fingerprint)
         return TrainedRun(run, recipe, data, network, at, recipe.epochs, True)
     state = checkpoint.load(run.path)
     if state is None:
         raise InputError(f"run: {run.path} has no checkpoint yet; train it until the first one is saved")
-    data = load_recipe_data(recipe, data_dir, run.images_record())
+    data = load_recipe_data(recipe, data_dir, run.images_record(), origin=origin)
     _check_same(run, data, state["data"])
     network = create_model(
         recipe.model,
@@ -137,6 +141,7 @@ def open_run(
         rule=recipe.rule,
         in_channels=data.channels,
         image_size=data.image_size,
+        origin=origin,
     )
     trainer = state["trainer"]
     weights, ema = trainer["network"], trainer["ema"]

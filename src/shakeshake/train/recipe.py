@@ -5,15 +5,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-import os
-import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..errors import InputError
-from ..layers.rules import ShakeRule
 from ..models.registry import current_name, rule_for
+from .recipe_fields import FINITE, check_limits, check_type, option, plain
 from .schedule import parse_milestones
 
 # Other name -> name, so that recipes written before a field was renamed still load.
@@ -28,28 +26,6 @@ RENAMED_FIELDS = {
     "compile": "compile_mode",
     "learning_rate": "lr",
 }
-
-FieldGroup = Literal["data", "network", "optimisation", "augmentation", "run"]
-FINITE = sys.float_info.max
-
-
-def _option(
-    default: Any,
-    help: str,
-    *,
-    group: FieldGroup,
-    choices: tuple[str, ...] | None = None,
-    metavar: str | None = None,
-    low: float | None = None,
-    high: float | None = None,
-    below: float | None = None,
-    above: float | None = None,
-) -> Any:
-    """A field with its help text and its valid values: ``low <= value <= high``, ``above < value < below``."""
-    limits = {"low": low, "high": high, "below": below, "above": above}
-    return field(
-        default=default, metadata={"help": help, "group": group, "choices": choices, "metavar": metavar, **limits}
-    )
 
 
 @dataclass(frozen=True, repr=False)
@@ -66,35 +42,36 @@ class Recipe:
         InputError: A value has the wrong type, is out of range, or contradicts another one.
     """
 
-    data: str = _option(
+    data: str = option(
         "cifar10",
         "Training data: digits, cifar10, cifar100, a folder of images with one subfolder per class (optionally under "
         "train/, val/ and test/), or an .npz file with x_train, y_train, x_test and y_test",
         group="data",
         metavar="DATA",
     )
-    model: str = _option(
+    model: str = option(
         "shake_resnet20_2x16d",
-        "Network, by its name (see `shakeshake models`) or FILE.py:FACTORY for your own",
+        "Network, by its name (see `shakeshake models`), FILE.py:FACTORY for your own, hf/REPO-OR-FOLDER of "
+        "transformers or timm/NAME",
         group="network",
         metavar="NAME",
     )
-    rule: str = _option(
+    rule: str = option(
         "S-S-I",
         "Shake rule, forward-backward-level, such as S-S-I, S-E-B, E-E-B, S-M3-I or S-0.7-I, or FILE.py:FUNCTION for "
         "your own. Ignored by networks without branches",
         group="network",
         metavar="RULE",
     )
-    epochs: int = _option(30, "Passes over the training images", group="optimisation", metavar="N", low=1)
-    batch_size: int = _option(
+    epochs: int = option(30, "Passes over the training images", group="optimisation", metavar="N", low=1)
+    batch_size: int = option(
         64,
         "Images per optimiser step. The last batch of an epoch may be smaller",
         group="optimisation",
         metavar="IMAGES",
         low=1,
     )
-    ghost_batch_size: int | None = _option(
+    ghost_batch_size: int | None = option(
         64,
         "Maximum number of images that share batch-norm statistics and shake coefficients. A larger batch is split "
         "into equal microbatches and their gradients are averaged, as on several devices without synchronised batch "
@@ -103,25 +80,25 @@ class Recipe:
         metavar="IMAGES",
         low=1,
     )
-    optimizer: str = _option(
+    optimizer: str = option(
         "sgd",
         "Optimiser: sgd, adamw, or the name of any class of torch.optim, such as RMSprop. lr, weight_decay and "
         "momentum apply where the class has them",
         group="optimisation",
         metavar="NAME",
     )
-    lr: float = _option(0.1, "Initial learning rate", group="optimisation", metavar="RATE", above=0, high=FINITE)
-    schedule: Literal["cosine", "steps"] = _option(
+    lr: float = option(0.1, "Initial learning rate", group="optimisation", metavar="RATE", above=0, high=FINITE)
+    schedule: Literal["cosine", "steps"] = option(
         "cosine",
         "Learning-rate schedule. cosine: half a cosine that reaches 0 at the last step; steps: multiply by gamma at "
         "each milestone",
         group="optimisation",
         choices=("cosine", "steps"),
     )
-    milestones: str = _option(
+    milestones: str = option(
         "0.5,0.75", "Milestones of the steps schedule, as fractions of the run", group="optimisation", metavar="F,F,..."
     )
-    gamma: float = _option(
+    gamma: float = option(
         0.1,
         "Factor applied to the learning rate at each milestone",
         group="optimisation",
@@ -129,7 +106,7 @@ class Recipe:
         above=0,
         high=1,
     )
-    first_epoch_lr: float = _option(
+    first_epoch_lr: float = option(
         0.0,
         "Constant learning rate during the first epoch; 0 to follow the schedule",
         group="optimisation",
@@ -137,9 +114,9 @@ class Recipe:
         low=0,
         high=FINITE,
     )
-    momentum: float = _option(0.9, "Momentum", group="optimisation", metavar="M", low=0, below=1)
-    nesterov: bool = _option(True, "Use Nesterov momentum", group="optimisation")
-    weight_decay: float = _option(
+    momentum: float = option(0.9, "Momentum", group="optimisation", metavar="M", low=0, below=1)
+    nesterov: bool = option(True, "Use Nesterov momentum", group="optimisation")
+    weight_decay: float = option(
         1e-4,
         "Weight decay of all parameters, including biases and batch norm",
         group="optimisation",
@@ -147,13 +124,13 @@ class Recipe:
         low=0,
         high=FINITE,
     )
-    warmup_epochs: float = _option(
+    warmup_epochs: float = option(
         0.0, "Epochs of linear warm-up before the schedule", group="optimisation", metavar="N", low=0, high=FINITE
     )
-    grad_clip_norm: float = _option(
+    grad_clip_norm: float = option(
         0.0, "Maximum norm of the gradient; 0 for no clipping", group="optimisation", metavar="NORM", low=0, high=FINITE
     )
-    label_smoothing: float = _option(
+    label_smoothing: float = option(
         0.0,
         "Fraction of the target probability spread evenly over all classes",
         group="optimisation",
@@ -161,7 +138,7 @@ class Recipe:
         low=0,
         below=1,
     )
-    ema_decay: float = _option(
+    ema_decay: float = option(
         0.0,
         "Decay of the exponential moving average of the weights, which is then evaluated and saved; 0 to disable",
         group="optimisation",
@@ -169,14 +146,14 @@ class Recipe:
         low=0,
         below=1,
     )
-    flip: bool = _option(True, "Flip training images horizontally with probability 0.5", group="augmentation")
-    crop_padding: int = _option(
+    flip: bool = option(True, "Flip training images horizontally with probability 0.5", group="augmentation")
+    crop_padding: int = option(
         4, "Padding for random crops; 0 to disable", group="augmentation", metavar="PIXELS", low=0
     )
-    cutout_size: int = _option(
+    cutout_size: int = option(
         0, "Side of the Cutout square; 0 to disable", group="augmentation", metavar="PIXELS", low=0
     )
-    mixup_alpha: float = _option(
+    mixup_alpha: float = option(
         0.0,
         "Parameter of the beta distribution of mixup; 0 to disable",
         group="augmentation",
@@ -184,7 +161,7 @@ class Recipe:
         low=0,
         high=FINITE,
     )
-    randaugment: int = _option(
+    randaugment: int = option(
         0,
         "Magnitude of RandAugment, 1 to 29, with two operations per image; 0 to disable. Requires kornia",
         group="augmentation",
@@ -192,26 +169,26 @@ class Recipe:
         low=0,
         high=29,
     )
-    balance: Literal["none", "sample", "weight"] = _option(
+    balance: Literal["none", "sample", "weight"] = option(
         "none",
         "Handling of class imbalance. sample: draw equally many images per class in each epoch; weight: weight the "
         "loss by inverse class frequency",
         group="optimisation",
         choices=("none", "sample", "weight"),
     )
-    image_size: int | None = _option(
+    image_size: int | None = option(
         None,
         "Size to which images of a folder are resized, 8 to 224. none: chosen from their sizes",
         group="data",
         metavar="PIXELS",
     )
-    split_seed: int = _option(
+    split_seed: int = option(
         0, "Seed of the train/test split of a folder without test/ or val/", group="data", metavar="SEED", low=0
     )
-    train_size: int | None = _option(
+    train_size: int | None = option(
         None, "Train on a stratified subset of this size", group="data", metavar="IMAGES", low=1
     )
-    folds: int = _option(
+    folds: int = option(
         0,
         "Number of stratified folds of the training images for cross-validation. One fold replaces the test images; "
         "0 to disable",
@@ -219,20 +196,20 @@ class Recipe:
         metavar="K",
         low=0,
     )
-    fold: int = _option(
+    fold: int = option(
         0, "Index of the fold to test on, from 0; the others are used for training", group="data", metavar="I", low=0
     )
-    seed: int = _option(
+    seed: int = option(
         0,
         "Seed of the subset, initial weights, order of images, augmentation and shaking",
         group="run",
         metavar="SEED",
         low=0,
     )
-    eval_every: int = _option(
+    eval_every: int = option(
         1, "Epochs between evaluations; the last epoch is always evaluated", group="run", metavar="EPOCHS", low=1
     )
-    checkpoint_interval_s: float = _option(
+    checkpoint_interval_s: float = option(
         30.0,
         "Seconds between checkpoints. One is also written at the end and when the run is stopped",
         group="run",
@@ -240,30 +217,33 @@ class Recipe:
         low=0,
         high=FINITE,
     )
-    device: str = _option("auto", "Device: auto, cpu, cuda, cuda:N or mps", group="run", metavar="DEVICE")
-    precision: Literal["auto", "fp32", "bf16"] = _option(
+    device: str = option("auto", "Device: auto, cpu, cuda, cuda:N or mps", group="run", metavar="DEVICE")
+    precision: Literal["auto", "fp32", "bf16"] = option(
         "auto",
         "Numeric precision. auto: bf16 where the device supports it natively, otherwise fp32",
         group="run",
         choices=("auto", "fp32", "bf16"),
     )
-    compile_mode: Literal["none", "default", "reduce-overhead", "max-autotune"] = _option(
+    compile_mode: Literal["none", "default", "reduce-overhead", "max-autotune"] = option(
         "none",
         "Mode of torch.compile for training steps. Useful on GPUs; on CPUs the kernels of this package are faster",
         group="run",
         choices=("none", "default", "reduce-overhead", "max-autotune"),
     )
-    init: str | None = _option(
+    pretrained: bool = option(
+        True, "Start networks of transformers and timm from their pretrained weights", group="network"
+    )
+    init: str | None = option(
         None,
         "Pretrained weights to start from: a finished run or a safetensors file. The last layer is new if the "
         "classes differ",
         group="network",
         metavar="PATH",
     )
-    init_sha256: str | None = _option(
+    init_sha256: str | None = option(
         None, "Expected SHA-256 of the initial weights; recorded when the run starts", group="network", metavar="HEX"
     )
-    data_dir: str | None = _option(
+    data_dir: str | None = option(
         None,
         "Directory of the CIFAR files; for a resumed run on an image folder, its new location",
         group="data",
@@ -277,11 +257,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):
-            value = _plain(getattr(self, spec.name))
+            value = plain(getattr(self, spec.name))
             if spec.name == "milestones" and isinstance(value, list | tuple):
                 value = ",".join(map(str, value))
-            _check_type(spec, value)
-            _check_limits(spec, value)
+            check_type(spec, value)
+            check_limits(spec, value)
             object.__setattr__(self, spec.name, value)
         object.__setattr__(self, "rule", rule_for(self.model, self.rule))
         parse_milestones(self.milestones)
@@ -341,60 +321,3 @@ def _check_names(names: Iterable[str]) -> None:
             similar = RENAMED_FIELDS.get(name) or next(iter(difflib.get_close_matches(name, known, 1)), None)
             expected = f"did you mean {similar}?" if similar else f"expected one of {', '.join(known)}"
             raise InputError(f"{name}: not a field of a recipe, {expected}")
-
-
-def _plain(value: Any) -> Any:
-    """Convert paths, rules, devices and NumPy scalars to str, int, float or bool."""
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, ShakeRule):
-        return str(value)
-    if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
-        return value.item()
-    if "torch" in sys.modules and isinstance(value, sys.modules["torch"].device):
-        return str(value)
-    return value
-
-
-_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
-    "bool": ((bool,), "true or false"),
-    "int": ((int,), "an integer"),
-    "float": ((int, float), "a number"),
-    "str": ((str,), "a string"),
-}
-
-
-def _check_type(spec: dataclasses.Field, value: Any) -> None:
-    kind, _, optional = str(spec.type).partition(" | ")
-    if optional and value is None:
-        return
-    choices = spec.metadata["choices"]
-    if choices:
-        if value not in choices:
-            raise InputError(f"{spec.name}: got {value!r}, expected {', '.join(choices[:-1])} or {choices[-1]}")
-        return
-    types, words = _TYPES[kind]
-    if not isinstance(value, types) or (isinstance(value, bool) and kind != "bool"):
-        raise InputError(f"{spec.name}: got {value!r}, expected {words}{' or none' if optional else ''}")
-
-
-def _check_limits(spec: dataclasses.Field, value: Any) -> None:
-    low, high, above, below = (spec.metadata[key] for key in ("low", "high", "above", "below"))
-    if value is None or (low, high, above, below) == (None,) * 4:
-        return
-    if not (
-        (low is None or value >= low)
-        and (high is None or value <= high)
-        and (above is None or value > above)
-        and (below is None or value < below)
-    ):
-        raise InputError(f"{spec.name}: got {value}, expected {_limits(spec)}")
-
-
-def _limits(spec: dataclasses.Field) -> str:
-    low, high, above, below = (spec.metadata[key] for key in ("low", "high", "above", "below"))
-    start = f"greater than {above}" if above is not None else f"at least {low}"
-    if high == FINITE:
-        return f"a finite number, {start}"
-    end = f"at most {high}" if high is not None else f"less than {below}" if below is not None else ""
-    return f"{start} and {end}" if end else start

@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..errors import InputError, RunError
+from ..models.origin import Origin, public_name
 from ..utils.files import atomic_write, expand_user, last_number, new_numbered_dir
 from .recipe import Recipe
 from .schema import EpochMetrics, FitResult
@@ -35,8 +36,9 @@ def write_results(path: Path, values: dict[str, Any]) -> Path:
 
 
 IMAGES_FILE = "images.npz"  # images passed to fit()
+ORIGIN_FILE = "origin.json"
 RESERVED = re.compile(
-    r"(recipe|data|environment|config|result|settings)\.json|images\.npz|metrics\.jsonl|checkpoint.*\.pt|model\.safetensors"
+    r"(recipe|origin|data|environment|config|result|settings)\.json|images\.npz|metrics\.jsonl|checkpoint.*\.pt|model\.safetensors"
 )
 
 
@@ -55,7 +57,8 @@ class RunBusy(InputError):
 class RunDirectory:
     """The files of a run.
 
-    ``recipe.json``, ``data.json`` (the image files of a folder, by split), ``images.npz`` (images passed to ``fit``),
+    ``recipe.json``, ``origin.json`` (the configuration of a network of transformers or timm), ``data.json`` (the image
+    files of a folder, by split), ``images.npz`` (images passed to ``fit``),
     ``environment.json``, ``metrics.jsonl``, checkpoints, ``config.json``, ``model.safetensors`` and ``result.json``,
     which marks the run as finished. A crash never leaves a file half-written.
     """
@@ -79,8 +82,8 @@ class RunDirectory:
         except OSError as error:
             raise InputError(f"out: {self.path} cannot be a run directory: {error.strerror}") from None
 
-    def create(self, recipe: Recipe, images: bytes | memoryview | None = None) -> None:
-        """Create the directory with the recipe and, if any, the images (the content of an .npz file).
+    def create(self, recipe: Recipe, images: bytes | memoryview | None = None, origin: Origin | None = None) -> None:
+        """Create the directory with the recipe and, if any, the images (the content of an .npz file) and the origin.
 
         Raises:
             InputError: The folder is not empty or cannot be written.
@@ -91,6 +94,8 @@ class RunDirectory:
             if images is not None:
                 atomic_write(self.path / IMAGES_FILE, images)
                 atomic_write(self.path / "data.json", json.dumps({"kept": IMAGES_FILE}) + "\n")
+            if origin is not None:
+                self.write_json(ORIGIN_FILE, origin.to_dict())
             atomic_write(self.path / "recipe.json", recipe.to_json())
         except OSError as error:
             raise InputError(f"out: {self.path} cannot be written: {error.strerror or error}") from None
@@ -189,6 +194,19 @@ class RunDirectory:
         self.check_lock()
         atomic_write(self.path / name, json.dumps(values, indent=2, allow_nan=False) + "\n")
 
+    def origin(self) -> Origin | None:
+        """Read the origin of a network of transformers or timm, or None for other networks.
+
+        Raises:
+            InputError: The file cannot be read or is damaged.
+        """
+        if not (self.path / ORIGIN_FILE).exists():
+            return None
+        try:
+            return Origin.from_dict(self.read_json(ORIGIN_FILE))
+        except ValueError as error:
+            raise InputError(f"run: {self.path / ORIGIN_FILE} is damaged: {error}") from None
+
     def images_record(self) -> dict[str, Any] | None:
         """Return the record of the run's image folder or of its ``images.npz``, or None for other data."""
         record = self.read_json("data.json") if (self.path / "data.json").exists() else None
@@ -255,4 +273,5 @@ def last_run_path(recipe: Recipe) -> Path:
 def _stem(recipe: Recipe) -> str:
     data = expand_user(recipe.data)
     name = re.sub(r"[^\w.-]+", "_", data.resolve().name if data.is_dir() else data.stem)
-    return f"{name}-{recipe.model if recipe.rule == 'none' else recipe.rule}"
+    network = re.sub(r"[^\w.-]+", "_", public_name(recipe.model))
+    return f"{name}-{network if recipe.rule == 'none' else recipe.rule}"

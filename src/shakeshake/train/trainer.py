@@ -16,6 +16,7 @@ from ..data.dataset import ImageData
 from ..data.loader import Augmentation, Batch, Loader
 from ..data.sampler import class_weights
 from ..errors import InputError, RunError
+from ..models.origin import Origin, library_of
 from ..models.registry import create_model
 from .compile import compile_network, mark_step
 from .device import autocast, choose_device, choose_precision, keep_freed_memory, seed_generators
@@ -45,13 +46,22 @@ class Trainer:
         data: The images.
         dist: The processes that train the network together.
         init: Weights to start from instead of random ones.
+        origin: What a run recorded of a network of transformers or timm; by default read anew.
+        resumed: The state will be loaded, so no weights of that library are.
 
     Raises:
         InputError: Recipe and data, device or number of processes do not fit together.
     """
 
     def __init__(
-        self, recipe: Recipe, data: ImageData, dist: DistContext = SINGLE_PROCESS, init: InitWeights | None = None
+        self,
+        recipe: Recipe,
+        data: ImageData,
+        dist: DistContext = SINGLE_PROCESS,
+        init: InitWeights | None = None,
+        *,
+        origin: Origin | None = None,
+        resumed: bool = False,
     ) -> None:
         n = len(data.train.labels)
         if recipe.batch_size > n:
@@ -69,7 +79,7 @@ class Trainer:
         ):
             if value > limit:
                 raise InputError(f"{name}: got {value}, expected at most {limit} for images of {size} x {size} pixels")
-        self.recipe, self.data, self.dist = recipe, data, dist
+        self.recipe, self.data, self.dist, self.origin = recipe, data, dist, origin
         self.device = choose_device(recipe.device, dist.local_rank if dist.size > 1 else None)
         if self.device.type == "cuda" and self.device.index is not None:
             torch.cuda.set_device(self.device)  # also used by calls without a device, such as memory pinning
@@ -82,6 +92,8 @@ class Trainer:
             rule=recipe.rule,
             in_channels=data.channels,
             image_size=data.image_size,
+            pretrained=bool(library_of(recipe.model)) and recipe.pretrained and init is None and not resumed,
+            origin=origin,
         ).to(self.device)
         self.new_head = False  # whether the last layer was not among the initial weights
         if init is not None:

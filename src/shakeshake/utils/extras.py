@@ -25,6 +25,8 @@ EXTRAS = {
     "onnx": "onnx",
     "onnxruntime": "onnx",
     "onnxscript": "onnx",
+    "timm": "timm",
+    "transformers": "hf",
     "ray": "ray",
 }
 
