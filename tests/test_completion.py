@@ -33,7 +33,10 @@ def offered(*words: str, shell: str = "bash") -> list[str]:
         (("train", "--we"), {"--weight-decay"}),
         (("train", "--rule", "S-E"), {"S-E-I", "S-E-B"}),
         (("train", "digits", "--precision", "b"), {"bf16"}),
-        (("train", "--recipe", "paper_c"), {"paper_cifar10", "paper_cifar100"}),
+        (
+            ("train", "--recipe", "paper_c"),
+            {"paper_cifar10", "paper_cifar100", "paper_cifar10_300", "paper_cifar100_300"},
+        ),
         (("train", "--model", "shake_resnet26_2x96"), {"shake_resnet26_2x96d"}),
         (("data", "ver"), {"verify"}),
         (("reproduce", "table"), {"table1", "table2", "table3"}),

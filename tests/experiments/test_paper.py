@@ -1,6 +1,7 @@
 """The declared experiments against the paper's errors and recipes, and the effect of a scale on them."""
 
 import csv
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,8 @@ from shakeshake.experiments.format import format_table
 from shakeshake.experiments.paper import EXPERIMENTS, FIGURE3, WORKSHOP
 from shakeshake.experiments.plan import plan_reproduction
 from shakeshake.experiments.scales import SCALES, get_experiment
+from shakeshake.experiments.schema import Correlation
+from shakeshake.layers.rules import ShakeRule
 from shakeshake.train.presets import paper_cifar10, paper_cifar100
 from shakeshake.train.recipe import Recipe
 
@@ -78,6 +81,60 @@ def test_table3_has_the_published_errors():
         ("shake_resnet26_2x96d", "cifar10"): 2.86,
         ("shake_resnext29_2x4x64d", "cifar100"): 15.85,
     }
+
+
+def test_300_epochs_have_the_errors_of_shakedrops_table_b1():
+    made = get_experiment("epochs300", "paper")
+    assert {(cell.row, cell.column): cell.published for cell in made.cells} == {
+        ("E-E-B", "26 2x96d"): 4.02,
+        ("shaken", "26 2x96d"): 3.36,
+        ("E-E-B", "29 2x4x64d"): 16.95,
+        ("shaken", "29 2x4x64d"): 16.46,
+    }
+    rules = {(cell.column, cell.recipe.rule, cell.recipe.epochs) for cell in made.cells if cell.row == "shaken"}
+    assert rules == {("26 2x96d", "S-S-I", 300), ("29 2x4x64d", "S-E-I", 300)}
+    assert [cell.recipe.epochs for cell in get_experiment("epochs300", "small").cells] == [17, 17, 10, 10]
+
+
+def test_ranges_of_alpha_widen_until_all_of_it():
+    made = get_experiment("divergence", "paper")
+    rules = [ShakeRule.parse(cell.recipe.rule) for cell in made.cells]
+    assert rules[0].forward == "Even"
+    widths = [rule.high - rule.low for rule in rules[1:]]
+    assert widths == sorted(widths)
+    assert widths[-1] == 1.0
+    assert all(rule.low + rule.high == 1.0 for rule in rules)
+    assert {cell.recipe.model for cell in made.cells} == {"shake_resnet14_2x32d_c"}
+
+
+def test_a_diverged_run_is_a_result_of_the_divergence_table_only(tmp_path):
+    reason = "epoch 3, step 2 of 32: the loss is nan; try a lower --lr"
+    for name, rule, other in (("divergence", "S-E-I", "out of memory"), ("architectures", "S-E-I[0.4,0.6]", reason)):
+        made = get_experiment(name, "small")
+        cell = next(cell for cell in made.cells if cell.recipe.rule == rule)
+        found = tables.collect(made, tmp_path, 2, "small", {cell.run_name(1): reason})
+        assert found.failed == (name != "divergence")
+        assert any(line.startswith("diverged: ") and "seed 1" in line for line in format_table(found))
+        assert tables.collect(made, tmp_path, 2, "small", {cell.run_name(1): other}).failed
+        line = next(line for line in format_table(found) if line.startswith(made.rows[cell.row]) and "–" in line)
+        assert ("1 of 1" in line) == (name == "divergence")
+
+
+def test_correlation_files_hold_correlations(tmp_path):
+    ours = (Correlation("S-S-I", 0.5, block="stages.0.blocks.0", seeds=(0.4, 0.6)),)
+    found = replace(tables.collect(get_experiment("correlation", "paper"), tmp_path, 1, "paper"), correlations=ours)
+    rows = {(row["row"], row["block"]): row for row in csv.DictReader(tables.to_csv(found).splitlines())}
+    assert len(rows) == 24
+    first = rows["S-S-I", "stages.0.blocks.0"]
+    assert (first["correlation"], first["seeds"], first["published"]) == ("0.5", "0.4000 0.6000", "0.33")
+    assert (rows["E-E-B", "stages.2.blocks.3"]["correlation"], rows["E-E-B", "stages.2.blocks.3"]["published"]) == (
+        "",
+        "0.92",
+    )
+    layers = (Correlation("S-S-I", 0.25, layers="L1R2", over=6),)
+    found = replace(tables.collect(get_experiment("layerwise", "paper"), tmp_path, 1, "paper"), correlations=layers)
+    (row,) = csv.DictReader(tables.to_csv(found).splitlines())
+    assert (row["layers"], row["correlation"], row["over"]) == ("L1R2", "0.25", "6")
 
 
 def test_figures_that_are_not_verified_are_left_out():
@@ -152,7 +209,12 @@ def test_the_small_scale_is_the_authors_one_device_recipe_with_fewer_images_and_
     (small,) = (c.recipe for c in get_experiment("correlation", "small").cells if c.row == "S-S-I")
     one_device = paper.replace(batch_size=64, lr=0.1)  # the author's variant
     assert small == one_device.replace(
-        model="shake_resnet14_2x16d", train_size=2000, epochs=100, eval_every=10, checkpoint_interval_s=120.0
+        model="shake_resnet14_2x16d",
+        train_size=2000,
+        epochs=100,
+        eval_every=10,
+        checkpoint_interval_s=120.0,
+        precision="auto",
     )
 
 

@@ -54,9 +54,14 @@ OFF = {
 )
 def test_shake_shake_presets_have_the_published_settings(recipe, published):
     both = {"epochs": 1800, "momentum": 0.9, "flip": True, "crop_padding": 4, "train_size": None}
-    both |= {"schedule": "cosine", "nesterov": True}
+    both |= {"schedule": "cosine", "nesterov": True, "precision": "fp32"}
     values = recipe.to_dict()
     assert {name: values[name] for name in published | both | OFF} == published | both | OFF
+
+
+def test_presets_of_300_epochs_differ_in_nothing_else():
+    for name in ("paper_cifar10", "paper_cifar100"):
+        assert preset(f"{name}_300") == preset(name).replace(epochs=300)
 
 
 def test_recipe_round_trips_through_json():

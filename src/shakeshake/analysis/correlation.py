@@ -1,4 +1,4 @@
-"""Correlation between the branches of each block, and between their layers (paper, section 3.1)."""
+"""Correlation between the branches of each block, and between their layers (paper, Figures 3 and 4)."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def shaken_blocks(model: nn.Module) -> dict[str, tuple[ShakeShake, nn.Module]]:
 
 
 def branch_correlation(model: nn.Module, batches: Iterable[Any]) -> list[BlockCorrelation]:
-    """Pearson correlation between the branches of each block (paper, section 3.1).
+    """Pearson correlation between the branches of each block (paper, Figure 3).
 
     Taken over all elements of the branches' outputs times 1/B, in evaluation mode, in one pass and constant memory.
     A module that is called several times gives one correlation over all its calls.
@@ -92,7 +92,7 @@ def branch_correlation(model: nn.Module, batches: Iterable[Any]) -> list[BlockCo
 
 
 def layerwise_correlation(model: nn.Module, batches: Iterable[Any]) -> list[LayerCorrelation]:
-    """Correlation LiRj between layer i of one branch and layer j of another (paper, section 3.1).
+    """Correlation LiRj between layer i of one branch and layer j of another (paper, Figure 4).
 
     The layers are the first three modules of a branch that have parameters: conv, BN, conv in this package's networks.
     The paper does not say which ones it counts; a ReLU in front of both branches would have correlation 1 by

@@ -29,7 +29,10 @@ from .options import (
 )
 
 CHARTS = ("curves", "correlation", "layerwise", "strength", "differences")
-TABLES = "\n".join(f"  {name:<15}{(inspect.getdoc(made) or '').splitlines()[0]}" for name, made in EXPERIMENTS.items())
+NAME_WIDTH = max(map(len, EXPERIMENTS)) + 2
+TABLES = "\n".join(
+    f"  {name:<{NAME_WIDTH}}{(inspect.getdoc(made) or '').splitlines()[0]}" for name, made in EXPERIMENTS.items()
+)
 
 
 @command(
@@ -70,7 +73,7 @@ def analyze(
     help="Reproduce a table or figure of the paper, and print the published numbers beside the measured ones.\n\n"
     "Run again, it skips finished runs and resumes interrupted ones; more --seeds are added.\n\n"
     f"\b\nTables:\n{TABLES}\n\n\b\nScales:\n"
-    + "\n".join(f"  {scale.name:<15}{scale.description}" for scale in SCALES.values()),
+    + "\n".join(f"  {scale.name:<{NAME_WIDTH}}{scale.description}" for scale in SCALES.values()),
     examples=(
         "shakeshake reproduce table1 --dry-run",
         "shakeshake reproduce table1 --rows E-E-B,S-S-I --seeds 3 --jobs 2",
@@ -122,6 +125,8 @@ def reproduce(
         gpus=gpus,
     )
     plan.check_folder()
+    if not dry_run:
+        plan.check_data()
     for line in describe_plan(plan, cells=dry_run):
         print(line, flush=True)
     if dry_run:

@@ -61,7 +61,7 @@ def format_correlations(table: Table) -> Iterator[str]:
         {(one.block or one.layers, one.row): one.mean for one in found}
         for found in (table.correlations, table.published_correlations)
     )
-    names = sorted({name for name, _ in (*ours, *published)}, key=_numbers)
+    names = sorted({name for name, _ in (*ours, *published)}, key=numbers)
     columns = [(ours, row.key, row.key) for row in table.rows]
     columns += [(published, row.key, f"{row.key} [{table.source}]") for row in table.rows if published]
     what = "the branches" if table.kind == "correlation" else "layer i of one branch and layer j of the other (LiRj)"
@@ -79,5 +79,6 @@ def _width(head: str) -> int:
     return max(10, len(head) + 2)
 
 
-def _numbers(name: str) -> list[int]:
+def numbers(name: str) -> list[int]:
+    """The numbers in a name, to sort blocks and layers by."""
     return [int(number) for number in re.findall(r"\d+", name)]

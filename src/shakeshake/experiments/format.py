@@ -26,6 +26,7 @@ def format_table(table: Table) -> Iterator[str]:
         (True, f"{'error' if own else 'ours'}, last epoch", 19, mean_and_std),
         (bool(table.balanced_differences), "balanced", 9, lambda cell: number(cell.balanced_mean)),
         (True, "n", 5, _runs),
+        (table.divergence_is_a_result, "diverged", 9, _diverged),
         (True, "best", 7, lambda cell: number(cell.best_mean)),
         (True, "train", 7, lambda cell: number(cell.train_mean)),
         (True, "minutes", 8, minutes),
@@ -54,7 +55,8 @@ def format_table(table: Table) -> Iterator[str]:
     for cell in table.cells:
         where = f"{cell.row} ({cell.column})" if len(table.columns) > 1 else cell.row
         for failure in cell.failed:
-            yield f"failed: {where}, {'run' if table.folds else 'seed'} {failure.seed}: {failure.reason}"
+            what, unit = "diverged" if failure.diverged else "failed", "run" if table.folds else "seed"
+            yield f"{what}: {where}, {unit} {failure.seed}: {failure.reason}"
 
 
 def mean_and_std(cell: TableCell) -> str:
@@ -79,6 +81,11 @@ def _published(cell: TableCell) -> str:
 def _runs(cell: TableCell) -> str:
     wanted = cell.n + len(cell.missing) + len(cell.failed)
     return str(cell.n) if cell.n == wanted else f"{cell.n}/{wanted}"
+
+
+def _diverged(cell: TableCell) -> str:
+    diverged, ended = sum(failure.diverged for failure in cell.failed), cell.n + len(cell.failed)
+    return f"{diverged} of {ended}" if ended else "–"
 
 
 def _source(table: Table, cell: TableCell) -> str:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..data.cifar.spec import CIFAR
+from ..data.registry import fetch_data, find_data
 from ..errors import InputError
 from ..models.user_code import UserCode, user_code
 from ..train.recipe import RENAMED_FIELDS, Recipe
@@ -113,6 +115,17 @@ class Plan:
 
         on_cpu = all(cell.recipe.device in ("auto", "cpu") for cell in self.experiment.cells)
         return min(cpu_count(), 8) if on_cpu and not torch.cuda.is_available() else 1
+
+    def check_data(self) -> None:
+        """Download CIFAR if a local run needs it and it is missing. Writes nothing into the folder.
+
+        Raises:
+            InputError: It is missing and cannot be downloaded.
+        """
+        needed = {recipe.data for path, recipe in self.runs().items() if not is_done(path)} & set(CIFAR)
+        for name in sorted(needed) if self.engine.engine == "local" else ():
+            if find_data(name, self.data_dir) is None:
+                fetch_data(name, self.data_dir)
 
     def check_folder(self) -> None:
         """Check that the folder is new, or was made at this scale with these settings. Writes nothing.
@@ -225,6 +238,8 @@ def describe_plan(plan: Plan, *, cells: bool) -> Iterator[str]:
     estimator = Estimator(threads, plan.sizes)
     source = f" ({experiment.source})" if experiment.source else ""
     scale = "" if plan.is_comparison else f", scale {plan.scale}: {SCALES[plan.scale].description}"
+    if experiment.fixed_size and not plan.is_comparison and SCALES[plan.scale].meaningful:
+        scale = ", the same at the scales small and paper"
     yield f"{experiment.title}{source}{scale}"
     yield from dict.fromkeys(f"  {describe_recipe(cell.recipe)}" for cell in experiment.cells)
     numbers = {len(experiment.seeds_of(cell, plan.seeds)) for cell in experiment.cells}

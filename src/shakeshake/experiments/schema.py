@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
@@ -52,6 +53,11 @@ class TableFailure(JsonSchema):
 
     seed: int
     reason: str
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a loss or weight became infinite or NaN (``Trainer.check_finite``)."""
+        return re.search(r"the loss is (nan|-?inf)|is not finite", self.reason) is not None
 
 
 @dataclass(frozen=True)
@@ -197,6 +203,7 @@ class Table(JsonSchema):
         kind: Which chart is drawn from it.
         scale: Size of the experiment. meaningful: False where the errors of that scale mean nothing.
         setting: Networks and training in words. published_setting: The same of the published errors.
+        divergence_is_a_result: Whether diverged runs count as results, not as failures.
         seeds: Seeds of each cell. folds: Folds of each seed, 0 without cross-validation.
         paired: Whether rows are judged by the differences within pairs of equal seeds.
         differences: Rows against the baseline. balanced_differences: The same in balanced error.
@@ -221,6 +228,7 @@ class Table(JsonSchema):
     seeds: tuple[int, ...] = ()
     folds: int = 0
     paired: bool = False
+    divergence_is_a_result: bool = False
     differences: tuple[TableDifference, ...] = ()
     balanced_differences: tuple[TableDifference, ...] = ()
     reading: tuple[str, ...] = ()
@@ -242,8 +250,9 @@ class Table(JsonSchema):
 
     @property
     def failed(self) -> bool:
-        """Whether any run failed."""
-        return any(cell.failed for cell in self.cells)
+        """Whether any run failed, other than by diverging where that is a result."""
+        failures = [failure for cell in self.cells for failure in cell.failed]
+        return any(not (self.divergence_is_a_result and failure.diverged) for failure in failures)
 
     def column_cells(self, column: str) -> Iterator[TableCell]:
         """The cells of a column in the order of the rows; cells of undeclared rows last."""

@@ -90,6 +90,7 @@ class Experiment:
         paired: Whether the sentences judge by the differences within pairs of equal seeds.
         fixed_size: Whether the scales small and paper leave the recipes and seeds unchanged.
         analyses: Analyses of each run, separated by commas, or None for all.
+        divergence_is_a_result: Whether runs whose loss became infinite or NaN count as results, not as failures.
         published_correlations: (row, block) -> correlation between the branches of that block.
     """
 
@@ -108,6 +109,7 @@ class Experiment:
     paired: bool = False
     fixed_size: bool = False
     analyses: str | None = None
+    divergence_is_a_result: bool = False
     published_correlations: dict[tuple[str, str], float] | None = None
 
     def __post_init__(self) -> None:

@@ -34,6 +34,7 @@ from .schema import (
 from .spec import Cell, Experiment, describe_recipe
 from .statistics import difference, difference_over_folds, unpack
 
+OF_EXPERIMENT = ("name", "title", "source", "kind", "published_setting", "folds", "paired", "divergence_is_a_result")
 CELLS = "cells"  # the folder of the run directories
 
 
@@ -63,10 +64,7 @@ def collect(
     correlate = {"correlation": correlations.by_block, "layerwise": correlations.by_layer}.get(experiment.kind)
     published = experiment.published_correlations or {}
     return Table(
-        **{
-            name: getattr(experiment, name)
-            for name in ("name", "title", "source", "kind", "published_setting", "folds", "paired")
-        },
+        **{name: getattr(experiment, name) for name in OF_EXPERIMENT},
         scale=scale,
         meaningful=meaningful,
         setting="; ".join(dict.fromkeys(cell.setting for cell in cells)),
@@ -97,9 +95,22 @@ def write(table: Table, folder: Path) -> Table:
 
 
 def to_csv(table: Table) -> str:
-    """A CSV line for each run, and one for each that is missing or failed."""
+    """A CSV line for each correlation where the table has any, otherwise for each run, missing or failed ones too."""
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
+    if table.kind in ("correlation", "layerwise"):
+        published = {(one.row, one.block): one.mean for one in table.published_correlations}
+        out.writerow(("experiment", "scale", "row", "block", "layers", "correlation", "seeds", "over", "published"))
+        ours = {(one.row, one.block): one for one in table.correlations if not one.layers}
+        for row, block in sorted({**published, **ours}, key=lambda key: (key[0], correlations.numbers(key[1]))):
+            one = ours.get((row, block))
+            seeds = " ".join(f"{value:.4f}" for value in one.seeds) if one else None
+            values = (one.mean, seeds, len(one.seeds)) if one else (None, None, None)
+            out.writerow((table.name, table.scale, row, block, None, *values, published.get((row, block))))
+        for one in table.correlations:
+            if one.layers:
+                out.writerow((table.name, table.scale, one.row, None, one.layers, one.mean, None, one.over, None))
+        return text.getvalue()
     of_run = ("last_error", "best_error", "best_epoch", "train_error", "seconds", "precision", "device", "path")
     heads = ("experiment", "scale", "row", "column", "published", "published_for", "source", "seed", "fold")
     out.writerow((*heads, *of_run, "status"))
@@ -148,6 +159,11 @@ def describe_difference(experiment: Experiment, found: TableDifference, meaningf
     claim = f"a {one.verdict} error"
     if one.verdict == "can't tell":
         claim = f"no significant difference (of {(one.high - one.low) / 2:.2f} points or more would be, with {of})"
+    if experiment.paired and found.paired is None:
+        return (
+            f"{found.row} against {found.baseline}{where}: {one.difference:+.2f} points, no interval: fewer than two "
+            "pairs of equal seeds."
+        )
     needed = f" About {one.seeds_needed} seeds of each would show a difference of one point."
     return (
         f"{found.row} against {found.baseline}{where}: {one.difference:+.2f} points, {one.level:.0%} interval "

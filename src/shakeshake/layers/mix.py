@@ -12,7 +12,7 @@ from ..errors import InputError
 
 
 def mix(branches: Sequence[Tensor], alpha: Tensor, beta: Tensor) -> Tensor:
-    """Combine branches with separate forward and backward coefficients (paper, section 1.2).
+    """Combine branches with separate forward and backward coefficients (paper, Figure 1).
 
         value      y = sum_b alpha_b * x_b
         gradient   dL/dx_b = beta_b * dL/dy

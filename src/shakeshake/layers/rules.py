@@ -36,7 +36,7 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class ShakeRule:
-    """How the coefficients of the branches are drawn (paper, section 1.2 and Table 4).
+    """How the coefficients of the branches are drawn (paper, Figure 1, Tables 1 and 4).
 
     Uniform means U(0, 1) with the complement 1 - alpha for two branches, and Dirichlet(1, ..., 1), uniform on the
     simplex, for more. The two agree for two branches. M1 to M5, strengths and ranges are defined for two branches.

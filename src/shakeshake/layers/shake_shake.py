@@ -16,7 +16,7 @@ def shake_shake(
     training: bool = True,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Combine parallel residual branches by Shake-Shake (Gastaldi, 2017, section 1.2).
+    """Combine parallel residual branches by Shake-Shake (Gastaldi, 2017, Figure 1).
 
         training    value      sum_b alpha_b * x_b          alpha is drawn at every call
                     gradient   beta_b * dL/dy for branch b  beta is drawn as the rule specifies

@@ -38,7 +38,7 @@ class Branch(nn.Module):
 
 
 class ShakeBlock(nn.Module):
-    """x + shake(branch1(relu(x)), branch2(relu(x))) (paper, section 1.2, equation 2, and Figure 1).
+    """x + shake(branch1(relu(x)), branch2(relu(x))) (paper, equation 2 and Figure 1).
 
     The first ReLU of the branches and of the two-path skip is the same, so it is computed once. An identity skip passes
     x itself, before the ReLU. With ``skip=False`` the block is shake(branch1(relu(x)), branch2(relu(x))). With
@@ -79,7 +79,7 @@ class ShakeBlock(nn.Module):
 
 
 class ShakeResNet(ConvNet):
-    """Pre-activation residual network with parallel branches (paper, section 2.1; author's release).
+    """Pre-activation residual network with parallel branches (paper, Table 1; author's release).
 
     Stem conv3x3 to 16 channels and BN, without ReLU; three stages of (depth - 2) / 6 blocks with ``width``, 2 and 4
     times ``width`` channels, strides 1, 2, 2; ReLU, global average pool, linear layer. The first block of a stage has a

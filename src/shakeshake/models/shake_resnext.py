@@ -72,7 +72,7 @@ class ShakeResNeXtBlock(nn.Module):
 
 
 class ShakeResNeXt(ConvNet):
-    """Post-activation ResNeXt with parallel branches (paper, section 2.2; author's release).
+    """Post-activation ResNeXt with parallel branches (paper, Table 2; author's release).
 
     Stem conv3x3 to 64 channels, BN, ReLU; three stages of (depth - 2) / 9 blocks with n = 64, 128, 256: inner width
     cardinality * floor(n * width / 64), 4n channels out, strides 1, 2, 2; global average pool, linear layer. Images

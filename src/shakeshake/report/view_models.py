@@ -206,14 +206,16 @@ def _state(record: TableRecord) -> str:
 def _row(record: TableRecord, cell: TableCell) -> dict[str, Any]:
     label, unit = record.rows[cell.row], "run" if record.table.folds else "seed"
     marks = [("missing", f"{unit} {number} is missing") for number in cell.missing]
-    marks += [("failed", f"{unit} {failure.seed} failed: {failure.reason}") for failure in cell.failed]
+    for failure in cell.failed:
+        verb = "diverged" if failure.diverged else "failed"
+        marks.append(("failed", f"{unit} {failure.seed} {verb}: {failure.reason}"))
     wanted = len(cell.runs) + len(cell.missing) + len(cell.failed)
     errors = [f"{one.last_error:.2f}" for one in cell.runs]
     return {
         "label": label,
         "key": cell.row if cell.row != label else "",
-        "published": decimal(cell.published),
-        "source": cell.source if cell.published is not None else "",
+        "published": f"~{cell.published:g}" if cell.approximate and cell.published else decimal(cell.published),
+        "source": _published_notes(cell),
         "mean": decimal(cell.mean),
         "std": "" if cell.std is None else f"± {cell.std:.2f}",
         "seeds": ", ".join(errors) if 1 < len(errors) <= 5 else "",
@@ -223,6 +225,15 @@ def _row(record: TableRecord, cell: TableCell) -> dict[str, Any]:
         "time": duration(cell.seconds_mean),
         "marks": marks,
     }
+
+
+def _published_notes(cell: TableCell) -> str:
+    """Source of the published error, the number of runs, and the other published errors."""
+    notes = [cell.source if cell.published is not None or cell.published_train is not None else ""]
+    notes.append(f"{cell.published_runs} run{'s' * (cell.published_runs > 1)}" if cell.published_runs else "")
+    notes.append("" if cell.published_train is None else f"training error ~{cell.published_train:g}")
+    notes.append("" if cell.published_best is None else f"best epoch {cell.published_best:.2f}, ICLR workshop version")
+    return "; ".join(filter(None, notes))
 
 
 def _reliability(found: Calibration) -> dict[str, Any]:

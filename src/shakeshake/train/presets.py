@@ -19,11 +19,11 @@ def quick(data: str = "cifar10") -> Recipe:
 def paper_cifar10(data: str = "cifar10") -> Recipe:
     """The paper's recipe for CIFAR-10.
 
-    X. Gastaldi, Shake-Shake regularization, arXiv 1705.07485, section 2.1 and Table 1.
+    X. Gastaldi, Shake-Shake regularization, arXiv 1705.07485, Table 1.
     Expected: 26 2x32d S-S-I 3.55 % test error at the last epoch, mean of 3 runs; 26 2x96d 2.86 %, mean of 5.
     The paper trains on two GPUs without synchronised batch norm. ``ghost_batch_size=64`` does the same on one device:
     statistics and coefficients are per half batch. (The author's one-device variant is ``batch_size=64, lr=0.1``.)
-    1800 epochs of 391 steps; no warm-up, clipping, label smoothing or Cutout.
+    1800 epochs of 391 steps in fp32; no warm-up, clipping, label smoothing or Cutout.
     """
     return Recipe(
         data=data,
@@ -37,13 +37,23 @@ def paper_cifar10(data: str = "cifar10") -> Recipe:
         weight_decay=1e-4,
         flip=True,
         crop_padding=4,
+        precision="fp32",
     )
+
+
+def paper_cifar10_300(data: str = "cifar10") -> Recipe:
+    """``paper_cifar10`` with 300 epochs: a sixth of the time, and most of the gain.
+
+    Y. Yamada et al., ShakeDrop, Table B1. Expected test error of 26 2x96d at the last epoch: E-E-B 4.02 %, Shake-Shake
+    3.36 % (at 1800 epochs 3.58 % and 2.86 %). A public reimplementation reports 3.54 % for 26 2x64d, Shake-Shake.
+    """
+    return paper_cifar10(data).replace(epochs=300)
 
 
 def paper_cifar100(data: str = "cifar100") -> Recipe:
     """The paper's recipe for CIFAR-100.
 
-    X. Gastaldi, Shake-Shake regularization, arXiv 1705.07485, section 2.2 and Table 2.
+    X. Gastaldi, Shake-Shake regularization, arXiv 1705.07485, Table 2.
     Expected: 29 2x4x64d S-E-I 15.85 % test error at the last epoch, E-E-B 16.34 %.
     The author's S-E-I release has about 84 % test error after epoch 1 and 76 % after epoch 2.
     Two GPUs with 16 images each, hence ``ghost_batch_size=16`` (see ``paper_cifar10``).
@@ -60,7 +70,17 @@ def paper_cifar100(data: str = "cifar100") -> Recipe:
         weight_decay=5e-4,
         flip=True,
         crop_padding=4,
+        precision="fp32",
     )
+
+
+def paper_cifar100_300(data: str = "cifar100") -> Recipe:
+    """``paper_cifar100`` with 300 epochs.
+
+    Y. Yamada et al., ShakeDrop, Table B1. Expected test error of 29 2x4x64d at the last epoch: E-E-B 16.95 %,
+    Shake-Shake 16.46 % (at 1800 epochs 16.34 % and 15.85 %).
+    """
+    return paper_cifar100(data).replace(epochs=300)
 
 
 def paper_architecture_c(data: str = "cifar10") -> Recipe:
@@ -172,6 +192,8 @@ PRESETS = {
     "quick": quick,
     "paper_cifar10": paper_cifar10,
     "paper_cifar100": paper_cifar100,
+    "paper_cifar10_300": paper_cifar10_300,
+    "paper_cifar100_300": paper_cifar100_300,
     "paper_architecture_c": paper_architecture_c,
     "paper_resnet": paper_resnet,
     "paper_wrn": paper_wrn,

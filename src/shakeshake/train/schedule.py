@@ -46,7 +46,7 @@ def learning_rate(
 def cosine(step: int, steps: int, lr: float, warmup_steps: int = 0) -> float:
     """Return the learning rate of a step of half a cosine: ``lr`` at the first step, exactly 0 at the last.
 
-    Updated every step, without restarts (paper, section 2.1, after Loshchilov and Hutter). With a warm-up the rate
+    Updated every step, without restarts (Loshchilov and Hutter). With a warm-up the rate
     rises linearly and reaches ``lr`` at step ``warmup_steps``.
 
     Raises:
