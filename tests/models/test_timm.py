@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 import shakeshake as ss
-from shakeshake.models.external import find_head, find_origin, has_branches
+from shakeshake.models.external import find_origin, has_branches
+from shakeshake.models.head import find_head
 from shakeshake.models.shakeify import ShakenHalves
 
 try:

@@ -13,7 +13,8 @@ from PIL import Image
 
 import shakeshake as ss
 from helpers import shakeshake, shakeshake_output
-from shakeshake.models.external import find_head, find_origin
+from shakeshake.models.external import find_origin
+from shakeshake.models.head import find_head
 from shakeshake.models.shakeify import ShakenHalves
 from shakeshake.train.run_directory import RunDirectory
 
@@ -154,6 +155,7 @@ def test_the_command_line_trains_and_reports(checkpoint, photos, tmp_path):
         *("--out", tmp_path / "run", "--precision", "fp32"),
     )
     assert "test error" in out
+    assert "linear probe: validation error" in err
     assert json.loads((tmp_path / "run" / "recipe.json").read_text())["image_size"] == 16
     assert "no pictures" not in err
     assert "cat" in shakeshake_output("predict", tmp_path / "run", photos / "cat" / "0.png")

@@ -16,6 +16,7 @@ from ..utils.console import escape
 from ..utils.modes import eval_mode
 from ..utils.modules import logits_of
 from . import timm_networks, transformers_networks
+from .head import find_head
 from .origin import Origin, library_of
 from .shakeify import NoBranchesError, shakeify
 
@@ -127,23 +128,6 @@ def is_even(rule: str | ShakeRule) -> bool:
     """Whether a rule does not shake, so that shakeify is not applied."""
     parsed = ShakeRule.parse(rule)
     return type(parsed) is ShakeRule and (parsed.forward, parsed.backward) == ("Even", "Even")
-
-
-def find_head(network: nn.Module, num_classes: int) -> str:
-    """Name of the last layer: the linear layer or convolution with ``num_classes`` outputs that is registered last.
-
-    Raises:
-        InputError: There is none.
-    """
-    found = [
-        name
-        for name, module in network.named_modules()
-        if getattr(module, "out_features", getattr(module, "out_channels", None)) == num_classes
-        and isinstance(getattr(module, "weight", None), Tensor)
-    ]
-    if not found:
-        raise InputError(f"model: {type(network).__name__} has no last layer with {num_classes} outputs, expected one")
-    return found[-1]
 
 
 def _pretrained(name: str, origin: Origin) -> nn.Module:

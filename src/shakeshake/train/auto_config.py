@@ -155,6 +155,8 @@ def suggest_recipe(
         raise InputError(f"budget: got {budget:g} s, expected a time above 0")
     suggestions = Suggestions({}, user_overrides)
     _suggest_batch_size(suggestions, stats)
+    if stats.pretrained:
+        suggestions.pick("probe", True, "the last layer is new: logistic regression is a better start than noise")
     start = Recipe(data=data).replace(**suggestions.fields, **user_overrides)
     stats = _suggest_image_size(suggestions, start, stats, budget, speed, smaller_sizes)
     _suggest_augmentation(suggestions, stats)

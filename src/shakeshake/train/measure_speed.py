@@ -39,7 +39,7 @@ def measure(recipe: Recipe, num_classes: int, channels: int, image_size: int) ->
     Seeds torch's global generators.
     """
     recipe = recipe.replace(epochs=1, train_size=None, eval_every=1, lr=1e-6, first_epoch_lr=0.0, warmup_epochs=0.0)
-    recipe = recipe.replace(pretrained=False)
+    recipe = recipe.replace(pretrained=False, probe=False)
     random = np.random.default_rng(0)
 
     def random_split(n: int) -> Split:

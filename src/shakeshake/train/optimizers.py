@@ -33,8 +33,12 @@ class Optimizer(Protocol):
         """Continue from what ``state_dict`` returned."""
 
 
-def create_optimizer(recipe: Recipe, parameters: Iterable[nn.Parameter]) -> Optimizer:
+def create_optimizer(
+    recipe: Recipe, parameters: Iterable[nn.Parameter], head: Iterable[nn.Parameter] = ()
+) -> Optimizer:
     """Return the recipe's optimiser for the parameters that require gradients.
+
+    With ``head_lr``, those of the last layer get this rate, which follows the same schedule.
 
     ``lr``, ``weight_decay`` and ``momentum`` are passed to the classes of torch.optim that have these arguments; their
     other arguments keep torch's defaults.
@@ -45,10 +49,48 @@ def create_optimizer(recipe: Recipe, parameters: Iterable[nn.Parameter]) -> Opti
     trainable = [p for p in parameters if p.requires_grad]
     if not trainable:
         raise InputError("model: has no trainable parameters, expected at least one with requires_grad")
+    if recipe.head_lr is None:
+        return _one_rate(recipe, trainable)
+    own = {id(p) for p in head}
+    groups = [p for p in trainable if id(p) not in own], [p for p in trainable if id(p) in own]
+    body, last = (_one_rate(recipe, group) if group else None for group in groups)
+    return HeadRate(body, last, recipe.head_lr / recipe.lr)
+
+
+def _one_rate(recipe: Recipe, trainable: list[nn.Parameter]) -> Optimizer:
     if recipe.optimizer == "sgd":
         nesterov = recipe.nesterov and recipe.momentum > 0
         return SGD(trainable, momentum=recipe.momentum, nesterov=nesterov, weight_decay=recipe.weight_decay)
     return TorchOptimizer(recipe, trainable)
+
+
+class HeadRate:
+    """Two optimisers, of which that of the last layer has ``factor`` times the learning rate. None trains nothing."""
+
+    def __init__(self, body: Optimizer | None, head: Optimizer | None, factor: float) -> None:
+        self.optimizers, self.factors = {"body": body, "head": head}, {"body": 1.0, "head": factor}
+
+    def step(self, lr: float) -> None:
+        """Update the parameters; ``lr`` is the rate of the body."""
+        for name, optimizer in self.optimizers.items():
+            if optimizer is not None:
+                optimizer.step(lr * self.factors[name])
+
+    def zero_grad(self) -> None:
+        """Remove all gradients."""
+        for optimizer in self.optimizers.values():
+            if optimizer is not None:
+                optimizer.zero_grad()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of both."""
+        return {name: one.state_dict() for name, one in self.optimizers.items() if one is not None}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the states of both."""
+        for name, optimizer in self.optimizers.items():
+            if optimizer is not None:
+                optimizer.load_state_dict(state[name])
 
 
 class TorchOptimizer:

@@ -233,6 +233,23 @@ class Recipe:
     pretrained: bool = option(
         True, "Start networks of transformers and timm from their pretrained weights", group="network"
     )
+    probe: bool = option(
+        False,
+        "Start from a linear probe: the last layer is fitted to the features of the initial network by logistic "
+        "regression, whose strength is chosen on validation images. Requires scikit-learn",
+        group="optimisation",
+    )
+    freeze: bool = option(
+        False, "Train the last layer only; batch norm keeps its statistics, and nothing is shaken", group="optimisation"
+    )
+    head_lr: float | None = option(
+        None,
+        "Initial learning rate of the last layer, where it differs from that of the others",
+        group="optimisation",
+        metavar="RATE",
+        above=0,
+        high=FINITE,
+    )
     init: str | None = option(
         None,
         "Pretrained weights to start from: a finished run or a safetensors file. The last layer is new if the "

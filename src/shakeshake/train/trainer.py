@@ -16,6 +16,7 @@ from ..data.dataset import ImageData
 from ..data.loader import Augmentation, Batch, Loader
 from ..data.sampler import class_weights
 from ..errors import InputError, RunError
+from ..models.head import find_head
 from ..models.origin import Origin, library_of
 from ..models.registry import create_model
 from .compile import compile_network, mark_step
@@ -25,6 +26,7 @@ from .ema import EMA
 from .evaluate import evaluate_network
 from .ghost_batch_norm import convert_ghost_batch_norm
 from .init_weights import InitWeights
+from .linear_probe import probe_head
 from .optimizers import create_optimizer
 from .recipe import Recipe
 from .schedule import learning_rate, parse_milestones
@@ -109,8 +111,17 @@ class Trainer:
             self.microbatch_size = None
         if self.device.type == "cpu":
             keep_freed_memory()
+        if recipe.probe and not resumed:
+            probe_head(self.network, data, self.device)
+        head: list[nn.Parameter] = []
+        if recipe.freeze or recipe.head_lr is not None:
+            head += self.network.get_submodule(find_head(self.network, data.num_classes)).parameters()
+        if recipe.freeze:
+            self.network.requires_grad_(False)
+            for parameter in head:
+                parameter.requires_grad_(True)
         self.ema = EMA(self.network, recipe.ema_decay) if recipe.ema_decay else None
-        self.optimizer = create_optimizer(recipe, self.network.parameters())
+        self.optimizer = create_optimizer(recipe, self.network.parameters(), head)
         self.milestones = parse_milestones(recipe.milestones)
         self.ddp_model = dist.wrap_ddp(self.network)
         self.forward = compile_network(self.ddp_model, recipe.compile_mode, self.device)
@@ -174,8 +185,8 @@ class Trainer:
         # Each process draws different coefficients, and rank 0 the same as a single process.
         rank = (self.dist.rank,) if self.dist.rank else ()
         seed_generators(_seed(self.recipe.seed, "shake", self.step, *rank), self.device)
-        if not self.network.training:
-            self.ddp_model.train()
+        if self.network.training == self.recipe.freeze:
+            self.ddp_model.train(not self.recipe.freeze)
         mark_step(self.recipe.compile_mode)
         loss_sum, errors = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         microbatches = batch.microbatches(self.microbatch_size)
