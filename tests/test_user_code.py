@@ -87,3 +87,16 @@ def test_python_trains_a_network_a_rule_and_a_callback_of_a_file(lab):
     assert [line.split()[:2] for line in printed] == [["epoch", "1"], ["epoch", "2"]]
     recipe = json.loads((lab / "python" / "recipe.json").read_text())
     assert (recipe["model"], recipe["rule"]) == ("lab.py:net", "half")
+
+
+def test_command_line_trains_on_a_data_source_of_a_file(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\n\ndef noise():\n"
+        "    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8)\n"
+        "    return images, np.arange(40) % 2, images, np.arange(40) % 2\n"
+    )
+    options = ["--model", "shake_resnet8_2x4d", "--epochs", 1, "--batch-size", 20, "--out", "run"]
+    run(tmp_path, "-m", "shakeshake", "train", tmp_path / "mine.py:noise", *options)
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["data"] == "mine.py:noise"
+    assert "40 images" in run(tmp_path, "-m", "shakeshake", "eval", "run", "--data", "mine.py:noise")
+    assert "pass --data FILE.py:NAME with a run" in run(tmp_path, "-m", "shakeshake", "eval", "run", status=2)

@@ -11,9 +11,10 @@ from .errors import InputError
 from .experiments.augmentation import augmentation
 from .experiments.format import mean_and_std, number
 from .experiments.plan import Plan
-from .experiments.run import run_plan
+from .experiments.run import require_extras, run_plan
 from .experiments.schema import Table
 from .report.page import write_report
+from .utils.extras import require
 from .utils.files import free_numbered_path
 
 COLUMN = "digits"  # of the study, which the demo repeats with fewer seeds
@@ -41,6 +42,8 @@ def run_demo(
     out = out or free_numbered_path(Path("runs"), "demo")
     if out.exists():
         raise InputError(f"out: {out} exists, expected a new directory")
+    require_extras()
+    require("sklearn", "train")
     study = augmentation()
     experiment = replace(
         study,

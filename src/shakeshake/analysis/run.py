@@ -24,6 +24,7 @@ from ..train.device import describe_device
 from ..train.evaluate import evaluate_network
 from ..train.open_run import TrainedRun, open_run
 from ..utils.environment import environment
+from ..utils.extras import require
 from ..utils.files import atomic_write
 from . import example_images, schema
 from .calibration import confusion_matrix, reliability
@@ -34,6 +35,7 @@ from .strength import coefficients, histogram
 ANALYSES = ("correlation", "layerwise", "calibration", "gap", "strength", "gradcam")
 OF_BRANCHES = {"correlation", "layerwise", "strength"}
 """Analyses that need ShakeShake modules."""
+WITH_PICTURES = {"calibration", "gradcam"}
 DRAWS = 100_000
 
 
@@ -62,6 +64,8 @@ def analyze(
             or inapplicable analysis, or a directory that cannot be written.
     """
     wanted = _validate(only)
+    if wanted & WITH_PICTURES:
+        require("PIL", "train")
     if isinstance(run, TrainedRun):
         opened = run
     else:

@@ -81,7 +81,11 @@ def compare(
     from ..experiments.compare import plan_comparison, run_comparison
     from ..experiments.format import format_table
     from ..experiments.plan import Engine, describe_plan
+    from ..experiments.run import require_extras
     from ..report.page import write_report
+
+    if not dry_run:
+        require_extras(engine)
 
     plan, images = plan_comparison(
         data,

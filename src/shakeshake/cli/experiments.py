@@ -55,10 +55,9 @@ def analyze(
     only: str | None,
     data_dir: str | None,
     device: str,
-    model: str | None,
-    rule: str | None,
+    **user_code: str | None,
 ) -> int:
-    register_user_code({"model": model, "rule": rule}, only=True)
+    register_user_code(user_code, only=True)
     from ..analysis.format import as_lines
     from ..analysis.run import analyze as run_analysis
 
@@ -108,8 +107,11 @@ def reproduce(
 
     from ..experiments.format import format_table
     from ..experiments.plan import describe_plan, plan_reproduction
-    from ..experiments.run import run_plan
+    from ..experiments.run import require_extras, run_plan
     from ..report.page import write_report
+
+    if not dry_run:
+        require_extras(engine)
 
     plan = plan_reproduction(
         name,

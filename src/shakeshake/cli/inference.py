@@ -56,12 +56,11 @@ def predict(
     as_json: bool,
     flips: bool,
     device: str,
-    model: str | None,
-    rule: str | None,
+    **user_code: str | None,
 ) -> int:
     if top < 1:
         raise InputError(f"top: got {top}, expected 1 or more")
-    register_user_code({"model": model, "rule": rule}, only=True)
+    register_user_code(user_code, only=True)
 
     from ..inference.image_files import find_images
     from ..inference.predict import Prediction, iter_predictions
@@ -138,10 +137,9 @@ def export(
     half: bool,
     licence: str,
     data_dir: str | None,
-    model: str | None,
-    rule: str | None,
+    **user_code: str | None,
 ) -> int:
-    register_user_code({"model": model, "rule": rule}, only=True)
+    register_user_code(user_code, only=True)
     from ..export.export_run import export_run
 
     written = export_run(

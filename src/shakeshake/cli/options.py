@@ -26,6 +26,7 @@ DATA_HELP = (
     "digits, cifar10, cifar100, a folder with one subfolder of images per class, or an .npz with x_train, y_train, "
     "x_test, y_test"
 )
+OWN_DATA_HELP = f"{DATA_HELP}, or FILE.py:FUNCTION"
 
 Decorated = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -239,6 +240,7 @@ engine_options = combined(
 user_code_options = combined(
     option("--model", metavar="FILE.py:FACTORY", help="Your own network that the run was trained with."),
     option("--rule", metavar="FILE.py:FUNCTION", help="Your own rule that the run was trained with."),
+    option("--data", metavar="FILE.py:FUNCTION", help="Your own data source that the run was trained on."),
 )
 
 
@@ -273,28 +275,33 @@ def explicit_fields(ctx: click.Context) -> dict[str, Any]:
         if isinstance(param, RecipeOption)
         and ctx.get_parameter_source(str(param.name)) is click.core.ParameterSource.COMMANDLINE
     }
-    return typed | register_user_code(typed)
+    return typed | register_user_code({name: typed[name] for name in ("model", "rule") if name in typed})
 
 
 def register_user_code(fields: Mapping[str, Any], *, only: bool = False) -> dict[str, str]:
-    """Register ``model`` and ``rule`` that are given as FILE.py:NAME.
+    """Register ``model``, ``rule`` and ``data`` that are given as FILE.py:NAME.
 
     Args:
-        fields: The values of ``--model`` and ``--rule``, among others.
+        fields: The values of ``--model``, ``--rule`` and ``--data``, among others.
         only: Refuse other values: the options of a command that opens a run name nothing but the user's code.
 
     Returns:
         The names under which they are registered, by field.
     """
     from ..models.user_code import register_user_code as register
-    from ..utils.user_code import is_object_path
+    from ..utils.user_code import is_object_path, load_object, registered_name
 
-    names = {}
-    for field in ("model", "rule"):
+    names: dict[str, str] = {}
+    for field in ("model", "rule", "data"):
         text = fields.get(field)
         if text is None:
             continue
-        if is_object_path(text):
+        if is_object_path(text) and field == "data":
+            from ..data.registry import register_data
+
+            names[field] = registered_name(text)
+            register_data(names[field])(load_object(text))
+        elif is_object_path(text):
             names[field] = register(field, text)
         elif only:
             raise InputError(f"{field}: got {text!r}, expected FILE.py:NAME; the run itself names built-in ones")

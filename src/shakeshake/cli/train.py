@@ -15,7 +15,7 @@ from ..train.recipe import Recipe
 from ..utils.console import EXIT_OK, escape, log_stderr
 from ..utils.extras import naming_extras
 from .options import (
-    DATA_HELP,
+    OWN_DATA_HELP,
     PATH,
     Choice,
     Command,
@@ -64,7 +64,7 @@ class _TrainCommand(Command):
     ),
 )
 @argument(
-    "data", metavar="[DATA]", required=False, shell_complete=suggest(data_names, files=True), help=DATA_HELP + "."
+    "data", metavar="[DATA]", required=False, shell_complete=suggest(data_names, files=True), help=OWN_DATA_HELP + "."
 )
 @option(
     "--recipe",
@@ -110,6 +110,7 @@ def train(
         name, overrides = "quick", {key: value for key, value in (fields | overrides).items() if key != "data"}
     if data is None:
         raise click.MissingParameter(ctx=ctx, param=ctx.command.params[0])
+    data = register_user_code({"data": data}).get("data", data)
 
     from ..train.auto_recipe import recipe_for
     from ..train.distributed import distributed_context
@@ -179,8 +180,8 @@ def _analyze_images(run: Path) -> None:
 @data_dir_option
 @minutes_option
 @user_code_options
-def resume(run: Path, data_dir: str | None, minutes: float | None, model: str | None, rule: str | None) -> int:
-    register_user_code({"model": model, "rule": rule}, only=True)
+def resume(run: Path, data_dir: str | None, minutes: float | None, **user_code: str | None) -> int:
+    register_user_code(user_code, only=True)
     from ..train.distributed import distributed_context
     from ..train.fit import resume as resume_run
 
@@ -195,10 +196,8 @@ def resume(run: Path, data_dir: str | None, minutes: float | None, model: str | 
 @data_dir_option
 @device_option
 @user_code_options
-def eval(
-    run: Path, split: str, as_json: bool, data_dir: str | None, device: str, model: str | None, rule: str | None
-) -> int:
-    register_user_code({"model": model, "rule": rule}, only=True)
+def eval(run: Path, split: str, as_json: bool, data_dir: str | None, device: str, **user_code: str | None) -> int:
+    register_user_code(user_code, only=True)
     from ..train.open_run import evaluate
 
     measured = evaluate(run, split=split, data_dir=data_dir, device=device)

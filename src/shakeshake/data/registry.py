@@ -28,7 +28,7 @@ BUILTIN = ("digits", "cifar10", "cifar100")
 DIGITS_TEST = 450  # of 1,797 images; fixed, so that runs are comparable
 
 Loader = TypeVar("Loader", bound=Callable[..., Any])
-_NAME = re.compile(r"[A-Za-z0-9_][\w.+-]*", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9_][\w.+-]*(:\w+)?", re.ASCII)
 _OPTIONS = ("data", "data_dir", "image_size", "split_seed", "record", "progress")  # what a loader may take
 
 
@@ -54,7 +54,7 @@ def register_data(name: str) -> Callable[[Loader], Loader]:
     ``split_seed`` and ``progress``, with which `load_data` was called.
 
     Args:
-        name: Letters, digits and ``_ . + -``.
+        name: Letters, digits and ``_ . + -``, optionally followed by ``:NAME``.
 
     Returns:
         A decorator that returns the function unchanged. Repeating a definition replaces it.
@@ -155,7 +155,7 @@ def _loader_of(data: str, is_folder: bool) -> Callable[..., Any]:
     hint = f" (did you mean {' or '.join(close)}?)" if close else ""
     raise InputError(
         f"data: {data!r} is neither registered nor an existing path{hint}, expected {_expected()}; if it is your own "
-        "source, import the module that registers it"
+        "source, import the module that registers it, or pass --data FILE.py:NAME with a run"
     )
 
 

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
+from ..utils.extras import require
 from . import tables
 from .local import run_locally
 from .plan import Plan
@@ -13,6 +14,21 @@ from .progress import RunsProgress
 from .ray import run_on_ray
 from .schema import Table
 from .worker import is_done, prepare
+
+
+def require_extras(engine: str = "local") -> None:
+    """Check that the packages that running a plan needs are installed, before anything is printed or written.
+
+    Args:
+        engine: As in ``Engine``.
+
+    Raises:
+        InputError: One is not installed.
+    """
+    for module in ("scipy", "PIL", "jinja2"):
+        require(module, "report")
+    if engine == "ray":
+        require("ray", "ray")
 
 
 def run_plan(plan: Plan, log: Callable[[str], None] = print) -> Table:
@@ -25,6 +41,7 @@ def run_plan(plan: Plan, log: Callable[[str], None] = print) -> Table:
         InputError: The folder or a run directory holds something else, or the engine is not available.
         KeyboardInterrupt: Interrupted; the runs have saved a checkpoint.
     """
+    require_extras(plan.engine.engine)
     plan.claim_folder()
     runs = plan.runs()
     todo = [path for path in runs if not is_done(path)]

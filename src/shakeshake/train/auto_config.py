@@ -271,7 +271,7 @@ def _suggest_network_and_epochs(
 
 def _suggest_eval_every(suggestions: Suggestions, epochs: int, evaluations: int) -> int:
     every = -(-epochs // evaluations)
-    suggestions.pick("eval_every", every, f"{-(-epochs // every)} evaluations, at most a tenth of the time")
+    suggestions.pick("eval_every", every, f"evaluations: {-(-epochs // every)}, at most a tenth of the time")
     return epochs
 
 
@@ -301,7 +301,7 @@ def _suggest_mixup(suggestions: Suggestions, epochs: int, stats: DatasetStats, *
             why += "; with kornia installed, --randaugment 9 does better on small datasets"
         suggestions.pick("mixup_alpha", 1.0, why)
     else:
-        suggestions.pick("mixup_alpha", 0.0, f"{epochs} epochs are too few for Mixup")
+        suggestions.pick("mixup_alpha", 0.0, f"too few epochs ({epochs}) for mixup")
 
 
 def _is_augmented(recipe: Recipe) -> bool:

@@ -113,9 +113,14 @@ def _announcement(context: FitContext) -> str:
     start = f", resuming after {trainer.step} of {trainer.steps} steps" if trainer.step else start
     return (
         f"{recipe.model}{rule} on {len(trainer.data.train.labels)} images of {escape(recipe.data)}, "
-        f"{recipe.epochs} epochs of {trainer.steps_per_epoch} steps, {trainer.device}, {trainer.precision} "
+        f"{_count(recipe.epochs, 'epoch')} of {_count(trainer.steps_per_epoch, 'step')}, "
+        f"{trainer.device}, {trainer.precision} "
         f"-> {escape(context.path)}{start}"
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _console() -> Console | None:
