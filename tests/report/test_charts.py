@@ -45,7 +45,7 @@ def test_table_shows_measured_beside_published_errors(browser, open_page, reques
     assert "36.10 ± 0.42" in even
     assert "36.40, 35.80" in even
     assert "35.23 ± 0.25" in shaken
-    assert "1 of 2\nseed 1 failed: the loss is not finite at step 41" in failed
+    assert "1 of 2\nseed 1 diverged: the loss is not finite at step 41" in failed
     assert "0 of 2" in missing
     assert "seed 0 is missing" in missing
     contents = browser.find_element(By.CLASS_NAME, "contents").text

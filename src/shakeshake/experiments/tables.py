@@ -162,7 +162,7 @@ def describe_difference(experiment: Experiment, found: TableDifference, meaningf
     if experiment.paired and found.paired is None:
         return (
             f"{found.row} against {found.baseline}{where}: {one.difference:+.2f} points, no interval: fewer than two "
-            "pairs of equal seeds."
+            "pairs of equal seeds." + ("" if meaningful else " Not meaningful.")
         )
     needed = f" About {one.seeds_needed} seeds of each would show a difference of one point."
     return (
