@@ -99,4 +99,4 @@ def test_command_line_trains_on_a_data_source_of_a_file(tmp_path):
     run(tmp_path, "-m", "shakeshake", "train", tmp_path / "mine.py:noise", *options)
     assert json.loads((tmp_path / "run" / "recipe.json").read_text())["data"] == "mine.py:noise"
     assert "40 images" in run(tmp_path, "-m", "shakeshake", "eval", "run", "--data", "mine.py:noise")
-    assert "pass --data FILE.py:NAME with a run" in run(tmp_path, "-m", "shakeshake", "eval", "run", status=2)
+    assert "or name it as FILE.py:NAME" in run(tmp_path, "-m", "shakeshake", "eval", "run", status=2)

@@ -109,7 +109,7 @@ def train(
         data = data or fields["data"]
         name, overrides = "quick", {key: value for key, value in (fields | overrides).items() if key != "data"}
     if data is None:
-        raise click.MissingParameter(ctx=ctx, param=ctx.command.params[0])
+        raise click.MissingParameter(ctx=ctx, param=ctx.command.params[0], param_hint="DATA")
     data = register_user_code({"data": data}).get("data", data)
 
     from ..train.auto_recipe import recipe_for

@@ -154,8 +154,8 @@ def _loader_of(data: str, is_folder: bool) -> Callable[..., Any]:
     close = difflib.get_close_matches(data.lower(), list(_sources), cutoff=0.5)
     hint = f" (did you mean {' or '.join(close)}?)" if close else ""
     raise InputError(
-        f"data: {data!r} is neither registered nor an existing path{hint}, expected {_expected()}; if it is your own "
-        "source, import the module that registers it, or pass --data FILE.py:NAME with a run"
+        f"data: {data!r} is neither registered nor an existing path{hint}, expected {_expected()}; for your own "
+        "source, import the module that registers it, or name it as FILE.py:NAME"
     )
 
 
