@@ -83,6 +83,25 @@ def test_a_pretrained_network_computes_the_same_up_to_its_new_head(checkpoint):
     assert not torch.equal(random.network.regnet(x).pooler_output, original.regnet(x).pooler_output)
 
 
+@pytest.mark.parametrize("kind", ["ViT", "DeiT", "ConvNext"])
+def test_other_architectures_start_from_their_weights(kind, tmp_path):
+    """DeiT has two classes of image classifiers; ConvNext has grouped convolutions that cannot be shaken."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_sizes": [8, 8], "depths": [1, 1], "num_stages": 2}
+    if kind != "ConvNext":
+        sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+        sizes |= {"image_size": 16, "patch_size": 8}
+    config = getattr(transformers, f"{kind}Config")(**sizes, num_labels=3)
+    original = getattr(transformers, f"{kind}ForImageClassification")(config).eval()
+    original.save_pretrained(tmp_path)
+    network = ss.create_model(f"hf/{tmp_path}", num_classes=3, pretrained=True, image_size=16).eval()
+    x = torch.randn(2, 3, 16, 16)
+    assert not torch.equal(network(x), original(x).logits), "the last layer is new"
+    head = find_head(network, 3)
+    network.get_submodule(head).load_state_dict(original.get_submodule(find_head(original, 3)).state_dict())
+    assert torch.equal(network(x), original(x).logits)
+
+
 def test_grouped_convolutions_are_shaken_unless_the_rule_is_even(checkpoint):
     name, options = f"hf/{checkpoint}", {"num_classes": 3, "pretrained": True}
     torch.manual_seed(1)

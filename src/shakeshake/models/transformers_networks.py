@@ -60,8 +60,11 @@ def build(origin: Origin, num_classes: int) -> nn.Module:
     from transformers import AutoConfig, AutoModelForImageClassification
 
     values = dict(_checked(origin.architecture))
+    kind = values.pop("model_type")
+    classes = _known_classes()[kind]  # several for DeiT and LeViT, of which the first has one last layer
     with _quiet():
-        config = AutoConfig.for_model(values.pop("model_type"), **values, num_labels=num_classes)
+        config = AutoConfig.for_model(kind, **values, num_labels=num_classes)
+        config.architectures = [classes if isinstance(classes, str) else classes[0]]
         return AutoModelForImageClassification.from_config(config, dtype=torch.float32, trust_remote_code=False)
 
 
@@ -109,12 +112,17 @@ def _reference(name: str) -> str:
 
 def _checked(architecture: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration, if it builds an image classifier of transformers and nothing else."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as KNOWN
-
     kind = architecture.get("model_type")
-    if kind not in KNOWN or kind in _REFUSED_TYPES:
+    if kind not in _known_classes() or kind in _REFUSED_TYPES:
         raise InputError(f"model: got a network of type {kind!r}, expected an image classifier of transformers")
     return _without_refused(architecture)
+
+
+def _known_classes() -> Mapping[Any, Any]:
+    """Name or names of the classes of image classifiers, by model type."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+
+    return MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
 
 def _without_refused(values: Mapping[str, Any]) -> dict[str, Any]:
