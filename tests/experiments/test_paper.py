@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from helpers import shakeshake_output
 from shakeshake.errors import InputError
 from shakeshake.experiments import tables
 from shakeshake.experiments.compare import comparison
@@ -105,6 +106,13 @@ def test_ranges_of_alpha_widen_until_all_of_it():
     assert widths[-1] == 1.0
     assert all(rule.low + rule.high == 1.0 for rule in rules)
     assert {cell.recipe.model for cell in made.cells} == {"shake_resnet14_2x32d_c"}
+
+
+def test_rows_with_a_range_can_be_selected():
+    said = shakeshake_output(
+        "reproduce", "divergence", "--scale", "smoke", "--rows", "E-E-B,S-E-I[0.4,0.6]", "--dry-run"
+    )
+    assert "2 cells, " in said
 
 
 def test_a_diverged_run_is_a_result_of_the_divergence_table_only(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ def reproduce(
 
     plan = plan_reproduction(
         name,
-        rows=tuple(rows.split(",")) if rows else (),
+        rows=tuple(re.split(r",(?![^\[]*\])", rows)) if rows else (),  # not within S-E-I[0.4,0.6]
         overrides=overrides,
         scale=scale,
         seeds=seeds,
