@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .errors import InputError
 from .experiments.augmentation import augmentation
-from .experiments.format import mean_and_std, number
+from .experiments.format import PRECISION_NOTE, mean_and_std, number
 from .experiments.plan import Plan
 from .experiments.run import require_extras, run_plan
 from .experiments.schema import Table
@@ -89,6 +89,8 @@ def _summary(table: Table) -> list[str]:
         if zero
         else "The interval excludes 0. This is a tiny data set; docs/results.md has larger ones and more seeds.",
     ]
+    if any(run.precision != "fp32" for cell in table.cells for run in cell.runs):
+        lines.append(PRECISION_NOTE)
     worst = max((cell.train_mean or 0.0 for cell in table.cells), default=0.0)
     if worst > TOO_SHORT:
         lines.append(f"A training error of {worst:.1f} % is left: this training was too short for shaking to help.")

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from .correlations import format_correlations
 from .schema import Table, TableCell
 
+PRECISION_NOTE = "(Differences are of networks evaluated in fp32, errors above in the precision of training.)"
+
 
 def format_table(table: Table) -> Iterator[str]:
     """The title, the errors beside the published ones, and a sentence for each difference.
@@ -51,7 +53,7 @@ def format_table(table: Table) -> Iterator[str]:
     if own and not table.reading:
         yield "No verdict yet: it takes finished runs of E-E-B and of another rule."
     if not own and table.reading and any(run.precision != "fp32" for cell in table.cells for run in cell.runs):
-        yield "(Differences are of networks evaluated in fp32, errors above in the precision of training.)"
+        yield PRECISION_NOTE
     for cell in table.cells:
         where = f"{cell.row} ({cell.column})" if len(table.columns) > 1 else cell.row
         for failure in cell.failed:
