@@ -90,6 +90,8 @@ def run(tmp_path_factory) -> Path:
         ("data get cifar10", "train"),
         ("predict run photo.png", "train"),
         ("train mine.npz --randaugment 9 --epochs 1 --model shake_resnet8_2x4d", "augment"),
+        ("train mine.npz --model hf/user/name --epochs 1", "hf"),
+        ("train mine.npz --model timm/resnet18 --epochs 1", "timm"),
         ("report run", "report"),
         ("analyze run", "train"),
         ("reproduce table1 --scale smoke", "report"),

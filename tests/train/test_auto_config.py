@@ -176,6 +176,16 @@ def test_grey_photos_are_not_mirrored():
         assert pick(DatasetStats.of(data))[0].flip is flip
 
 
+def test_a_pretrained_network_is_probed_and_frozen_unless_a_rule_is_set():
+    stats = dataclasses.replace(SMALL, pretrained=True)
+    recipe = pick(stats, budget=None, model="timm/resnet18")[0]
+    assert (recipe.probe, recipe.freeze, recipe.rule, recipe.mixup_alpha) == (True, True, "E-E-B", 0.0)
+    assert recipe.epochs == 2 * stats.min_epochs < SMALL.min_epochs
+    assert not pick(stats, budget=None, model="timm/resnet18", rule="S-S-I")[0].freeze
+    assert not pick(stats, budget=None, model="timm/resnet18", head_lr=0.1)[0].freeze
+    assert not pick(budget=None)[0].probe
+
+
 def test_nothing_is_measured_without_a_budget():
     machine = Machine()
     recipe, _ = pick(budget=None, machine=machine)

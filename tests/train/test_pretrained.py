@@ -127,10 +127,12 @@ def test_a_run_records_its_origin_and_is_loaded_without_it(run, checkpoint, tmp_
     assert torch.equal(ss.load(tmp_path).predict(torch.zeros(3, 3, 16, 16, dtype=torch.uint8)), expected)
 
 
-def test_resume_is_bit_identical(run, checkpoint, photos, tmp_path):
-    path = tmp_path / "stopped"
+def test_resume_is_bit_identical_without_the_checkpoint_of_transformers(run, checkpoint, photos, tmp_path):
+    path, copied = tmp_path / "stopped", tmp_path / "copied"
+    shutil.copytree(checkpoint, copied)
     with pytest.raises(ss.Stopped):
-        ss.fit(recipe(checkpoint, photos), path, callbacks=[StopAfter(3)], quiet=True)
+        ss.fit(recipe(copied, photos), path, callbacks=[StopAfter(3)], quiet=True)
+    shutil.rmtree(copied)
     assert ss.resume(path, quiet=True).epochs == 2
     assert (path / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
 

@@ -157,6 +157,8 @@ def suggest_recipe(
     _suggest_batch_size(suggestions, stats)
     if stats.pretrained:
         suggestions.pick("probe", True, "the last layer is new: logistic regression is a better start than noise")
+        if not {"rule", "head_lr"} & user_overrides.keys():
+            suggestions.pick("freeze", True, "the other layers keep their features; --no-freeze trains them, too")
     start = Recipe(data=data).replace(**suggestions.fields, **user_overrides)
     stats = _suggest_image_size(suggestions, start, stats, budget, speed, smaller_sizes)
     _suggest_augmentation(suggestions, stats)
@@ -174,7 +176,7 @@ def _suggest_batch_size(suggestions: Suggestions, stats: DatasetStats) -> None:
     suggestions.pick("batch_size", batch, why)
     batch = suggestions.user_overrides.get("batch_size", batch)
     if isinstance(batch, int) and batch > 0:
-        lr = 0.01 if stats.pretrained else 0.1
+        lr = 0.001 if stats.pretrained else 0.1
         suggestions.pick("lr", round(lr * batch / 64, 6), f"{lr:g} at batch size 64, scaled linearly to {batch}")
 
 
