@@ -58,6 +58,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     for table in sorted(path for path in args.runs.glob("*.json") if path.name != "settings.json"):
         measured = load(table)
+        measured.get("environment", {}).pop("command", None)  # it names folders of this machine
         paths = [run["path"] for cell in measured["cells"] for run in cell["runs"]]
         measured["machines"] = machines([load(args.runs / path / "environment.json") for path in paths])
         print(write_results(args.out / f"{args.name or table.stem}.json", measured))
