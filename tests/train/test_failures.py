@@ -161,9 +161,9 @@ def test_second_run_in_one_folder_is_refused(finished, tmp_path, monkeypatch):
     """The second run appears after the first has checked the folder, while it reads its images."""
     build = loop.Trainer
 
-    def slow(*arguments):
+    def slow(*arguments, **options):
         shutil.copytree(finished, tmp_path / "run", dirs_exist_ok=True)
-        return build(*arguments)
+        return build(*arguments, **options)
 
     monkeypatch.setattr(loop, "Trainer", slow)
     with pytest.raises(InputError, match="holds a finished run"):
