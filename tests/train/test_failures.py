@@ -170,9 +170,9 @@ def test_second_run_in_one_folder_is_refused(finished, tmp_path, monkeypatch):
         fit(RECIPE.replace(seed=1), tmp_path / "run", quiet=True)
     assert outcome(tmp_path / "run") == outcome(finished)
 
-    def busy(*arguments):
+    def busy(*arguments, **options):
         held.enter_context(RunDirectory(tmp_path / "other").locked())
-        return build(*arguments)
+        return build(*arguments, **options)
 
     monkeypatch.setattr(loop, "Trainer", busy)
     with contextlib.ExitStack() as held, pytest.raises(RunBusy):
