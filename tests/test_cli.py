@@ -69,6 +69,7 @@ import atexit, os, signal, sys
 from shakeshake.cli.main import main
 from shakeshake.utils import console
 from shakeshake.cli import tools
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background process ignores it
 strike = lambda *_, **__: signal.raise_signal(signal.{name})
 sys.argv = ["shakeshake", "models", "shake_resnet26*"]
 {when}

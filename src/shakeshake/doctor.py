@@ -20,6 +20,8 @@ EXTRA_DESCRIPTIONS = {
     "sklearn": "ShakeShakeClassifier",
     "onnx": "export to ONNX",
     "hub": "models from and to the Hugging Face hub",
+    "hf": "networks of transformers, pretrained (--model hf/NAME)",
+    "timm": "networks of timm, pretrained (--model timm/NAME)",
     "datasets": "data sets of Hugging Face, from Python",
     "augment": "RandAugment (--randaugment)",
     "ray": "experiments on a cluster (--engine ray)",
