@@ -161,7 +161,7 @@ class TableDifference(Difference):
         return min(self.n) > 1 and not self.low <= 0 <= self.high
 
     def within_pairs(self) -> TableDifference:
-        """The difference and interval of the pairs of equal seeds in place of its own, where there are pairs."""
+        """Return the difference with the value and interval within pairs of equal seeds, if there are pairs."""
         if (one := self.paired) is None:
             return self
         fields = {name: getattr(one, name) for name in ("difference", "low", "high", "level", "verdict")}

@@ -292,7 +292,7 @@ def epochs_within(
 
 def _suggest_mixup(suggestions: Suggestions, epochs: int, stats: DatasetStats, *, shaken: bool) -> None:
     if shaken:
-        suggestions.pick("mixup_alpha", 0.0, "shaking in its place")
+        suggestions.pick("mixup_alpha", 0.0, "shaking replaces it; together they were not tested")
     elif stats.pretrained:
         suggestions.pick("mixup_alpha", 0.0, "few epochs of fine-tuning")
     elif suggestions.user_overrides.get("randaugment"):

@@ -23,7 +23,7 @@ from ..utils.modes import eval_mode
 logger = logging.getLogger(__name__)
 
 STRENGTHS = tuple(10.0**power for power in range(-4, 3))  # C of scikit-learn, for standardised features
-VALIDATION = 5  # one of so many training images is held out where there are no validation images
+VALIDATION = 5  # every fifth training image is held out if the data has no validation images
 ITERATIONS = 300
 
 

@@ -48,7 +48,7 @@ class Trainer:
         data: The images.
         dist: The processes that train the network together.
         init: Weights to start from instead of random ones.
-        origin: What a run recorded of a network of transformers or timm; by default read anew.
+        origin: What a run recorded of a network of transformers or timm; by default read from the library.
         resumed: The state will be loaded, so no weights of that library are.
 
     Raises:
